@@ -1,0 +1,43 @@
+"""steadyclip: fine-tune CLIP-like vision-language models without losing what they know.
+
+The names below are imported when they are first used, so that ``import steadyclip`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# public name -> the module that defines it
+_PUBLIC = {
+    "load": "steadyclip.models",
+    "DualEncoder": "steadyclip.models",
+    "load_data": "steadyclip.data",
+    "ImageTask": "steadyclip.data",
+    "get_method": "steadyclip.methods",
+    "fit": "steadyclip.training",
+    "evaluate": "steadyclip.evaluation",
+    "SteadyClipError": "steadyclip.errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+if TYPE_CHECKING:
+    from steadyclip.data import ImageTask, load_data
+    from steadyclip.errors import SteadyClipError
+    from steadyclip.evaluation import evaluate
+    from steadyclip.methods import get_method
+    from steadyclip.models import DualEncoder, load
+    from steadyclip.training import fit
+
+
+def __getattr__(name: str) -> object:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'steadyclip' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,31 @@
+"""Errors that a user can mend. Everything else is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SteadyClipError(Exception):
+    """A user's mistake or a missing thing: one line that names the file, row or flag and says what to do.
+
+    The command line prints it without a traceback and exits with 1.
+    """
+
+
+class UsageError(SteadyClipError):
+    """The command was given wrong words (unknown method, knob, flag value). The command line exits with 2."""
+
+
+class DataError(SteadyClipError):
+    """Something is wrong with the images, labels or split that were named."""
+
+
+class ModelError(SteadyClipError):
+    """A checkpoint cannot be used: not there, of another kind, or unsafe to read."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``" Did you mean 'lora'?"`` when something known is close to ``word``, else ``""``."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""

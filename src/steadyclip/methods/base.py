@@ -1,0 +1,186 @@
+"""What a method is: adapters (where parameters live), an objective (what is minimised), streams (what data it needs).
+
+Nothing above this folder knows a method by name: registry, command line, trainer, report and tests see ``Method`` only.
+
+Shapes in this project: B images in a batch, C classes, D feature width, N tokens, H W pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from steadyclip.errors import SteadyClipError, UsageError, nearest
+from steadyclip.evaluation.heads import Head, text_head
+from steadyclip.methods.recipe import Recipe
+from steadyclip.models import DualEncoder, Tokens
+
+
+class NoHead(SteadyClipError):
+    """The method cannot classify among these names (a linear probe and classes it never saw). Not a failure:
+    the record keeps the reason and the table an empty cell."""
+
+
+@dataclass
+class Batch:
+    """One training step's data, on the model's device.
+
+    ``images_BCHW`` float pixels after the training transform; ``labels_B`` integer class labels; ``prompts`` the
+    tokenised class prompts, one for each of the C classes, the same at every step: their text features are computed
+    once per step, not once per image. ``streams`` holds one collated dict for each further stream of the method.
+    """
+
+    images_BCHW: Tensor
+    labels_B: Tensor
+    prompts: Tokens
+    step: int
+    streams: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class Stream(Protocol):
+    """A further source of training data: the trainer draws one batch from it at every step, in a seeded order."""
+
+    def __len__(self) -> int: ...
+
+    def item(self, index: int, rng: Any) -> dict[str, Any]:
+        """One sample; ``rng`` is a ``random.Random`` seeded from (seed, stream, epoch, index)."""
+        ...
+
+    def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of all methods. A subclass is a frozen dataclass whose fields are its knobs.
+
+    Class attributes say what it is and what it promises; ``steadyclip.testing.check_method`` holds it to them.
+    """
+
+    name: ClassVar[str]
+    """Registry id, as typed on the command line."""
+    summary: ClassVar[str]
+    """One line for `steadyclip methods`."""
+    source: ClassVar[str]
+    """Paper (and equation), or "our reading of ..."."""
+    recipe: ClassVar[Recipe | None] = None
+    """Published training settings; None when nothing is trained by gradient steps."""
+    starts_frozen: ClassVar[bool] = True
+    """At step 0 the features are the frozen model's, bit for bit."""
+    mergeable: ClassVar[bool] = True
+    """``merge`` leaves plain weights with the same features."""
+    uses_frozen_features: ClassVar[bool] = False
+    """Learns by ``solve`` from the cached features of the frozen model instead of gradient steps on images."""
+
+    def adapt(self, model: DualEncoder, classes: Sequence[str]) -> None:
+        """Attach what is trained and set ``requires_grad`` everywhere else to False."""
+        model.requires_grad_(False)
+
+    def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
+        """Terms to minimise, already weighted: the trainer sums them and logs each by its name."""
+        raise NotImplementedError(f"{self.name} is not trained by gradient steps")
+
+    def solve(
+        self, model: DualEncoder, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor] | None, seed: int
+    ) -> dict[str, Any]:
+        """Fit what ``adapt`` attached from frozen features (B, D) and labels (B,); returns what it chose, for the run."""
+        return {}
+
+    def streams(self, model: DualEncoder, task: Any) -> Mapping[str, Stream]:
+        """Further data of each step, by name, beside the labelled images."""
+        return {}
+
+    def head(self, model: DualEncoder, names: Sequence[str], templates: Sequence[str]) -> Head:
+        """Classifier over ``names``. Default: mean of the normalised text features over ``templates``, normalised."""
+        return text_head(model, names, templates)
+
+    def merge(self, model: DualEncoder) -> None:
+        """Fold what was trained into the plain weights and detach it."""
+        model.merge_adapters()
+
+    def knobs(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+_REGISTRY: dict[str, type[Method]] = {}
+
+
+def register(cls: type[Method]) -> type[Method]:
+    """Class decorator: the definition is the registry entry, and its ``name`` the id."""
+    if cls.name in _REGISTRY:
+        raise ValueError(f"two methods are named {cls.name!r}")
+    _REGISTRY[cls.name] = cls
+    return cls
+
+
+def methods() -> dict[str, type[Method]]:
+    """All registered methods by name."""
+    return dict(sorted(_REGISTRY.items()))
+
+
+def get_method(name: str, knobs: Mapping[str, Any] | None = None) -> Method:
+    """The method ``name`` with ``knobs`` (values may be strings, as typed on a command line).
+
+    Raises:
+        UsageError: unknown method or knob, or a value that does not fit the knob's type.
+    """
+    if name not in _REGISTRY:
+        raise UsageError(f"unknown method {name!r}.{nearest(name, _REGISTRY)} `steadyclip methods` lists them.")
+    cls = _REGISTRY[name]
+    types = typing.get_type_hints(cls)
+    fields = {f.name for f in dataclasses.fields(cls)}
+    values = {}
+    for key, value in (knobs or {}).items():
+        if key not in fields:
+            raise UsageError(
+                f"method {name!r} has no knob {key!r}.{nearest(key, fields)} `steadyclip methods {name}` lists them."
+            )
+        values[key] = _convert(name, key, value, types[key])
+    return cls(**values)
+
+
+def _convert(method: str, knob: str, value: Any, kind: Any) -> Any:
+    """``value`` as ``kind``: literals, numbers, booleans, tuples and unions of them."""
+    wrong = UsageError(f"knob {knob}={value!r} of method {method!r} must be {_spell(kind)}.")
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        if value in options:
+            return value
+        raise wrong
+    if origin is tuple:
+        parts = value.split(",") if isinstance(value, str) else list(value)
+        return tuple(_convert(method, knob, part, options[0]) for part in parts)
+    if options:  # a union: the first member that takes the value
+        if value in (None, "none") and type(None) in options:
+            return None
+        for option in options:
+            if option is not type(None):
+                try:
+                    return _convert(method, knob, value, option)
+                except UsageError:
+                    continue
+        raise wrong
+    if kind is bool:
+        spelled = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+        if str(value).lower() in spelled:
+            return spelled[str(value).lower()]
+        raise wrong
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise wrong from None
+
+
+def _spell(kind: Any) -> str:
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, options))
+    if options:
+        return " or ".join(_spell(o) for o in options if o is not Ellipsis)
+    return {int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}.get(kind, "text")
