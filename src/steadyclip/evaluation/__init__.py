@@ -1,0 +1,46 @@
+"""Scoring a model: heads from names, image features, metrics, and one JSON record per evaluation.
+
+Names are imported when they are first used: ``methods`` stands on ``evaluation.heads`` while ``evaluate`` knows methods.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+# public name -> the module that defines it
+_PUBLIC = {
+    "Features": "features",
+    "Head": "heads",
+    "Record": "records",
+    "evaluate": "scoring",
+    "image_features": "features",
+    "load_records": "records",
+    "text_head": "heads",
+}
+
+__all__ = [
+    "Features",
+    "Head",
+    "Record",
+    "evaluate",
+    "image_features",
+    "load_records",
+    "metrics",
+    "text_head",
+]
+
+if TYPE_CHECKING:
+    from steadyclip.evaluation import metrics
+    from steadyclip.evaluation.features import Features, image_features
+    from steadyclip.evaluation.heads import Head, text_head
+    from steadyclip.evaluation.records import Record, load_records
+    from steadyclip.evaluation.scoring import evaluate
+
+
+def __getattr__(name: str) -> object:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    if name == "metrics":
+        return importlib.import_module(f"{__name__}.metrics")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
