@@ -1,6 +1,7 @@
 """Scoring a model: heads from names, image features, metrics, and one JSON record per evaluation.
 
-Names are imported when they are first used: ``methods`` stands on ``evaluation.heads`` while ``evaluate`` knows methods.
+Names are imported when they are first used: ``methods`` stands on ``evaluation.heads`` while ``evaluate`` knows
+``methods``.
 """
 
 from __future__ import annotations

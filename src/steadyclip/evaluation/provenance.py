@@ -1,0 +1,38 @@
+"""Which code made a record."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import steadyclip
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on, without importing it."""
+    return {
+        "steadyclip": steadyclip.__version__,
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "transformers": metadata.version("transformers"),
+    }
+
+
+@functools.cache
+def commit() -> str | None:
+    """Commit of the source checkout, "-dirty" when files differ from it; None for an installed package."""
+    folder = Path(steadyclip.__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
+    try:
+        # A package installed somewhere below another project's checkout is not tracked there.
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,216 @@
+"""``evaluate``: a model, a method and test images in; one record out.
+
+Shapes: N images, C classes, D feature width.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from steadyclip.evaluation import metrics
+from steadyclip.evaluation.features import Features, evaluating, image_features
+from steadyclip.evaluation.heads import Head
+from steadyclip.evaluation.progress import progress_bar
+from steadyclip.evaluation.provenance import commit, versions
+from steadyclip.evaluation.records import (
+    ClassScore,
+    Confusion,
+    DataInfo,
+    Example,
+    MethodInfo,
+    Metrics,
+    ModelInfo,
+    Record,
+)
+from steadyclip.methods.base import Method, NoHead
+
+if TYPE_CHECKING:
+    from steadyclip.data import ImageSet
+    from steadyclip.models import DualEncoder
+
+# What a record keeps of the errors.
+_PAIRS, _EXAMPLES, _THUMBNAIL = 12, 3, 64
+
+# Images scored at once: 50,000 images by 20,000 classes must not become one matrix.
+_CHUNK = 4096
+
+
+def evaluate(
+    model: DualEncoder,
+    method: Method,
+    image_set: ImageSet,
+    *,
+    subset: str = "all",
+    templates: Sequence[str] | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    cache: str | Path | None = None,
+    run: dict[str, Any] | None = None,
+    note: str = "",
+    progress: bool = False,
+) -> Record:
+    """Score ``model`` on ``image_set`` with the head that ``method`` makes from the set's class names.
+
+    Class features are computed once. The model's own preprocessing is used. Unreadable images are skipped and listed.
+
+    Args:
+        subset: which classes these are, for the record: "all", "base" or "new".
+        templates: prompts with ``{}`` for the name; the set's own by default.
+        cache: folder where image features of the frozen model are kept. Used only for methods that train nothing by
+            gradient steps (``recipe`` is None): their image features are the frozen model's.
+        run: the training run (``run.json``), None for a method that was not trained. Shots and seed of the record are
+            its ``["task"]["shots"]`` and ``["config"]["seed"]``.
+        note: anything a reader of the numbers must know, such as a class list of its own.
+        progress: show a bar on a terminal, one plain line elsewhere.
+
+    Returns:
+        The record; its ``metrics`` are None, with the ``reason``, when the method cannot classify among these names.
+
+    Raises:
+        DataError: too few images can be read, or a template has no ``{}``.
+    """
+    templates = tuple(templates or image_set.templates)
+    frozen = cache is not None and method.recipe is None
+    blank = _blank(model, method, image_set, subset, templates, run, note)
+    start = time.perf_counter()
+    try:
+        with evaluating(model):
+            head = method.head(model, image_set.classes, templates)
+    except NoHead as reason:
+        return dataclasses.replace(blank, reason=str(reason))
+    with progress_bar(image_set.name) if progress else nullcontext() as advance:
+        features = image_features(
+            model,
+            image_set,
+            batch_size=batch_size,
+            workers=workers,
+            cache=cache if frozen else None,
+            frozen=frozen,
+            progress=advance,
+        )
+    predicted_N, confidence_N = predict(head, features.features_ND)
+    seconds = time.perf_counter() - start
+    labels_N, classes = features.labels_N, len(image_set.classes)
+    correct_N = predicted_N == labels_N
+    counts_CC = metrics.confusion_matrix(predicted_N, labels_N, classes)
+    return dataclasses.replace(
+        blank,
+        data=dataclasses.replace(blank.data, images=len(labels_N), skipped=features.skipped),
+        metrics=Metrics(
+            top1=metrics.top1(predicted_N, labels_N),
+            mean_per_class=metrics.mean_per_class(predicted_N, labels_N, classes),
+            ece=metrics.ece(confidence_N, correct_N),
+            interval95=metrics.bootstrap_interval(correct_N),
+        ),
+        per_class=tuple(
+            ClassScore(name, images, correct)
+            for name, images, correct in zip(
+                image_set.classes, counts_CC.sum(dim=1).tolist(), counts_CC.diagonal().tolist(), strict=True
+            )
+        ),
+        confusions=_confusions(image_set, features, predicted_N, confidence_N, counts_CC),
+        seconds=seconds,
+        images_per_second=None if features.cached else len(labels_N) / seconds,
+    )
+
+
+@torch.inference_mode()
+def predict(head: Head, features_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Predicted class (N,) and its softmax probability (N,) of each image, on the CPU."""
+    predicted, confidence = [], []
+    for features_BD in features_ND.split(_CHUNK):
+        logits_BC = head.logits(features_BD.to(head.weight_CD.device)).float()
+        top_B, class_B = logits_BC.max(dim=-1)
+        predicted.append(class_B.cpu())
+        confidence.append((top_B - logits_BC.logsumexp(dim=-1)).exp().cpu())
+    return torch.cat(predicted), torch.cat(confidence).clamp(max=1.0)
+
+
+def method_label(method: Method) -> str:
+    """The method's name and the knobs that are not at their defaults: ``lora (rank 4)``."""
+    changed = []
+    for field in dataclasses.fields(method):
+        value = getattr(method, field.name)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if value != default:
+            changed.append(f"{field.name} {value}")
+    return f"{method.name} ({', '.join(changed)})" if changed else method.name
+
+
+def _blank(
+    model: DualEncoder,
+    method: Method,
+    image_set: ImageSet,
+    subset: str,
+    templates: tuple[str, ...],
+    run: dict[str, Any] | None,
+    note: str,
+) -> Record:
+    """The record before anything is scored."""
+    domains = sorted({domain for domain in image_set.domains if domain is not None})
+    return Record(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        versions=versions(),
+        commit=commit(),
+        model=ModelInfo(model.name, model.family, model.weights_hash),
+        method=MethodInfo(method.name, method.knobs(), method_label(method)),
+        training=run,
+        data=DataInfo(
+            name=image_set.name,
+            subset=subset,
+            domain="+".join(domains) or None,
+            classes=tuple(image_set.classes),
+            templates=templates,
+            images=len(image_set),
+            hash=image_set.hash,
+            skipped=(),
+        ),
+        shots=run["task"]["shots"] if run else None,
+        seed=run["config"]["seed"] if run else None,
+        metrics=None,
+        reason=None,
+        per_class=(),
+        confusions=(),
+        seconds=0.0,
+        images_per_second=None,
+        note=note,
+    )
+
+
+def _confusions(
+    image_set: ImageSet, features: Features, predicted_N: Tensor, confidence_N: Tensor, counts_CC: Tensor
+) -> tuple[Confusion, ...]:
+    """The most frequent wrong pairs, each with the images in which the model was most sure of its error."""
+    wrong_CC = counts_CC.clone().fill_diagonal_(0)
+    count_P, pair_P = wrong_CC.flatten().sort(descending=True, stable=True)
+    position = {key: i for i, key in enumerate(image_set.keys)}
+    confusions = []
+    for count, pair in zip(count_P[:_PAIRS].tolist(), pair_P[:_PAIRS].tolist(), strict=True):
+        if not count:
+            break
+        true, predicted = divmod(pair, len(image_set.classes))
+        rows = ((features.labels_N == true) & (predicted_N == predicted)).nonzero().flatten()
+        surest = rows[confidence_N[rows].argsort(descending=True, stable=True)][:_EXAMPLES].tolist()
+        examples = tuple(_example(image_set, position[features.keys[row]]) for row in surest)
+        confusions.append(Confusion(image_set.classes[true], image_set.classes[predicted], count, examples))
+    return tuple(confusions)
+
+
+def _example(image_set: ImageSet, index: int) -> Example:
+    image = image_set.read(index)
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    # A palette of 128 colours: a third of the bytes, and no visible difference at this size.
+    image.quantize(128).save(buffer, "PNG", optimize=True)
+    return Example(image_set.keys[index], base64.b64encode(buffer.getvalue()).decode())
