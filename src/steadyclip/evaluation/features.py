@@ -108,13 +108,11 @@ def _encode(
             features.append(model.encode_image(images_BCHW.to(model.device, non_blocking=True)))
             labels.append(labels_B)
             indices.append(index_B)
+            done += len(index_B)
             if progress:
-                progress(sum(map(len, indices)), len(image_set))
+                progress(done, len(image_set))
     skipped = tuple((key, reason) for key, reason in batches.skipped)
-    if not features:
-        raise DataError(
-            f"{image_set.name}: none of {len(image_set)} images can be read ({skipped[0][0]}: {skipped[0][1]})."
-        )
+    image_set.accept(skipped)
     keys = tuple(image_set.keys[i] for i in torch.cat(indices).tolist())
     return Features(torch.cat(features).cpu(), torch.cat(labels), keys, skipped)
 
