@@ -1,0 +1,112 @@
+"""Batches of decoded pictures, in an order and with an augmentation that depend on seeds only.
+
+B pictures in a batch, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from steadyclip.data.decode import UnreadableImage
+from steadyclip.data.images import ImageSet
+
+
+class ImageLoader(DataLoader[Any]):
+    """A DataLoader of (images_BCHW, labels_B, index_B); pictures that cannot be read are left out of their batch and
+    collected in ``skipped`` as (key, reason). ``index_B`` are positions in the image set."""
+
+    skipped: list[tuple[str, str]]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for batch, broken in super().__iter__():
+            self.skipped.extend(broken)
+            if batch is not None:
+                yield batch
+
+
+def loader(
+    image_set: ImageSet,
+    transform: Callable[..., Tensor],
+    *,
+    batch_size: int,
+    seed: int | None = None,
+    epoch: int = 0,
+    augment: bool = False,
+    workers: int = 0,
+    start: int = 0,
+    drop_last: bool = False,
+    shard: tuple[int, int] = (0, 1),
+) -> ImageLoader:
+    """One pass over ``image_set``.
+
+    The batches are the same for any number of workers, and depend on nothing but the arguments: torch's and
+    Python's global generators are neither read nor moved.
+
+    Args:
+        image_set: what to read.
+        transform: ``transform(image)``, or ``transform(image, rng)`` when augmenting; returns a float tensor (C, H, W).
+        batch_size: pictures a batch, over all shards.
+        seed: order of the pictures, a permutation for each (seed, epoch); None keeps the set's own order.
+        epoch: which pass this is.
+        augment: give ``transform`` a ``random.Random`` seeded with (seed, epoch, key of the picture).
+        workers: processes that decode.
+        start: first batch to yield; what comes before it is not decoded, so that a training resumes in mid-epoch.
+        drop_last: leave out a last batch that is not full.
+        shard: (rank, processes): every process takes its part of each batch.
+    """
+    order = list(range(len(image_set)))
+    if seed is not None:
+        random.Random(f"{seed}/{epoch}").shuffle(order)
+    stop = len(order) - len(order) % batch_size if drop_last else len(order)
+    rank, processes = shard
+    batches = [
+        order[at : min(at + batch_size, stop)][rank::processes] for at in range(start * batch_size, stop, batch_size)
+    ]
+    made = ImageLoader(
+        _Decoded(image_set, transform, f"{seed}/{epoch}" if augment else None),
+        batch_sampler=[batch for batch in batches if batch],  # pyright: ignore[reportArgumentType]
+        collate_fn=_collate,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(0),  # else each pass would draw from torch's global generator
+    )
+    made.skipped = []
+    return made
+
+
+class _Decoded(Dataset[Any]):
+    """Item ``index``: (pixels_CHW, label, index), or the (key, reason) of a picture that cannot be read."""
+
+    def __init__(self, image_set: ImageSet, transform: Callable[..., Tensor], augment_seed: str | None) -> None:
+        self.image_set = image_set
+        self.transform = transform
+        self.augment_seed = augment_seed
+
+    def __len__(self) -> int:
+        return len(self.image_set)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int] | tuple[str, str]:
+        try:
+            image = self.image_set.read(index)
+        except UnreadableImage as error:
+            return error.key, error.reason
+        if self.augment_seed is None:
+            pixels_CHW = self.transform(image)
+        else:
+            pixels_CHW = self.transform(image, random.Random(f"{self.augment_seed}/{self.image_set.keys[index]}"))
+        return pixels_CHW, self.image_set.labels[index], index
+
+
+def _collate(items: Sequence[Any]) -> tuple[tuple[Tensor, Tensor, Tensor] | None, list[tuple[str, str]]]:
+    read = [item for item in items if len(item) == 3]
+    broken = [item for item in items if len(item) == 2]
+    if not read:
+        return None, broken
+    images, labels, index = zip(*read, strict=True)
+    return (torch.stack(images), torch.tensor(labels), torch.tensor(index)), broken

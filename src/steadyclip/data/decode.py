@@ -1,0 +1,102 @@
+"""From the bytes of a picture to an upright RGB image, or to one sentence that says why not."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from steadyclip.errors import DataError
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
+)
+"""File names that count as images when a folder is listed."""
+
+
+class UnreadableImage(DataError):
+    """A picture that is there but cannot be decoded (or has gone). ``key`` and ``reason`` say which and why."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key}: {reason}")
+        self.key = key
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.key, self.reason)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Pillow's remarks on odd but readable files: what matters is whether the picture can be decoded.
+
+    Entered once around a pool of threads, never inside them: the warning filters belong to the whole process.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def decode(data: bytes, key: str, *, verify_only: bool = False) -> Image.Image:
+    """The upright RGB picture in ``data``: first frame, EXIF orientation applied, transparency laid on white.
+
+    Args:
+        data: the encoded file.
+        key: what to call the picture in errors.
+        verify_only: only find out whether it can be read: JPEG is decoded whole, but at an eighth of its size.
+
+    Raises:
+        UnreadableImage: no bytes, not an image, truncated or corrupt, or too large to decode safely.
+    """
+    if not data:
+        raise UnreadableImage(key, "the file is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if verify_only:
+                image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
+            image.load()
+            return to_rgb(image if verify_only else _upright(image))
+    except UnidentifiedImageError:
+        raise UnreadableImage(key, "not an image that Pillow can read") from None
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(key, f"too many pixels to decode safely ({error})") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(key, f"broken image ({reason})") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """``image`` in mode RGB; transparent parts become white, 16-bit and float pixels are scaled to 8 bits."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return Image.fromarray(_eight_bits(image)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        page = Image.new("RGBA", rgba.size, "white")
+        page.alpha_composite(rgba)
+        return page.convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # unreadable EXIF says nothing against the pixels
+        return image
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """Gray levels (H, W) as uint8: 16-bit by its full range; others kept if they fit 0..255, else stretched."""
+    gray_HW = np.nan_to_num(np.asarray(image).astype(np.float64))
+    if image.mode.startswith("I;16") or image.format == "PNG":
+        gray_HW = gray_HW / 257.0
+    elif gray_HW.min() < 0 or gray_HW.max() > 255 or (image.mode == "F" and gray_HW.max() <= 1):
+        low, high = gray_HW.min(), gray_HW.max()
+        gray_HW = (gray_HW - low) * (255.0 / max(high - low, 1e-12))
+    return np.round(gray_HW).clip(0, 255).astype(np.uint8)

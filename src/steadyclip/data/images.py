@@ -1,0 +1,172 @@
+"""An ordered, immutable set of named pictures, and where their bytes are."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from steadyclip.data.decode import UnreadableImage, decode, quiet
+from steadyclip.errors import DataError
+
+Skipped = tuple[tuple[str, str], ...]
+"""Pictures left out: (key, reason) pairs."""
+
+
+class Store(Protocol):
+    """Where the encoded pictures are; small when pickled, so that a worker process opens its own."""
+
+    def read(self, key: str) -> bytes:
+        """The encoded picture ``key``. Raises ``UnreadableImage`` when it cannot be had."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileStore:
+    """Pictures as files below ``root``; a key is a path relative to it."""
+
+    root: Path
+
+    def read(self, key: str) -> bytes:
+        try:
+            return (self.root / key).read_bytes()
+        except OSError as error:
+            raise UnreadableImage(key, (error.strerror or type(error).__name__).lower()) from None
+
+
+@dataclass
+class ParquetStore:
+    """Pictures as bytes in one column of a parquet file, found by the row of their key; read at first use."""
+
+    path: Path
+    column: str
+    rows: dict[str, int]
+    _images: Any = field(default=None, init=False, repr=False, compare=False)
+
+    def read(self, key: str) -> bytes:
+        if self._images is None:
+            import pyarrow.parquet as parquet
+
+            self._images = parquet.read_table(self.path, columns=[self.column]).column(self.column)
+        value = self._images[self.rows[key]].as_py()
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if data is None:
+            raise UnreadableImage(key, f"column {self.column!r} holds no bytes")
+        return data
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_images": None}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """N pictures with their labels, in a fixed order.
+
+    ``keys`` are relative POSIX paths (or row ids), unique; ``labels`` index ``classes``; ``templates`` turn a class
+    name into a prompt. ``domains`` and ``captions`` are None where there are none. Only ``read`` opens a picture.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    keys: tuple[str, ...]
+    labels: tuple[int, ...]
+    domains: tuple[str | None, ...]
+    captions: tuple[str | None, ...]
+    store: Store = field(repr=False, compare=False)
+    max_unreadable: float = field(default=0.05, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def read(self, index: int) -> Image.Image:
+        """Picture ``index``, upright and RGB. Raises ``UnreadableImage``."""
+        key = self.keys[index]
+        with quiet():
+            return decode(self.store.read(key), key)
+
+    def subset(self, indices: Iterable[int]) -> ImageSet:
+        """The pictures at ``indices``, in that order."""
+        chosen = list(indices)
+        return dataclasses.replace(
+            self,
+            **{
+                name: tuple(getattr(self, name)[i] for i in chosen)
+                for name in ("keys", "labels", "domains", "captions")
+            },
+        )
+
+    def of_classes(self, first: int, last: int) -> ImageSet:
+        """The pictures of classes ``first`` to ``last`` (exclusive), labelled from 0."""
+        part = self.subset(i for i, label in enumerate(self.labels) if first <= label < last)
+        labels = tuple(label - first for label in part.labels)
+        return dataclasses.replace(part, classes=self.classes[first:last], labels=labels)
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits over keys, labels and classes: the same for the same selection on every machine."""
+        text = json.dumps([self.keys, self.labels, self.classes], ensure_ascii=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def unreadable(self) -> Skipped:
+        """The pictures that cannot be decoded, with the reason. Reads every one, on a few threads."""
+
+        def problem(key: str) -> tuple[str, str] | None:
+            try:
+                decode(self.store.read(key), key, verify_only=True)
+            except UnreadableImage as error:
+                return key, error.reason
+            return None
+
+        with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            return tuple(found for found in pool.map(problem, self.keys) if found)
+
+    def without(self, skipped: Iterable[tuple[str, str]]) -> ImageSet:
+        """The set less the ``skipped`` pictures."""
+        gone = {key for key, _ in skipped}
+        return self.subset(i for i, key in enumerate(self.keys) if key not in gone) if gone else self
+
+    def accept(self, skipped: Sequence[tuple[str, str]], *, every_class: bool = True) -> None:
+        """Judge whether the set can do without the ``skipped`` (unreadable) pictures.
+
+        Args:
+            skipped: (key, reason) pairs; keys that are not in this set do not count.
+            every_class: each class must keep a picture.
+
+        Raises:
+            DataError: more than the share ``max_unreadable`` is lost, or a class loses all its pictures.
+        """
+        gone = dict(skipped)
+        lost = [(label, key) for key, label in zip(self.keys, self.labels, strict=True) if key in gone]
+        if not lost:
+            return
+        before, after = Counter(self.labels), Counter(self.labels)
+        after.subtract(label for label, _ in lost)
+        for label, key in lost:
+            if every_class and not after[label]:
+                raise DataError(
+                    f"{self.name}: class {self.classes[label]!r} loses all its images ({before[label]}), "
+                    f"for instance {key}: {gone[key]}. Replace them, or leave the class out."
+                )
+        if len(lost) > self.max_unreadable * len(self):
+            key = lost[0][1]
+            raise DataError(
+                f"{self.name}: {len(lost)} of {len(self)} images cannot be read, more than the share max_unreadable="
+                f"{self.max_unreadable:g}, for instance {key}: {gone[key]}. Replace them, or raise max_unreadable."
+            )
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """The upright RGB picture in one file. Raises ``UnreadableImage``."""
+    path = Path(path)
+    with quiet():
+        return decode(FileStore(path.parent).read(path.name), str(path))

@@ -1,0 +1,143 @@
+"""Folders of pictures: ``class/image``, with or without train, val and test, and the field's split files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from steadyclip.data.decode import IMAGE_SUFFIXES
+from steadyclip.data.images import FileStore
+from steadyclip.data.listing import SPLIT_NAMES, SPLITS, Entry, Listing, check_files
+from steadyclip.data.prompts import DEFAULT_TEMPLATE, templates_for
+from steadyclip.errors import DataError
+
+ZHOU = "split_zhou_"
+"""Start of the names of CoOp's split files."""
+
+
+def read_folder(root: Path) -> Listing:
+    """A folder ``class/image``, or ``train/class/image`` beside val and test. Nothing is opened, only listed.
+
+    Raises:
+        DataError: no class folders, an empty class, or folders that could be splits as well as classes.
+    """
+    classes = _folders(root)
+    if not classes:
+        loose = sum(_is_image(item.name) for item in root.iterdir())
+        found = f"{loose} images but no class folders" if loose else "neither images nor class folders"
+        raise DataError(f"{root} holds {found}: expected {root.name}/CLASS/IMAGE.jpg, or a CSV file as --data.")
+    splits = [folder for folder in classes if folder.name.lower() in SPLIT_NAMES and _folders(folder)]
+    entries: list[Entry] = []
+    if splits:
+        _refuse_mixed(root, classes, splits)
+        for folder in splits:
+            for sub in _folders(folder):
+                entries += _class_entries(root, sub, SPLIT_NAMES[folder.name.lower()])
+    else:
+        for folder in classes:
+            entries += _class_entries(root, folder, None)
+    return Listing(root.resolve().name, entries, FileStore(root), (DEFAULT_TEMPLATE,))
+
+
+def read_zhou(path: Path) -> Listing:
+    """The split file of one of CoOp's data sets, with its images in the same folder or one below.
+
+    Keys are the paths of the split file. Class numbers are its labels, and the template is the data set's own.
+
+    Raises:
+        DataError: not such a file, a label with two names, or images that are not there.
+    """
+    try:
+        split = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from None
+    has = sorted(split) if isinstance(split, dict) else type(split).__name__
+    if not isinstance(split, dict) or not {"train", "test"} <= split.keys():
+        raise DataError(f"{path} must hold train, val and test lists of [path, label, class name]; it has {has}.")
+    entries: list[Entry] = []
+    names: dict[int, str] = {}
+    for part in SPLITS:
+        for row, item in enumerate(split.get(part, [])):
+            where = f"{path.name} {part}[{row}]"
+            key, label, name = _zhou_item(item, where)
+            if names.setdefault(label, name) != name:
+                raise DataError(
+                    f"{where}: label {label} is {name!r} here and {names[label]!r} before. Mend the split file."
+                )
+            entries.append(Entry(key, name, part, where))
+    root = _image_folder(path, entries)
+    check_files(root, entries, "Complete the images, or mend the split file.")
+    name = path.stem[len(ZHOU) :] if path.stem.startswith(ZHOU) else path.stem
+    classes = tuple(names[label] for label in sorted(names))
+    return Listing(name, entries, FileStore(root), templates_for(name), classes)
+
+
+def find_zhou(root: Path) -> Path | None:
+    """The one ``split_zhou_*.json`` in ``root``, if any. Raises ``DataError`` when there are several."""
+    found = sorted(root.glob(f"{ZHOU}*.json"))
+    if len(found) > 1:
+        raise DataError(
+            f"{root} holds several split files ({', '.join(p.name for p in found)}): name one of them as --data."
+        )
+    return found[0] if found else None
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(
+        (p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))), key=lambda p: p.name
+    )
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _class_entries(root: Path, folder: Path, split: str | None) -> list[Entry]:
+    paths: list[str] = []
+    others: Counter[str] = Counter()
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if _is_image(name):
+                paths.append(Path(parent, name).relative_to(root).as_posix())
+            elif not name.startswith("."):
+                others[os.path.splitext(name)[1].lower() or name] += 1
+    where = folder.relative_to(root).as_posix()
+    if not paths:
+        also = f" (it has {', '.join(f'{n} {kind}' for kind, n in others.most_common(3))})" if others else ""
+        raise DataError(f"{folder} holds no images{also}: add some (jpg, png, webp, ...), or remove the folder.")
+    return [Entry(key, folder.name, split, f"folder {where}") for key in sorted(paths)]
+
+
+def _refuse_mixed(root: Path, classes: list[Path], splits: list[Path]) -> None:
+    others = [folder.name for folder in classes if folder not in splits]
+    if others:
+        raise DataError(
+            f"{root} holds split folders ({', '.join(p.name for p in splits)}) beside others "
+            f"({', '.join(others[:5])}): "
+            f"move the others out, or put every class below train, val and test."
+        )
+    meant = Counter(SPLIT_NAMES[folder.name.lower()] for folder in splits)
+    twice = next((name for name, count in meant.items() if count > 1), None)
+    if twice:
+        raise DataError(
+            f"{root} holds the {twice} split twice ({', '.join(p.name for p in splits)}): keep one of them."
+        )
+
+
+def _zhou_item(item: Any, where: str) -> tuple[str, int, str]:
+    try:
+        key, label, name = item
+        return str(key), int(label), str(name)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: expected [path, label, class name], found {str(item)[:80]}.") from None
+
+
+def _image_folder(path: Path, entries: list[Entry]) -> Path:
+    """The split file's folder, or the one below it, that holds most of a sample of the images."""
+    sample = entries[:: max(1, len(entries) // 50)]
+    candidates = [path.parent, *_folders(path.parent)]
+    return max(candidates, key=lambda folder: sum((folder / entry.key).is_file() for entry in sample))

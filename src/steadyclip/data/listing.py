@@ -1,0 +1,172 @@
+"""What every layout yields, one entry a picture, and how a data source is made of it."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from steadyclip.data.images import ImageSet, Store
+from steadyclip.data.sampling import split_three, split_val
+from steadyclip.data.task import ImageData
+from steadyclip.errors import DataError
+
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Spellings of the splits, in folder names and in a split column."""
+
+SPLIT_SEED = 1
+"""Seed of the splits that are made here; not the few-shot seed, so that every run is scored on the same pictures."""
+
+
+class Entry(NamedTuple):
+    """One picture as its layout names it. ``where`` is a place to show in errors ("labels.csv row 7")."""
+
+    key: str
+    label: str
+    split: str | None
+    where: str
+    domain: str | None = None
+    caption: str | None = None
+
+
+@dataclass
+class Listing:
+    """The pictures of a data source before names and splits are settled."""
+
+    name: str
+    entries: list[Entry]
+    store: Store
+    templates: tuple[str, ...]
+    classes: tuple[str, ...] | None = None
+    """Raw labels in the order of the class numbers; None sorts the names."""
+    notes: list[str] = field(default_factory=list)
+
+
+def class_name(raw: str) -> str:
+    """The name that goes into prompts: underscores and runs of blanks become one space."""
+    return " ".join(unicodedata.normalize("NFC", raw).replace("_", " ").split())
+
+
+def assemble(listing: Listing, max_unreadable: float) -> ImageData:
+    """Settle names, class numbers and splits.
+
+    Raises:
+        DataError: no pictures, one class only, two labels with the same name, a picture named twice, a split for some
+            pictures only.
+    """
+    name, entries = listing.name, listing.entries
+    if not entries:
+        raise DataError(f"{name} names no images: nothing to load.")
+    where: dict[str, str] = {}
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.key in where:
+            raise DataError(f"{entry.where}: {entry.key} was already named at {where[entry.key]}. Remove one of them.")
+        where[entry.key] = entry.where
+        first.setdefault(entry.label, entry)
+    raw = listing.classes or tuple(sorted(first, key=class_name))
+    unlisted = first.keys() - set(raw)
+    if unlisted:
+        raise DataError(f"{first[min(unlisted)].where}: class {min(unlisted)!r} is not in the list of classes.")
+    _refuse_same_names(first)
+    if len(first) < 2:
+        raise DataError(
+            f"{name} has only one class ({class_name(entries[0].label)!r}): classification needs two or more."
+        )
+    entries, notes = _with_splits(listing)
+    number = {label: index for index, label in enumerate(raw)}
+    classes = tuple(class_name(label) for label in raw)
+
+    def image_set(split: str) -> ImageSet:
+        chosen = [entry for entry in entries if entry.split == split]
+        return ImageSet(
+            name,
+            classes,
+            listing.templates,
+            keys=tuple(entry.key for entry in chosen),
+            labels=tuple(number[entry.label] for entry in chosen),
+            domains=tuple(entry.domain for entry in chosen),
+            captions=tuple(entry.caption for entry in chosen),
+            store=listing.store,
+            max_unreadable=max_unreadable,
+        )
+
+    domains = tuple(dict.fromkeys(entry.domain for entry in entries if entry.domain is not None))
+    splits = {split: image_set(split) for split in SPLITS}
+    return ImageData(name, classes, listing.templates, domains, splits, (*listing.notes, *notes))
+
+
+def check_files(root: Path, entries: Sequence[Entry], what: str) -> None:
+    """See that every entry's file is there, by listing folders: nothing is opened.
+
+    Raises:
+        DataError: names the first missing file and counts the others.
+    """
+    folders: dict[PurePosixPath, set[str]] = {}
+    missing = []
+    for entry in entries:
+        path = PurePosixPath(entry.key)
+        if path.parent not in folders:
+            try:
+                folders[path.parent] = {item.name for item in (root / path.parent).iterdir()}
+            except OSError:
+                folders[path.parent] = set()
+        # a second look, as some file systems do not tell upper from lower case
+        if path.name not in folders[path.parent] and not (root / entry.key).is_file():
+            missing.append(entry)
+    if missing:
+        others = f" (and {len(missing) - 1} more of {len(entries)})" if len(missing) > 1 else ""
+        raise DataError(f"{missing[0].where}: no such file: {missing[0].key} in {root}{others}. {what}")
+
+
+def _with_splits(listing: Listing) -> tuple[list[Entry], list[str]]:
+    """The entries with a split each, and remarks on what was made here."""
+    entries = listing.entries
+    unsplit = [entry for entry in entries if entry.split is None]
+    if unsplit and len(unsplit) < len(entries):
+        raise DataError(f"{unsplit[0].where}: no split is given here, but other images have one. Fill it in.")
+    labels = [class_name(entry.label) for entry in entries]
+    if unsplit:
+        lonely = next((label for label, items in _counts(labels) if items < 2), None)
+        if lonely:
+            raise DataError(
+                f"{listing.name}: class {lonely!r} has one image only: two are needed, to train and to test."
+            )
+        made = split_three(labels, SPLIT_SEED)
+        return [entry._replace(split=split) for entry, split in zip(entries, made, strict=True)], [
+            "no split was given: 50/20/30 % of each class are train/val/test"
+        ]
+    present = {entry.split for entry in entries}
+    if "train" in present and "val" not in present:
+        train = [i for i, entry in enumerate(entries) if entry.split == "train"]
+        made = split_val([labels[i] for i in train], SPLIT_SEED)
+        entries = list(entries)
+        for i, split in zip(train, made, strict=True):
+            entries[i] = entries[i]._replace(split=split)
+        return entries, ["no validation split was given: 20 % of each training class are val"]
+    return entries, []
+
+
+def _counts(labels: Iterable[str]) -> list[tuple[str, int]]:
+    counts: dict[str, int] = {}
+    for label in labels:
+        counts[label] = counts.get(label, 0) + 1
+    return list(counts.items())
+
+
+def _refuse_same_names(first: dict[str, Entry]) -> None:
+    """``first``: raw label -> its first entry."""
+    seen: dict[str, str] = {}
+    for label, entry in first.items():
+        name = class_name(label)
+        if not name:
+            raise DataError(f"{entry.where}: the label {label!r} is empty. Give the class a name.")
+        other = seen.setdefault(name.casefold(), label)
+        if other != label:
+            raise DataError(
+                f"{entry.where}: class {label!r} has the same name as {other!r} ({first[other].where}) once case, "
+                f"blanks and underscores are ignored. Rename one, or merge them."
+            )

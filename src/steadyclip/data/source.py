@@ -1,0 +1,75 @@
+"""``load_data``: one call for every kind of data source."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from steadyclip.data.layouts import find_zhou, read_folder, read_zhou
+from steadyclip.data.listing import Listing, assemble
+from steadyclip.data.manifest import read_csv, read_parquet
+from steadyclip.data.prompts import resolve_templates
+from steadyclip.data.task import ImageData
+from steadyclip.errors import DataError, UsageError, nearest
+
+
+def load_data(
+    spec: str | Path,
+    *,
+    templates: str | Sequence[str] | None = None,
+    max_unreadable: float = 0.05,
+    image_column: str = "path",
+    label_column: str = "label",
+) -> ImageData:
+    """The data source ``spec``. Pictures are listed, none is opened.
+
+    Args:
+        spec: a folder ``class/image`` (with or without train, val, test above the classes), a folder with a
+            ``split_zhou_*.json`` or that file, a ``.csv`` or ``.parquet`` table, or (as a string) the name of a built-in
+            data set. ``./icons`` or a ``Path`` is always a folder.
+        templates: prompts with ``{}`` for the class name, or the name of a set (such as "imagenet-80"); by default the
+            data set's own.
+        max_unreadable: share of the pictures that may be unreadable before it is an error.
+        image_column: the table's column with the paths or the encoded pictures.
+        label_column: the table's column with the class names.
+
+    Raises:
+        DataError: the source is not there or cannot be used; one line says where and what to do.
+        UsageError: a wrong template or share.
+    """
+    if not 0 <= max_unreadable <= 1:
+        raise UsageError(f"max_unreadable is a share between 0 and 1, not {max_unreadable}.")
+    chosen = None if templates is None else resolve_templates(templates)
+    builtin = _builtin() if isinstance(spec, str) else {}
+    if spec in builtin:
+        listing = dataclasses.replace(read_parquet(builtin[str(spec)]()), name=str(spec))
+    else:
+        listing = _read(Path(spec).expanduser(), str(spec), builtin, image_column, label_column)
+    if chosen:
+        listing = dataclasses.replace(listing, templates=chosen)
+    return assemble(listing, max_unreadable)
+
+
+def _read(path: Path, spec: str, builtin: Mapping[str, object], image_column: str, label_column: str) -> Listing:
+    if path.is_dir():
+        split = find_zhou(path)
+        return read_zhou(split) if split else read_folder(path)
+    kind = path.suffix.lower()
+    if not path.exists():
+        names = f" Built-in data: {', '.join(builtin)}." if builtin else ""
+        hint = nearest(spec, builtin) if path.name == spec else ""
+        raise DataError(f"no folder, file or built-in data {spec!r}.{hint}{names}")
+    if kind in (".csv", ".tsv"):
+        return read_csv(path, image_column, label_column)
+    if kind in (".parquet", ".pq"):
+        return read_parquet(path, image_column, label_column)
+    if kind == ".json":
+        return read_zhou(path)
+    raise DataError(f"{spec} is neither a folder nor a .csv, .parquet or split_zhou_*.json file.")
+
+
+def _builtin() -> Mapping[str, Callable[[], Path]]:
+    """Name -> function that builds the table if need be and returns its path."""
+    return getattr(importlib.import_module("steadyclip.data.icons"), "BUILTIN", {})

@@ -1,0 +1,236 @@
+"""A data source with its splits, and the part of it that training may see."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+from steadyclip.data.images import ImageSet, Skipped
+from steadyclip.data.sampling import Subset, class_range, few_shot
+from steadyclip.errors import DataError, UsageError, nearest
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """What training receives: training and validation pictures, names and templates. It holds no test data."""
+
+    name: str
+    train: ImageSet
+    val: ImageSet
+    shots: int | None
+    seed: int
+    subset: Subset
+    skipped: Skipped = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The C class names; a label is a position among them."""
+        return self.train.classes
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompts with ``{}`` in the place of the class name."""
+        return self.train.templates
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits over the selected pictures, labels and classes of train and val."""
+        return hashlib.sha256(f"{self.train.hash}/{self.val.hash}".encode()).hexdigest()[:16]
+
+    def split_json(self) -> dict[str, Any]:
+        """The selection as plain JSON: ``[relative path, label]`` pairs under train and val."""
+
+        def pairs(images: ImageSet) -> list[list[Any]]:
+            return [[key, label] for key, label in zip(images.keys, images.labels, strict=True)]
+
+        return {
+            "schema": 1,
+            "kind": "split",
+            "data": self.name,
+            "subset": self.subset,
+            "shots": self.shots,
+            "seed": self.seed,
+            "hash": self.hash,
+            "classes": list(self.classes),
+            "train": pairs(self.train),
+            "val": pairs(self.val),
+        }
+
+    def summary(self) -> list[str]:
+        """Lines for people: sizes, what was taken, what was left out."""
+        shots = "all images" if self.shots is None else f"{self.shots} shots, seed {self.seed}"
+        lines = [f"{self.name}: {len(self.classes)} classes ({self.subset}), {shots}"]
+        lines.append(f"{len(self.train)} training and {len(self.val)} validation images")
+        return [*lines, *self.notes, *(f"skipped {key}: {reason}" for key, reason in self.skipped)]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``ImageData.check`` found, having read every picture."""
+
+    counts: dict[str, dict[str, int]]
+    """Split -> class -> pictures."""
+    unreadable: Skipped
+    """(key, reason) of every picture that cannot be decoded."""
+    empty: tuple[tuple[str, str], ...]
+    """(split, class) pairs without a picture."""
+    duplicates: tuple[tuple[tuple[str, str], ...], ...]
+    """Groups of (split, key) with the very same bytes."""
+    notes: tuple[str, ...]
+    """Remarks for people."""
+
+    @property
+    def leaks(self) -> tuple[tuple[tuple[str, str], ...], ...]:
+        """The duplicates that stand both in test and in another split."""
+        return tuple(group for group in self.duplicates if len({split == "test" for split, _ in group}) == 2)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data source with its train, val and test pictures. Test is reached through ``test_set`` only."""
+
+    name: str
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    domains: tuple[str, ...]
+    splits: dict[str, ImageSet] = dataclasses.field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    def task(self, shots: int | None = None, seed: int = 1, subset: Subset = "all", verify: bool = True) -> ImageTask:
+        """What to train on: every training picture, or ``shots`` per class drawn as CoOp and Dassl draw them.
+
+        Args:
+            shots: training pictures per class (validation: ``min(shots, 4)``); None takes all. A class with fewer gives
+                all it has, which the task's notes say.
+            seed: of the sample; without ``shots`` it changes nothing here.
+            subset: "base" is the first half of the classes, "new" the rest; labels then start at 0.
+            verify: decode the selected pictures now and leave the unreadable out.
+
+        Raises:
+            DataError: no training pictures, or too many of them unreadable.
+            UsageError: ``shots`` below 1, or an unknown subset.
+        """
+        first, last = self._range(subset)
+        if shots is not None and shots < 1:
+            raise UsageError(f"shots must be 1 or more, not {shots}.")
+        train, val, notes = self.splits["train"], self.splits["val"], []
+        if not len(train):
+            raise DataError(f"{self.name} has no training images (only {self._present()}): nothing to train on.")
+        counts = Counter(train.labels)
+        for label in range(first, last):
+            if not counts[label]:
+                raise DataError(
+                    f"{self.name}: class {self.classes[label]!r} has no training images. Add some, or remove it."
+                )
+        if shots is not None:
+            fewer = [counts[label] for label in range(first, last) if counts[label] < shots]
+            if fewer:
+                notes.append(
+                    f"{len(fewer)} of {last - first} classes have fewer than {shots} training images "
+                    f"(the smallest {min(fewer)}): all of them are taken"
+                )
+            chosen_train, chosen_val = few_shot(train.labels, val.labels, shots, seed)
+            train, val = train.subset(chosen_train), val.subset(chosen_val)
+        train, val = train.of_classes(first, last), val.of_classes(first, last)
+        skipped: Skipped = ()
+        if verify:
+            skipped = train.unreadable() + val.unreadable()
+            train.accept(skipped)
+            val.accept(skipped, every_class=False)
+            train, val = train.without(skipped), val.without(skipped)
+        return ImageTask(self.name, train, val, shots, seed, subset, skipped, (*self.notes, *notes))
+
+    def test_set(self, subset: Subset = "all", domain: str | None = None, exclude: Collection[str] = ()) -> ImageSet:
+        """The pictures to score: the test split of ``subset``, in one domain.
+
+        Args:
+            subset: as in ``task``.
+            domain: one of ``domains``; by default those that occur in training.
+            exclude: keys to leave out, such as a run's training pictures.
+
+        Raises:
+            DataError: no test split, an unknown domain, or nothing left.
+        """
+        first, last = self._range(subset)
+        test = self.splits["test"]
+        if not len(test):
+            raise DataError(f"{self.name} has no test images (only {self._present()}): add a test split to score on.")
+        if domain is None:
+            wanted = set(self.splits["train"].domains) or set(test.domains)
+        elif domain in self.domains:
+            wanted = {domain}
+        else:
+            known = f"it has {', '.join(self.domains)}" if self.domains else "it has no domains"
+            raise DataError(f"{self.name}: unknown domain {domain!r}; {known}.{nearest(domain, self.domains)}")
+        gone = frozenset(exclude)
+        chosen = [i for i, key in enumerate(test.keys) if test.domains[i] in wanted and key not in gone]
+        test = test.subset(chosen).of_classes(first, last)
+        if not len(test):
+            raise DataError(
+                f"{self.name}: no test images are left for subset {subset!r}, domain {domain or 'of training'!r}."
+            )
+        return test
+
+    def check(self) -> Report:
+        """Read every picture of every split and report on them. Changes nothing."""
+        counts = {}
+        seen: dict[str, list[tuple[str, str]]] = {}
+        unreadable: Skipped = ()
+        for split, images in self.splits.items():
+            per_class = Counter(images.labels)
+            if len(images):
+                counts[split] = {name: per_class[label] for label, name in enumerate(self.classes)}
+            broken = images.unreadable()
+            unreadable += broken
+            for key in images.without(broken).keys:
+                seen.setdefault(hashlib.sha256(images.store.read(key)).hexdigest(), []).append((split, key))
+        empty = tuple((split, name) for split, per in counts.items() for name, count in per.items() if not count)
+        notes = list(self.notes)
+        if sum(name.isdecimal() for name in self.classes) > len(self.classes) // 2:
+            notes.append("most class names are numbers: prompts made from them tell the model little; use real names")
+        duplicates = tuple(tuple(group) for group in seen.values() if len(group) > 1)
+        return Report(counts, unreadable, empty, duplicates, tuple(notes))
+
+    def summary(self) -> list[str]:
+        """Lines for people: sizes, domains and remarks."""
+        sizes = ", ".join(f"{len(images)} {split}" for split, images in self.splits.items())
+        domains = f", domains {', '.join(self.domains)}" if self.domains else ""
+        return [f"{self.name}: {len(self.classes)} classes, {sizes} images{domains}", *self.notes]
+
+    def restore(self, split: dict[str, Any]) -> ImageTask:
+        """The task of a saved ``split_json``, picture for picture.
+
+        Raises:
+            DataError: the split is of other classes, or names pictures that this data source does not have.
+        """
+        first, last = self._range(split["subset"])
+        if tuple(split["classes"]) != self.classes[first:last]:
+            raise DataError(
+                f"the saved split of {split['data']!r} is of other classes than {self.name!r}: load its own data."
+            )
+        sets = []
+        for part in ("train", "val"):
+            images = self.splits[part].of_classes(first, last)
+            position = {key: i for i, key in enumerate(images.keys)}
+            missing = [key for key, _ in split[part] if key not in position]
+            if missing:
+                raise DataError(
+                    f"{self.name}: {len(missing)} images of the saved split are not among its {part} images, "
+                    f"for instance {missing[0]}. Load the data the split was made of."
+                )
+            sets.append(images.subset(position[key] for key, _ in split[part]))
+        return ImageTask(self.name, *sets, shots=split["shots"], seed=split["seed"], subset=split["subset"])
+
+    def _range(self, subset: str) -> tuple[int, int]:
+        known = get_args(Subset)
+        if subset not in known:
+            raise UsageError(f"unknown subset {subset!r}: one of {', '.join(known)}.{nearest(subset, known)}")
+        return class_range(len(self.classes), cast(Subset, subset))
+
+    def _present(self) -> str:
+        return " and ".join(split for split, images in self.splits.items() if len(images))
