@@ -1,0 +1,10 @@
+"""One view over CLIP-like models: ``load`` gives a ``DualEncoder``, whatever library the checkpoint comes from."""
+
+from steadyclip.models.adapter import Adapter
+from steadyclip.models.backend import Tokens
+from steadyclip.models.encoder import DualEncoder
+from steadyclip.models.loading import load
+from steadyclip.models.preprocess import Preprocess
+from steadyclip.models.towers import Block, Tower
+
+__all__ = ["Adapter", "Block", "DualEncoder", "Preprocess", "Tokens", "Tower", "load"]

@@ -1,0 +1,36 @@
+"""What is added to a model: parameters of their own, acting through forward hooks on the model's modules."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from steadyclip.errors import ModelError
+
+
+class Adapter(nn.Module):
+    """Base of everything that ``DualEncoder.attach`` takes.
+
+    An adapter owns its parameters and refers to the modules it acts on (``refer``). ``install`` registers forward hooks
+    on them; the model's own modules, weights and state-dict keys never change. Hooks must be bound methods of the
+    adapter and return their input's or output's value untouched while ``enabled`` is False.
+    """
+
+    enabled: bool = True
+    """``DualEncoder.frozen`` sets this to False on all adapters and restores it."""
+
+    def refer(self, name: str, module: nn.Module) -> None:
+        """Keep ``module`` as ``self.name`` without making it a part of this adapter: its weights stay the model's."""
+        object.__setattr__(self, name, module)
+
+    def install(self) -> list[RemovableHandle]:
+        """Register the hooks and return their handles. Bound methods only: they follow a deepcopy of the model."""
+        raise NotImplementedError(f"{type(self).__name__} must implement install()")
+
+    def merge(self) -> None:
+        """Fold what was learned into the model's own weights, in place.
+
+        Raises:
+            ModelError: this kind of adapter has no equivalent in plain weights.
+        """
+        raise ModelError(f"{type(self).__name__} cannot be merged into plain weights; keep it as an adapter.")

@@ -1,0 +1,85 @@
+"""From a name to a model: the embedded one, a directory, a hub id, or an open_clip name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from steadyclip.errors import ModelError, nearest
+from steadyclip.models import huggingface
+from steadyclip.models.encoder import DualEncoder
+
+EMBEDDED = {"icons-tiny": Path(__file__).parent / "weights" / "icons-tiny"}
+
+
+def load(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> DualEncoder:
+    """A model with its tokenizer, image transform and logit scale, ready to encode.
+
+    Args:
+        name_or_path: "icons-tiny" (embedded), a local checkpoint directory, a hub id such as
+            "openai/clip-vit-base-patch16", or "open_clip:MODEL[/PRETRAINED]" (extra ``open-clip``).
+        device: where the weights go; they are float32.
+
+    Raises:
+        ModelError: there is no such model, or its checkpoint cannot be used.
+    """
+    name = str(name_or_path)
+    if name.startswith("open_clip:"):
+        from steadyclip.models import openclip
+
+        model = openclip.read(name)
+    else:
+        folder = _folder(name)
+        if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
+            from steadyclip.models import openclip
+
+            model = openclip.read(name, folder)
+        else:
+            model = huggingface.read(name, folder)
+    return model.to(device)
+
+
+def _folder(name: str) -> Path:
+    if name in EMBEDDED:
+        if not (EMBEDDED[name] / "config.json").is_file():
+            raise ModelError(f"the weights of {name!r} are not in this installation; reinstall steadyclip.")
+        return EMBEDDED[name]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
+            raise ModelError(f"{name}: a pickle can run code when it is read; give a directory with model.safetensors.")
+        raise ModelError(f"{name}: give the directory of the checkpoint, not one of its files.")
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
+        return _download(name)
+    raise ModelError(
+        f"no model {name!r}: not a directory, not embedded, not a hub id (owner/name).{nearest(name, EMBEDDED)}"
+    )
+
+
+def _download(hub_id: str) -> Path:
+    """The cached or downloaded snapshot of a hub model: safetensors, JSON and tokenizer files only."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                hub_id,
+                allow_patterns=["*.json", "model*.safetensors", "*.txt", "*.model"],
+                ignore_patterns=["*/*"],
+                etag_timeout=5,
+            )
+        )
+    except GatedRepoError:
+        raise ModelError(f"{hub_id!r}: the hub asks for a login and consent first (hf auth login).") from None
+    except RepositoryNotFoundError:
+        raise ModelError(f"{hub_id!r} is neither a directory here nor a model on the hub.") from None
+    except Exception as error:  # no network, offline mode, timeouts: of many kinds, in httpx and in the hub's client
+        raise ModelError(
+            f"{hub_id!r} is not a directory here, not in the cache, and the hub cannot be reached "
+            f"({type(error).__name__}): check the path or the network."
+        ) from error
