@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from steadyclip.errors import DataError
+from steadyclip.errors import UsageError
 
 if TYPE_CHECKING:
     from steadyclip.models import DualEncoder
@@ -48,13 +48,13 @@ def prompts(names: Sequence[str], templates: Sequence[str]) -> list[str]:
     """Every name in every template, all templates of the first name first: C * T texts.
 
     Raises:
-        DataError: no name, no template, or a template without ``{}``.
+        UsageError: no name, no template, or a template without ``{}``.
     """
     if not names or not templates:
-        raise DataError(f"a head needs class names and templates; there are {len(names)} and {len(templates)}.")
+        raise UsageError(f"a head needs class names and templates; there are {len(names)} and {len(templates)}.")
     for template in templates:
         if "{}" not in template:
-            raise DataError(f"template {template!r} has no {{}} where the class name goes.")
+            raise UsageError(f"template {template!r} has no {{}} where the class name goes.")
     return [template.replace("{}", name) for name in names for template in templates]
 
 
@@ -64,7 +64,7 @@ def text_head(model: DualEncoder, names: Sequence[str], templates: Sequence[str]
     Source: prompt ensembling in embedding space, Radford et al. 2021 (CLIP), section 3.1.4.
 
     Raises:
-        DataError: no name, no template, or a template without ``{}``.
+        UsageError: no name, no template, or a template without ``{}``.
     """
     texts = prompts(names, templates)
     features_MD = torch.cat([model.encode_text(texts[i : i + _CHUNK]) for i in range(0, len(texts), _CHUNK)])

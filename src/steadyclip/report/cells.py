@@ -1,0 +1,168 @@
+"""The table of an experiment: numbers first, then three ways to show the same object (rich, Markdown, HTML).
+
+Accuracies are in percent from here on. ``tables.py`` makes a ``Table`` from records.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from steadyclip.evaluation.records import Record
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+HALVES = ("base", "new")
+EMPTY = "\N{EN DASH}"
+_STYLES = {"up": "green", "down": "red", "same": "dim", "": ""}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the table, in percent.
+
+    Attributes:
+        value: mean over seeds, or None with the ``reason``.
+        spread: sample standard deviation over seeds, None with fewer than two.
+        delta: difference to the baseline, None in its own row and where either is missing.
+        margin: half the 95 % interval over test images.
+        seeds: runs behind the mean.
+        clear: the difference exceeds both the baseline's ``margin`` and the ``spread``.
+        best: highest of its column as printed.
+    """
+
+    value: float | None = None
+    spread: float | None = None
+    delta: float | None = None
+    margin: float | None = None
+    seeds: int = 0
+    clear: bool = False
+    best: bool = False
+    reason: str | None = None
+
+    @property
+    def text(self) -> str:
+        """``71.2 ± 0.4``, without the spread where it is unknown."""
+        if self.value is None:
+            return EMPTY
+        return f"{self.value:.1f}" + (f" ± {self.spread:.1f}" if self.spread is not None else "")
+
+    @property
+    def change(self) -> str:
+        """``+12.3`` or ``−8.1``, or nothing."""
+        return "" if self.delta is None else signed(self.delta)
+
+    @property
+    def trend(self) -> str:
+        """ "up" or "down" for a clear difference, "same" for another, or nothing."""
+        if self.delta is None:
+            return ""
+        return "same" if not self.clear else "up" if self.delta > 0 else "down"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with its settings; ``records`` are those its numbers come from."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    records: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows that can be compared: one model, one data set."""
+
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    baseline: Row | None
+
+    @property
+    def base_to_new(self) -> bool:
+        """The columns are base, new and H (of one data set, or averages)."""
+        return self.columns[:2] == HALVES
+
+
+@dataclass(frozen=True)
+class Table:
+    """Sections below each other; ``notes`` is what a reader must know before comparing.
+
+    ``console.print(table)`` shows it in a terminal; ``markdown()`` and ``html()`` give the same elsewhere.
+    """
+
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why cells are empty, each once, in order: the footnotes."""
+        return tuple(dict.fromkeys(c.reason for s in self.sections for row in s.rows for c in row.cells if c.reason))
+
+    def mark(self, cell: Cell) -> str:
+        """The footnote number of an empty cell, or nothing."""
+        return str(self.reasons.index(cell.reason) + 1) if cell.reason else ""
+
+    def __rich__(self) -> Group:
+        from rich.console import Group
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        parts = []
+        for section in self.sections:
+            shown = RichTable(title=Text(section.title), caption=Text(section.caption), title_justify="left")
+            shown.caption_justify = "left"
+            shown.add_column("method")
+            for column in section.columns:
+                shown.add_column(Text(column), justify="right")
+            for row in section.rows:
+                cells = []
+                for cell in row.cells:
+                    text = Text(cell.text, style="bold" if cell.best else "")
+                    text.append(f" {cell.change}" if cell.change else "", style=_STYLES[cell.trend])
+                    text.append(f" [{self.mark(cell)}]" if cell.reason else "", style="dim")
+                    cells.append(text)
+                shown.add_row(Text(row.label), *cells)
+            parts.append(shown)
+        lines = [f"[{i}] {reason}" for i, reason in enumerate(self.reasons, 1)] + list(self.notes)
+        return Group(*parts, *map(Text, lines))
+
+    def markdown(self) -> str:
+        """GitHub-flavoured Markdown; the best of a column is bold."""
+        lines = []
+        for section in self.sections:
+            lines += [f"**{_md(section.title)}** ({_md(section.caption)})", ""]
+            lines.append("| method | " + " | ".join(map(_md, section.columns)) + " |")
+            lines.append("| --- |" + " ---: |" * len(section.columns))
+            for row in section.rows:
+                cells = []
+                for cell in row.cells:
+                    text = f"**{cell.text}**" if cell.best else cell.text
+                    text += f" ({cell.change})" if cell.change else ""
+                    cells.append(text + (f" [{self.mark(cell)}]" if cell.reason else ""))
+                lines.append(f"| {_md(row.label)} | " + " | ".join(cells) + " |")
+            lines.append("")
+        lines += [f"[{i}] {_md(reason)}  " for i, reason in enumerate(self.reasons, 1)]
+        lines += [f"{_md(note)}  " for note in self.notes]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def html(self) -> str:
+        """An HTML fragment with classes ``section``, ``best``, ``up``, ``down``; all text escaped."""
+        from steadyclip.report.templates import render
+
+        return render("table.html", table=self)
+
+
+def signed(value: float) -> str:
+    """``+1.2``, ``−0.4`` or ``±0.0``, with a true minus sign."""
+    text = f"{abs(value):.1f}"
+    sign = "±" if float(text) == 0 else "+" if value > 0 else "\N{MINUS SIGN}"
+    return sign + text
+
+
+def _md(text: str) -> str:
+    """``text`` as plain text in a Markdown table."""
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))

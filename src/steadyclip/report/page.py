@@ -1,0 +1,136 @@
+"""One self-contained HTML page from records: readable on a phone, in print and in the dark, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steadyclip.evaluation.files import write_atomic
+from steadyclip.evaluation.records import Confusion, Record
+from steadyclip.report.cells import Row, Section, Table
+from steadyclip.report.chart import bars
+from steadyclip.report.reading import reading
+from steadyclip.report.tables import main_table
+from steadyclip.report.templates import render
+
+# What is shown of the errors; the records keep more.
+_SECTIONS, _PAIRS = 2, 3
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The most frequent confusions of one method on one test set."""
+
+    label: str
+    where: str
+    seed: int | None
+    pairs: tuple[Confusion, ...]
+
+
+def write_page(records: Iterable[Record], out: str | Path, title: str | None = None) -> Path:
+    """Write the page of an experiment: result in words, table, bars, confusions with pictures, settings, versions.
+
+    The same records give the same bytes. Nothing is loaded from outside the file, and the page forbids it.
+
+    Args:
+        records: in the order in which rows and sections shall appear.
+        out: the HTML file.
+        title: by default the names of the data sets.
+
+    Raises:
+        DataError: there is no record.
+        SteadyClipError: the file cannot be written.
+    """
+    records = list(records)
+    table = main_table(records)
+    write_atomic(Path(out), _page(records, table, title or _title(records)).encode())
+    return Path(out)
+
+
+def _page(records: Sequence[Record], table: Table, title: str) -> str:
+    versions, mixed = _versions(records)
+    return render(
+        "page.html",
+        title=title,
+        subtitle=_subtitle(records),
+        reading=reading(table),
+        table=table.html(),
+        charts=[(section.title, bars(section)) for section in table.sections if section.base_to_new],
+        errors=[(section.title, _errors(section)) for section in table.sections[:_SECTIONS]],
+        settings=_settings(table),
+        evaluations=[r for r in records if r.metrics is not None],
+        data=list({(r.data.name, r.data.subset, r.data.domain, r.data.hash): r.data for r in records}.values()),
+        models=list(dict.fromkeys(r.model for r in records)),
+        versions=versions,
+        mixed=mixed,
+    )
+
+
+def _title(records: Sequence[Record]) -> str:
+    names = list(dict.fromkeys(r.data.name for r in records))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _subtitle(records: Sequence[Record]) -> str:
+    models = ", ".join(dict.fromkeys(r.model.name for r in records))
+    count = len(records)
+    return (
+        f"{models}; {count} evaluation{'s' if count != 1 else ''}, the last on {max(r.created for r in records)[:10]}"
+    )
+
+
+def _errors(section: Section) -> list[Errors]:
+    """For each method and test set of the section the confusions of its first seed."""
+    found = []
+    for row in section.rows:
+        firsts: dict[tuple[str, str | None], Record] = {}
+        for record in sorted(row.records, key=lambda r: r.seed or 0):
+            if record.confusions:
+                firsts.setdefault((record.data.subset, record.data.domain), record)
+        for record in firsts.values():
+            where = record.data.subset if section.base_to_new else record.data.domain or record.data.subset
+            found.append(Errors(row.label, where, record.seed, record.confusions[:_PAIRS]))
+    return found
+
+
+def _settings(table: Table) -> list[tuple[str, str, dict[str, str]]]:
+    """Method label, what its row comes from, and every knob and recipe value that is set."""
+    rows: dict[str, Row] = {}
+    for section in table.sections:
+        for row in section.rows:
+            rows.setdefault(row.label, row)
+    return [(label, _origin(row.records[0]), _values(row.records[0])) for label, row in rows.items()]
+
+
+def _origin(record: Record) -> str:
+    if record.training is None:
+        return "not trained"
+    return "all training images" if record.shots is None else f"{record.shots} shots"
+
+
+def _values(record: Record) -> dict[str, str]:
+    training = record.training or {}
+    parts: list[dict[str, Any]] = [record.method.knobs]
+    parts += [part for part in (training.get("recipe"), training.get("solved")) if isinstance(part, dict)]
+    precision = (training.get("config") or {}).get("precision")
+    parts += [{"precision": precision}] if precision else []
+    return {name: _plain(value) for part in parts for name, value in part.items() if value is not None}
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _versions(records: Sequence[Record]) -> tuple[dict[str, str], str]:
+    """Each package with its versions, and one sentence when the records do not agree on them."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        for name, version in {**record.versions, "commit": record.commit or "none"}.items():
+            found.setdefault(name, {})[version] = None
+    mixed = [name for name, versions in found.items() if len(versions) > 1]
+    sentence = f"The records come from different versions of {', '.join(mixed)}." if mixed else ""
+    return {name: ", ".join(versions) for name, versions in found.items()}, sentence

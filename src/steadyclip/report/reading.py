@@ -1,0 +1,98 @@
+"""What the numbers say, in a few sentences, made from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from steadyclip.report.cells import Cell, Row, Section, Table, signed
+
+# More data sets than this are read through their average.
+_SECTIONS = 2
+
+
+def reading(table: Table) -> str:
+    """One paragraph: what the baseline reaches, what each method gains or loses, which H is best, how sure that is."""
+    sections = _chosen(table)
+    sentences = [sentence for section in sections for sentence in _section(section)]
+    cells = [cell for section in sections for row in section.rows for cell in row.cells]
+    if any(cell.trend == "same" for cell in cells):
+        sentences.append(
+            "A change is called clear when it exceeds half of the baseline's 95 % interval over test images and "
+            "the standard deviation over seeds."
+        )
+    trained = [row for section in sections for row in section.rows if row is not section.baseline]
+    if any(cell.value is not None and cell.seeds == 1 for row in trained for cell in row.cells):
+        sentences.append("Where there is a single seed, the spread between runs is unknown.")
+    return " ".join(sentences)
+
+
+def _chosen(table: Table) -> Sequence[Section]:
+    """Base to new before anything else; the average when there are many data sets."""
+    pairs = [section for section in table.sections if section.base_to_new]
+    singles = [section for section in pairs if len(section.columns) == 3]
+    averages = [section for section in pairs if len(section.columns) > 3]
+    if averages and len(singles) > _SECTIONS:
+        return averages
+    return (singles or table.sections)[:_SECTIONS]
+
+
+def _section(section: Section) -> list[str]:
+    origin = section.baseline
+    sentences = []
+    if origin is not None:
+        reached = [f"{c.value:.1f} on {n}" for n, c in _named(section, origin) if c.value is not None]
+        sentences.append(f"{section.title}: {origin.label} reaches {_and(reached) or 'nothing that could be scored'}.")
+    else:
+        sentences.append(
+            f"{section.title}: there is no baseline among the records, so nothing says what was gained or lost."
+        )
+    for row in section.rows:
+        if row is not origin:
+            sentences.append(f"{row.label} {_and(_changes(section, row))}.")
+    return sentences + _best_h(section)
+
+
+def _changes(section: Section, row: Row) -> list[str]:
+    """What one method does in each column, the same verb said once."""
+    said: dict[str, list[str]] = {}
+    for name, cell in _named(section, row):
+        if cell.value is None:
+            said.setdefault("has no score", []).append(f"on {name}")
+        elif cell.delta is None:
+            said.setdefault("reaches", []).append(f"{cell.value:.1f} on {name}")
+        elif not cell.clear:
+            said.setdefault("shows no clear change", []).append(f"on {name} ({signed(cell.delta)})")
+        else:
+            said.setdefault("gains" if cell.delta > 0 else "loses", []).append(
+                f"{abs(cell.delta):.1f} points on {name}"
+            )
+    return [f"{verb} {_and(where)}" for verb, where in said.items()]
+
+
+def _best_h(section: Section) -> list[str]:
+    """One sentence on each H column, where there is more than one method to choose from."""
+    sentences = []
+    for index, name in enumerate(section.columns):
+        if not section.base_to_new or index < 2:
+            continue
+        best = [(row, row.cells[index]) for row in section.rows if row.cells[index].best]
+        if not best:
+            continue
+        owners = _and([row.label for row, _ in best])
+        text = f"The best {name} is {best[0][1].value:.1f} ({owners})"
+        if all(row is section.baseline for row, _ in best):
+            text += ": no method improves on it"
+        elif all(cell.trend == "same" for row, cell in best if row is not section.baseline):
+            text += f", no clear difference to {section.baseline.label if section.baseline else 'the baseline'}"
+        sentences.append(text + ".")
+    return sentences
+
+
+def _named(section: Section, row: Row) -> list[tuple[str, Cell]]:
+    """Columns to be read: the two halves, or all of them."""
+    pairs = list(zip(section.columns, row.cells, strict=True))
+    return pairs[:2] if section.base_to_new else pairs
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

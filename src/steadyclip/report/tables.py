@@ -1,0 +1,240 @@
+"""The table of an experiment from its records: which records belong together, means over seeds, H, differences."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from steadyclip.errors import DataError
+from steadyclip.evaluation.metrics import harmonic
+from steadyclip.evaluation.records import Record
+from steadyclip.report.cells import HALVES, Cell, Row, Section, Table
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+MISSING = "no record of this evaluation was given."
+
+
+def main_table(records: Iterable[Record], *, baseline: str = "zero-shot") -> Table:
+    """One row for each method, with the columns base, new and H, or one for each domain where all classes were scored.
+
+    Means and sample standard deviations over seeds; H of a data set is the harmonic mean of its two means (the protocol
+    of base-to-new evaluation). With several data sets a section of averages is added, with both ways to average H.
+
+    Args:
+        records: in the order in which rows and sections shall appear; the baseline goes first.
+        baseline: name of the method that differences are taken to.
+
+    Raises:
+        DataError: there is no record.
+    """
+    records = list(records)
+    if not records:
+        raise DataError("a table needs at least one record: `steadyclip evaluate` writes them.")
+    records, notes = _newest(records)
+    by_model = _group(records, lambda r: r.model.weights_hash)
+    sections: list[Section] = []
+    for of_model in by_model.values():
+        suffix = f", model {of_model[0].model.name}" if len(by_model) > 1 else ""
+        halves = [r for r in of_model if r.data.subset in HALVES]
+        others = [r for r in of_model if r.data.subset not in HALVES]
+        pairs = _group(halves, lambda r: (r.data.name, r.data.domain))
+        found = [_base_to_new(group, _title(group, len(pairs)) + suffix, baseline) for group in pairs.values()]
+        if len({name for name, _ in pairs}) == len(pairs) > 1:
+            found.append(_average(found, suffix, baseline))
+        for (name, subset), group in _group(others, lambda r: (r.data.name, r.data.subset)).items():
+            found.append(_per_domain(group, f"{name}, {subset} classes{suffix}", baseline))
+        sections += found
+    for section in sections:
+        notes += _warnings(section)
+    return Table(tuple(sections), tuple(dict.fromkeys(notes)))
+
+
+def _title(group: Sequence[Record], groups: int) -> str:
+    data = group[0].data
+    return f"{data.name}, base to new" + (f", {data.domain}" if data.domain and groups > 1 else "")
+
+
+def _base_to_new(records: Sequence[Record], title: str, baseline: str) -> Section:
+    def cells(group: Sequence[Record]) -> tuple[Cell, ...]:
+        base, new = (_over_seeds([r for r in group if r.data.subset == half]) for half in HALVES)
+        return base, new, _h(base, new)
+
+    return _section(records, title, (*HALVES, "H"), cells, baseline)
+
+
+def _per_domain(records: Sequence[Record], title: str, baseline: str) -> Section:
+    domains = list(dict.fromkeys(r.data.domain for r in records))
+
+    def cells(group: Sequence[Record]) -> tuple[Cell, ...]:
+        return tuple(_over_seeds([r for r in group if r.data.domain == domain]) for domain in domains)
+
+    return _section(records, title, tuple(domain or "top-1" for domain in domains), cells, baseline)
+
+
+def _section(
+    records: Sequence[Record],
+    title: str,
+    columns: tuple[str, ...],
+    cells: Callable[[Sequence[Record]], tuple[Cell, ...]],
+    baseline: str,
+) -> Section:
+    rows = [Row(label, cells(group), tuple(group)) for label, group in _rows(records).items()]
+    return _compare(Section(title, _caption(records), columns, tuple(rows), None), baseline)
+
+
+def _average(sections: Sequence[Section], suffix: str, baseline: str) -> Section:
+    """Unweighted means over data sets. H both ways, since published tables use either."""
+    labels = dict.fromkeys(row.label for section in sections for row in section.rows)
+    rows = []
+    for label in labels:
+        found = [row for section in sections for row in section.rows if row.label == label]
+        base, new, h = (_mean_cell([row.cells[i] for row in found], len(sections)) for i in range(3))
+        rows.append(Row(label, (base, new, _h(base, new), h), tuple(r for row in found for r in row.records)))
+    columns = (*HALVES, "H of averages", "mean of Hs")
+    caption = f"unweighted mean over {len(sections)} data sets"
+    return _compare(Section(f"average, base to new{suffix}", caption, columns, tuple(rows), None), baseline)
+
+
+def _mean_cell(cells: Sequence[Cell], wanted: int) -> Cell:
+    values = [cell.value for cell in cells if cell.value is not None]
+    if len(values) < wanted:
+        reasons = [cell.reason for cell in cells if cell.reason]
+        return Cell(reason=reasons[0] if reasons else MISSING)
+    margins = [cell.margin for cell in cells if cell.margin is not None]
+    margin = math.hypot(*margins) / wanted if len(margins) == wanted else None
+    return Cell(value=statistics.fmean(values), margin=margin, seeds=min(cell.seeds for cell in cells))
+
+
+def _over_seeds(records: Sequence[Record]) -> Cell:
+    scored = [r.metrics for r in records if r.metrics is not None]
+    if not scored:
+        return Cell(reason=records[0].reason if records else MISSING)
+    values = [100 * m.top1 for m in scored]
+    return Cell(
+        value=statistics.fmean(values),
+        spread=statistics.stdev(values) if len(values) > 1 else None,
+        margin=statistics.fmean(50 * (m.interval95[1] - m.interval95[0]) for m in scored),
+        seeds=len(scored),
+    )
+
+
+def _h(base: Cell, new: Cell) -> Cell:
+    if base.value is None or new.value is None:
+        return Cell(reason=base.reason or new.reason)
+    b, n = base.value, new.value
+    margin = None
+    if base.margin is not None and new.margin is not None and b + n:  # to first order
+        margin = math.hypot(base.margin * n**2, new.margin * b**2) * 2 / (b + n) ** 2
+    return Cell(value=harmonic(b, n), margin=margin, seeds=min(base.seeds, new.seeds))
+
+
+def _compare(section: Section, baseline: str) -> Section:
+    """The section with the baseline first, differences to it, and the best of each column marked."""
+    rows = sorted(section.rows, key=lambda row: row.records[0].method.name != baseline)
+    first = rows[0] if rows[0].records[0].method.name == baseline else None
+    tops = [
+        max((cell.value for cell in column if cell.value is not None), default=0.0)
+        for column in zip(*(row.cells for row in rows), strict=True)
+    ]
+
+    def compared(row: Row) -> Row:
+        cells = list(row.cells)
+        for i, cell in enumerate(cells):
+            if cell.value is not None:
+                origin = first.cells[i] if first and row is not first else Cell()
+                delta = cell.value - origin.value if origin.value is not None else None
+                clear = delta is not None and abs(delta) > max(origin.margin or 0.0, cell.spread or 0.0)
+                best = len(rows) > 1 and round(cell.value, 1) == round(tops[i], 1)
+                cells[i] = dataclasses.replace(cell, delta=delta, clear=clear, best=best)
+        return dataclasses.replace(row, cells=tuple(cells))
+
+    rows = [compared(row) for row in rows]
+    return dataclasses.replace(section, rows=tuple(rows), baseline=rows[0] if first else None)
+
+
+def _rows(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records by row label: method label, then whatever else tells two rows apart (shots, training recipe)."""
+    rows: dict[str, list[Record]] = {}
+    shots = {r.shots for r in records if r.shots is not None}
+    for label, group in _group(records, lambda r: r.method.label).items():
+        recipes = [_recipe(r) for r in group]
+        differing = [
+            key
+            for key in dict.fromkeys(key for recipe in recipes for key in recipe)
+            if len({json.dumps(recipe.get(key), sort_keys=True) for recipe in recipes}) > 1
+        ]
+        for record, recipe in zip(group, recipes, strict=True):
+            extra = [f"{key} {recipe.get(key)}" for key in differing]
+            if len(shots) > 1 and record.shots is not None:
+                extra.insert(0, f"{record.shots} shot" + ("s" if record.shots != 1 else ""))
+            rows.setdefault(", ".join([label, *extra]), []).append(record)
+    return rows
+
+
+def _recipe(record: Record) -> dict[str, Any]:
+    recipe = (record.training or {}).get("recipe")
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """Of several evaluations of one run on one test set, the newest."""
+
+    def same(r: Record) -> Hashable:
+        recipe = json.dumps(_recipe(r), sort_keys=True)
+        run = (r.model.weights_hash, r.method.label, r.shots, r.seed, recipe)
+        return run, (r.data.name, r.data.subset, r.data.domain)
+
+    groups = _group(records, same).values()
+    kept = [max(group, key=lambda r: r.created) for group in groups]
+    older = len(records) - len(kept)
+    return kept, [f"{older} older evaluation(s) of the same run and test set are left out."] if older else []
+
+
+def _caption(records: Sequence[Record]) -> str:
+    shots = sorted({r.shots for r in records if r.shots is not None})
+    seeds = sorted({r.seed for r in records if r.seed is not None})
+    parts = [f"{', '.join(map(str, shots))} shot" + ("s" if shots != [1] else "")] if shots else []
+    parts += [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"] if seeds else []
+    images = []
+    for (subset, domain), group in _group(records, lambda r: (r.data.subset, r.data.domain)).items():
+        counts = " or ".join(str(n) for n in sorted({r.data.images for r in group}))
+        images.append(f"{counts} {subset if subset in HALVES else domain or 'test'} images")
+    return "; ".join([*parts, ", ".join(images)])
+
+
+def _warnings(section: Section) -> list[str]:
+    """What makes numbers of the section less comparable than they look."""
+    notes = []
+    records = [r for row in section.rows for r in row.records]
+    sets = _group(records, lambda r: (r.data.name, r.data.subset, r.data.domain))
+    for (name, subset, domain), group in sets.items():
+        what = ", ".join(part for part in (name, subset, domain) if part)
+        if len({r.data.hash for r in group}) > 1:
+            notes.append(
+                f"{what}: not all records were scored on the same test images; differences may come from that."
+            )
+        if len({r.data.templates for r in group}) > 1:
+            notes.append(f"{what}: the records do not use the same templates.")
+        skipped = max(len(r.data.skipped) for r in group)
+        if skipped:
+            notes.append(f"{what}: {skipped} unreadable test image(s) left out.")
+        notes += [f"{what}: {text}" for text in dict.fromkeys(r.note for r in group if r.note)]
+    for row in section.rows:
+        seeds = {cell.seeds for cell in row.cells if cell.value is not None}
+        if len(seeds) > 1:
+            notes.append(f"{section.title}, {row.label}: columns come from {min(seeds)} to {max(seeds)} seeds.")
+    return notes
+
+
+def _group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by key, both in order of first appearance."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
