@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor
 
 from steadyclip.errors import SteadyClipError, UsageError, nearest
@@ -88,7 +87,7 @@ class Method:
     def solve(
         self, model: DualEncoder, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor] | None, seed: int
     ) -> dict[str, Any]:
-        """Fit what ``adapt`` attached from frozen features (B, D) and labels (B,); returns what it chose, for the run."""
+        """Fit what ``adapt`` attached from frozen features (B, D) and labels (B,); returns what it chose."""
         return {}
 
     def streams(self, model: DualEncoder, task: Any) -> Mapping[str, Stream]:
@@ -102,6 +101,15 @@ class Method:
     def merge(self, model: DualEncoder) -> None:
         """Fold what was trained into the plain weights and detach it."""
         model.merge_adapters()
+
+    def require(self, knob: str, holds: bool, range_: str) -> None:
+        """For ``__post_init__``: a clear line when a knob is out of its range.
+
+        Raises:
+            UsageError: ``holds`` is False.
+        """
+        if not holds:
+            raise UsageError(f"knob {knob}={getattr(self, knob)!r} of method {self.name!r} must be {range_}.")
 
     def knobs(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -167,7 +175,16 @@ def _convert(method: str, knob: str, value: Any, kind: Any) -> Any:
                     continue
         raise wrong
     if kind is bool:
-        spelled = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+        spelled = {
+            "true": True,
+            "on": True,
+            "yes": True,
+            "1": True,
+            "false": False,
+            "off": False,
+            "no": False,
+            "0": False,
+        }
         if str(value).lower() in spelled:
             return spelled[str(value).lower()]
         raise wrong

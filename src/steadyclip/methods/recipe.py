@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +11,12 @@ from typing import Literal
 class Recipe:
     """Optimisation settings of one training.
 
-    Exactly one of ``steps`` and ``epochs`` is set. A method carries its published values as ``Method.recipe``;
-    the trainer takes a (possibly changed) ``Recipe`` and nothing else decides how long or how fast it trains.
+    Exactly one of ``steps``, ``steps_per_shot`` and ``epochs`` is set. A method carries its published values as
+    ``Method.recipe``; the trainer takes a (possibly changed) ``Recipe`` and nothing else decides how long or how fast
+    it trains.
+
+    Raises:
+        ValueError: none or several of the three lengths are set.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -26,6 +31,8 @@ class Recipe:
     """AdamW's beta 2; unused by SGD."""
     steps: int | None = None
     """Optimizer steps in all."""
+    steps_per_shot: int | None = None
+    """Optimizer steps for every shot; without few-shot sampling a shot is a whole image per class."""
     epochs: float | None = None
     """Passes over the training images."""
     batch_size: int = 32
@@ -36,3 +43,16 @@ class Recipe:
     """What follows the warm-up."""
     clip_norm: float | None = None
     """Gradient norm is clipped to this; None leaves it."""
+
+    def __post_init__(self) -> None:
+        if sum(length is not None for length in (self.steps, self.steps_per_shot, self.epochs)) != 1:
+            raise ValueError("a recipe sets exactly one of steps, steps_per_shot and epochs.")
+
+    def total_steps(self, images: int, classes: int) -> int:
+        """Optimizer steps for a training set of ``images`` over ``classes``; at least one."""
+        if self.steps is not None:
+            return self.steps
+        if self.steps_per_shot is not None:
+            return self.steps_per_shot * math.ceil(images / classes)
+        assert self.epochs is not None
+        return max(1, math.ceil(self.epochs * images / self.batch_size))

@@ -1,0 +1,17 @@
+"""Zero-shot: the pretrained model and its template ensemble, the line that every other method is held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from steadyclip.methods.base import Method, register
+
+
+@register
+@dataclass(frozen=True)
+class ZeroShot(Method):
+    """Nothing is trained. Class weights are the mean text feature over the templates (Radford et al. 2021, 3.1.4)."""
+
+    name = "zero-shot"
+    summary = "the pretrained model, classes by their names"
+    source = "Radford et al. 2021 (CLIP), section 3.1"

@@ -1,0 +1,71 @@
+"""Settings of `steadyclip pretrain`. Free of torch, so that the command line stays quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A small CLIP from image-text pairs, in four stages: teacher, distil, text, joint."""
+
+    data: str
+    """Parquet of image bytes and text, or `icons` for the pretraining half of the icon world."""
+    out: Path
+    """Folder for checkpoints, loss curves and the finished model; the same command again resumes."""
+    image_column: str = "image"
+    """Column with encoded image bytes (PNG, JPEG, ...)."""
+    text_column: str = "text"
+    """Column with one text for each image."""
+    text_teacher: str = "all-minilm-l6-v2"
+    """Sentence encoder that defines the space: the installed package of that name, or a local directory."""
+    augment: Literal["drawings", "photos"] = "drawings"
+    """`drawings`: colours, pose, stroke width; `photos`: random resized crop, flip, colour jitter."""
+    templates: tuple[str, ...] = (
+        "{}",
+        "an icon of a {}.",
+        "a drawing of a {}.",
+        "a photo of a {}.",
+        "a picture of the {}.",
+    )
+    """Prompts that the text tower learns to see through."""
+    seed: int = 1
+    """Fixes initial weights, order and augmentation."""
+    batch_size: int = 256
+    """Pairs in a step."""
+    teacher_epochs: int = 30
+    """Passes of the convolutional teacher over the images."""
+    distil_epochs: int = 60
+    """Passes of the vision transformer, taught by the teacher."""
+    text_steps: int = 6000
+    """Steps of the text tower towards the sentence encoder's space."""
+    joint_epochs: int = 6
+    """Passes of contrastive training of both towers."""
+    negatives: int = 4096
+    """Random texts beside the batch's own in the softmax over texts."""
+    image_size: int = 64
+    """Pixels, width and height."""
+    patch_size: int = 8
+    """Pixels, width and height."""
+    width: int = 192
+    """Hidden width of both transformers."""
+    vision_layers: int = 6
+    """Blocks of the vision transformer."""
+    text_layers: int = 4
+    """Blocks of the text transformer."""
+    heads: int = 3
+    """Attention heads of both."""
+    embed_dim: int = 256
+    """Width of the shared space."""
+    vocabulary: int = 4096
+    """Size of the byte-pair vocabulary, trained on the texts."""
+    context: int = 32
+    """Tokens in a text, at most."""
+    checkpoint_minutes: float = 2.0
+    """Time between checkpoints within a stage."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Arithmetic of the forward pass; weights and optimizer stay in fp32."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`."""

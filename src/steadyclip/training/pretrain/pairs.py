@@ -1,0 +1,74 @@
+"""Image-text pairs in memory: decoded once, seen many times."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steadyclip.errors import DataError
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """``images_N3HW`` uint8; ``text_N`` the index of each image's text among the distinct ``texts``."""
+
+    images_N3HW: Tensor
+    text_N: Tensor
+    texts: list[str]
+    skipped: list[str]
+
+    def batch(self, step: int, size: int, seed: int) -> Tensor:
+        """Row numbers of a step: every epoch is a seeded permutation, and the last short batch is left out."""
+        per_epoch = len(self.images_N3HW) // size
+        epoch, place = divmod(step, per_epoch)
+        order_N = torch.randperm(len(self.images_N3HW), generator=torch.Generator().manual_seed(seed * 7_919 + epoch))
+        return order_N[place * size : (place + 1) * size]
+
+
+def read_pairs(path: Path, size: int, image_column: str, text_column: str) -> Pairs:
+    """Decodes a parquet of image bytes and text to ``size`` x ``size`` pixels (shortest side, centre crop, on white).
+
+    Raises:
+        DataError: no such file or column, or no image can be read.
+    """
+    import pyarrow.parquet as pq
+    from PIL import Image, ImageOps
+
+    if not path.is_file():
+        raise DataError(f"{path}: no such parquet file of image-text pairs.")
+    columns = pq.read_schema(path).names
+    for column in (image_column, text_column):
+        if column not in columns:
+            raise DataError(
+                f"{path} has no column {column!r}; it has {', '.join(columns)}. Name it by --image-column / --text-column."
+            )
+    table = pq.read_table(path, columns=[image_column, text_column])
+    images, texts, skipped = [], [], []
+    for row, (data, text) in enumerate(
+        zip(table[image_column].to_pylist(), table[text_column].to_pylist(), strict=True)
+    ):
+        try:
+            if not data or not text:
+                raise ValueError("empty image or text")
+            with Image.open(io.BytesIO(data)) as opened:
+                image = ImageOps.exif_transpose(opened).convert("RGBA")
+        except (OSError, ValueError) as error:
+            skipped.append(f"row {row}: {error}")
+            continue
+        ground = Image.new("RGBA", image.size, "white")
+        ground.alpha_composite(image)
+        fitted = ImageOps.fit(ground.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+        images.append(torch.from_numpy(np.array(fitted)).permute(2, 0, 1))
+        texts.append(text)
+    if not images:
+        raise DataError(
+            f"{path}: none of its {table.num_rows} images can be read ({skipped[0] if skipped else 'it is empty'})."
+        )
+    distinct = sorted(set(texts))
+    place = {text: i for i, text in enumerate(distinct)}
+    return Pairs(torch.stack(images), torch.tensor([place[t] for t in texts]), distinct, skipped)

@@ -1,0 +1,14 @@
+"""Every registered method on every model family: registering is testing."""
+
+import pytest
+
+from steadyclip.methods import get_method, methods
+from steadyclip.models.testing import tiny
+from steadyclip.testing import CHECKS, available_families
+
+
+@pytest.mark.parametrize("family", ("clip","siglip","siglip2"))
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", methods())
+def test_method(name: str, check: str, family: str) -> None:
+    CHECKS[check](get_method(name), tiny(family))
