@@ -30,7 +30,9 @@ def thumbnail(seed: int) -> str:
     rng = random.Random(seed)
     image = Image.new("RGB", (64, 64), tuple(rng.randrange(180, 256) for _ in range(3)))
     box = [rng.randrange(4, 20), rng.randrange(4, 20), rng.randrange(40, 60), rng.randrange(40, 60)]
-    getattr(ImageDraw.Draw(image), rng.choice(["ellipse", "rectangle"]))(box, fill=tuple(rng.randrange(200) for _ in range(3)))
+    getattr(ImageDraw.Draw(image), rng.choice(["ellipse", "rectangle"]))(
+        box, fill=tuple(rng.randrange(200) for _ in range(3))
+    )
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -86,6 +86,10 @@ class Section:
         """The columns are base, new and H (of one data set, or averages)."""
         return self.columns[:2] == HALVES
 
+    def has_spread(self, index: int) -> bool:
+        """Some number of the column ``index`` has a standard deviation beside it."""
+        return any(row.cells[index].spread is not None for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Table:

@@ -16,7 +16,7 @@ from steadyclip.report.cells import HALVES, Cell, Section
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = {"base": "#b05e01", "new": "#b05e02", "ink": "#b05e03", "quiet": "#b05e04"}
+_COLOURS = {"base": "#b05e01", "new": "#b05e02", "ink": "#b05e03", "quiet": "#b05e04", "paper": "#b05e05"}
 _BAR = 0.36
 
 
@@ -35,7 +35,7 @@ def bars(section: Section) -> str:
         "font.size": 9,
     }
     with mpl.rc_context(settings):
-        figure = Figure(figsize=(5.2, 0.75 + 0.52 * len(section.rows)), layout="constrained")
+        figure = Figure(figsize=(4.7, 0.75 + 0.52 * len(section.rows)), layout="constrained")
         axes = figure.add_subplot()
         for position, row in enumerate(section.rows):
             for half, cell, offset in zip(HALVES, row.cells, (-_BAR / 2, _BAR / 2), strict=False):
@@ -74,7 +74,9 @@ def _bar(axes: Axes, y: float, cell: Cell, colour: str) -> None:
     spread = cell.spread or 0.0
     if spread:
         axes.errorbar(cell.value, y, xerr=spread, color=_COLOURS["ink"], linewidth=1, capsize=2)
-    axes.text(cell.value + spread + 0.8, y, f"{cell.value:.1f}", va="center", color=_COLOURS["ink"], fontsize=8)
+    behind = {"facecolor": _COLOURS["paper"], "edgecolor": "none", "pad": 1}  # keeps the dashed lines off the number
+    number = f"{cell.value:.1f}"
+    axes.text(cell.value + spread + 0.9, y, number, va="center", color=_COLOURS["ink"], fontsize=8, bbox=behind)
 
 
 def _limit(section: Section) -> float:

@@ -23,9 +23,7 @@ _SECTIONS, _PAIRS = 2, 3
 class Errors:
     """The most frequent confusions of one method on one test set."""
 
-    label: str
     where: str
-    seed: int | None
     pairs: tuple[Confusion, ...]
 
 
@@ -57,8 +55,9 @@ def _page(records: Sequence[Record], table: Table, title: str) -> str:
         subtitle=_subtitle(records),
         reading=reading(table),
         table=table.html(),
+        baseline=next((section.baseline.label for section in table.sections if section.baseline), None),
         charts=[(section.title, bars(section)) for section in table.sections if section.base_to_new],
-        errors=[(section.title, _errors(section)) for section in table.sections[:_SECTIONS]],
+        errors=[(section.title, found) for section in table.sections[:_SECTIONS] if (found := _errors(section))],
         settings=_settings(table),
         evaluations=[r for r in records if r.metrics is not None],
         data=list({(r.data.name, r.data.subset, r.data.domain, r.data.hash): r.data for r in records}.values()),
@@ -81,17 +80,17 @@ def _subtitle(records: Sequence[Record]) -> str:
     )
 
 
-def _errors(section: Section) -> list[Errors]:
+def _errors(section: Section) -> dict[str, list[Errors]]:
     """For each method and test set of the section the confusions of its first seed."""
-    found = []
+    found: dict[str, list[Errors]] = {}
     for row in section.rows:
         firsts: dict[tuple[str, str | None], Record] = {}
         for record in sorted(row.records, key=lambda r: r.seed or 0):
             if record.confusions:
                 firsts.setdefault((record.data.subset, record.data.domain), record)
-        for record in firsts.values():
-            where = record.data.subset if section.base_to_new else record.data.domain or record.data.subset
-            found.append(Errors(row.label, where, record.seed, record.confusions[:_PAIRS]))
+        for (subset, domain), record in firsts.items():
+            where = subset if section.base_to_new else domain or subset
+            found.setdefault(row.label, []).append(Errors(where, record.confusions[:_PAIRS]))
     return found
 
 
