@@ -27,7 +27,10 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.m
 
 
 def import_transformers() -> ModuleType:
-    """``transformers``, also where torchvision is installed but broken: it is hidden then, nothing here needs it."""
+    """``transformers``, also where torchvision is installed but broken: it is hidden then, as nothing here needs it.
+
+    The project imports transformers through this function only, since transformers looks for torchvision just once.
+    """
     if "torchvision" not in sys.modules and importlib.util.find_spec("torchvision"):
         try:
             importlib.import_module("torchvision")
@@ -182,7 +185,7 @@ def _network(folder: Path, kind: str) -> Any:
                 ignore_mismatched_sizes=True,  # they are named below
             )
     except Exception as error:  # of many kinds: OSError, SafetensorError, strict config errors, ...
-        raise ModelError(f"{folder}: the weights cannot be read ({_first_line(error)}).") from error
+        raise ModelError(f"{folder}: the weights cannot be read ({first_line(error)}).") from error
     wrong = sorted(map(str, info["missing_keys"])) or sorted(str(key[0]) for key in info["mismatched_keys"])
     if wrong:
         raise ModelError(f"{folder}: model.safetensors does not fit config.json: {wrong[0]} is missing or misshapen.")
@@ -197,7 +200,7 @@ def _tokenizer(folder: Path) -> Any:
         with quiet():
             return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        raise ModelError(f"{folder}: the tokenizer cannot be read ({_first_line(error)}).") from error
+        raise ModelError(f"{folder}: the tokenizer cannot be read ({first_line(error)}).") from error
 
 
 def _is_gemma(tokenizer: Any) -> bool:
@@ -219,6 +222,7 @@ def _check_end_of_text(folder: Path, network: Any, backend: HuggingFace) -> None
 @contextmanager
 def quiet() -> Iterator[None]:
     """No log lines, progress bars or warnings of transformers; what is wrong is raised instead."""
+    import_transformers()
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -234,5 +238,5 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from steadyclip.errors import ModelError, nearest
-from steadyclip.models import huggingface
+from steadyclip.models import huggingface, openclip
 from steadyclip.models.encoder import DualEncoder
 
 EMBEDDED = {"icons-tiny": Path(__file__).parent / "weights" / "icons-tiny"}
@@ -27,14 +27,10 @@ def load(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> Dua
     """
     name = str(name_or_path)
     if name.startswith("open_clip:"):
-        from steadyclip.models import openclip
-
         model = openclip.read(name)
     else:
         folder = _folder(name)
         if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
-            from steadyclip.models import openclip
-
             model = openclip.read(name, folder)
         else:
             model = huggingface.read(name, folder)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from steadyclip.errors import ModelError
+from steadyclip.models import openclip
 from steadyclip.models.encoder import DualEncoder
 from steadyclip.models.huggingface import import_transformers, quiet
 from steadyclip.models.loading import load
@@ -21,6 +22,20 @@ FAMILIES = ("clip", "siglip", "siglip2", "open_clip")
 _VISION = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "intermediate_size": 64}
 _TEXT = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 32}
 _DEPTH = {"num_hidden_layers": 2, "num_attention_heads": 2}
+_OPEN_CLIP = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16, "mlp_ratio": 2.0},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2, "mlp_ratio": 2.0},
+}
+
+
+def installed_families() -> tuple[str, ...]:
+    """The families that ``tiny`` can build here: open_clip may be missing, or its torchvision broken."""
+    try:
+        openclip.import_open_clip()
+    except ModelError:
+        return FAMILIES[:-1]
+    return FAMILIES
 
 
 def tiny(family: str, seed: int = 0) -> DualEncoder:
@@ -43,11 +58,9 @@ def tiny(family: str, seed: int = 0) -> DualEncoder:
 def write_tiny(family: str, folder: Path, seed: int = 0) -> None:
     """Write the checkpoint of ``tiny(family, seed)`` into an existing directory."""
     if family == "open_clip":
-        from steadyclip.models import openclip
-
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            openclip.write_tiny(folder, _disturb)
+            openclip.write_random(folder, _OPEN_CLIP, _disturb)
         return
     if family not in FAMILIES:
         raise ModelError(f"no tiny model of family {family!r}; there are {', '.join(FAMILIES)}.")

@@ -1,0 +1,236 @@
+"""Models of open_clip (extra ``open-clip``), imported at the first use only.
+
+open_clip packs q, k and v into one matrix. Adapters want them apart, so each attention is replaced at load by one with
+separate linears that computes the same, and packed again when saved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from steadyclip.errors import ModelError, nearest
+from steadyclip.models.backend import Backend, Tokens
+from steadyclip.models.encoder import DualEncoder
+from steadyclip.models.huggingface import first_line, import_transformers, quiet
+from steadyclip.models.preprocess import Preprocess
+from steadyclip.models.towers import Block, Tower
+
+WEIGHTS = "open_clip_model.safetensors"
+CONFIG = "open_clip_config.json"
+
+
+def import_open_clip() -> ModuleType:
+    """``open_clip``.
+
+    Raises:
+        ModelError: it is not installed, or its torchvision does not fit torch.
+    """
+    try:
+        import_transformers()
+        import open_clip  # pyright: ignore[reportMissingImports]
+    except Exception as error:  # a broken torchvision raises RuntimeError or OSError
+        raise ModelError(
+            f"open_clip cannot be imported ({first_line(error)}): pip install 'steadyclip[open-clip]', "
+            "with a torchvision built for this torch."
+        ) from error
+    return open_clip
+
+
+class SplitAttention(nn.Module):
+    """``nn.MultiheadAttention`` (batch first) with q, k, v and out as four linears; the same call, no weights returned.
+
+    Args:
+        packed: what it replaces; its weights are copied.
+    """
+
+    def __init__(self, packed: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.num_heads = packed.num_heads
+        width = packed.embed_dim
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+        with torch.no_grad():
+            for linear, weight, bias in zip(
+                (self.q_proj, self.k_proj, self.v_proj),
+                packed.in_proj_weight.chunk(3),
+                packed.in_proj_bias.chunk(3),
+                strict=True,
+            ):
+                linear.weight.copy_(weight)
+                linear.bias.copy_(bias)
+        self.out_proj.load_state_dict(packed.out_proj.state_dict())
+
+    def forward(
+        self,
+        query_BND: Tensor,
+        key_BND: Tensor,
+        value_BND: Tensor,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        q, k, v = (
+            linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for linear, x in ((self.q_proj, query_BND), (self.k_proj, key_BND), (self.v_proj, value_BND))
+        )
+        if attn_mask is not None:
+            attn_mask = attn_mask.to(q.dtype)
+            if attn_mask.ndim == 3:  # one mask per text and head
+                attn_mask = attn_mask.unflatten(0, (-1, self.num_heads))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2)), None
+
+
+class OpenClip(Backend):
+    """Calls an open_clip ``CLIP`` or ``CustomTextCLIP`` whose towers are open_clip's own transformers."""
+
+    family = "open_clip"
+
+    def __init__(self, tokenizer: Any, config: dict[str, Any]) -> None:
+        self.tokenizer = tokenizer
+        self.config = config
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        return {"input_ids": self.tokenizer(list(texts))}
+
+    def image(self, network: Any, images_BCHW: Tensor) -> Tensor:
+        return network.encode_image(images_BCHW)
+
+    def text(self, network: Any, tokens: Tokens) -> Tensor:
+        return network.encode_text(tokens["input_ids"])
+
+    def embed_dim(self, network: Any) -> int:
+        return network.visual.output_dim
+
+    def towers(self, network: Any) -> tuple[Tower, Tower]:
+        def view(name: Any, model: Any) -> Tower:
+            blocks = [
+                Block.find(
+                    index,
+                    block,
+                    block.attn.num_heads,
+                    norm1="ln_1",
+                    norm2="ln_2",
+                    mlp="mlp",
+                    q="attn.q_proj",
+                    k="attn.k_proj",
+                    v="attn.v_proj",
+                    out="attn.out_proj",
+                    fc1="mlp.c_fc",
+                    fc2="mlp.c_proj",
+                )
+                for index, block in enumerate(model.transformer.resblocks)
+            ]
+            return Tower(name, blocks, model.transformer.width)
+
+        return view("image", network.visual), view("text", _text_model(network))
+
+    def save(self, network: Any, folder: Path) -> None:
+        (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n")
+        save_file({name: value.contiguous() for name, value in _packed(network).items()}, folder / WEIGHTS)
+        if hasattr(self.tokenizer, "save_pretrained"):  # open_clip's own tokenizer is part of open_clip
+            self.tokenizer.save_pretrained(folder)
+
+
+def read(name: str, folder: Path | None = None) -> DualEncoder:
+    """The open_clip model ``"open_clip:MODEL/PRETRAINED"``, or the one saved in ``folder``.
+
+    Raises:
+        ModelError: open_clip, the model or its weights are missing, or its architecture is not supported.
+    """
+    open_clip = import_open_clip()
+    if folder is None:
+        architecture, _, tag = name.removeprefix("open_clip:").partition("/")
+        _check_tag(open_clip, architecture, tag)
+        source, options = architecture, {"pretrained": tag}
+    else:
+        if not (folder / WEIGHTS).is_file():
+            raise ModelError(f"{folder}: {WEIGHTS} is missing (pickles are not read).")
+        source, options = f"local-dir:{folder}", {}
+    try:
+        with quiet():
+            network = open_clip.create_model(source, precision="fp32", require_pretrained=True, **options)
+            tokenizer = open_clip.get_tokenizer(source)
+    except Exception as error:  # of many kinds: no network, wrong JSON, misshapen weights
+        raise ModelError(f"{name}: open_clip cannot load it ({first_line(error)}).") from error
+    model_config = open_clip.get_model_config(source)
+    pixels = open_clip.get_model_preprocess_cfg(network)
+    _split_attention(name, network)
+    # A tag may switch the activation of its architecture (OpenAI's weights do): the saved config must say so.
+    model_config["quick_gelu"] = type(network.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
+    kept = {key: pixels[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in pixels}
+    backend = OpenClip(tokenizer, {"model_cfg": model_config, "preprocess_cfg": kept})
+    return DualEncoder(name, network, backend, _preprocess(name, pixels))
+
+
+def write_random(folder: Path, model_config: dict[str, Any], prepare: Any) -> None:
+    """Write a checkpoint with random weights of an architecture; ``prepare(network)`` may still change them."""
+    open_clip = import_open_clip()
+    network = open_clip.CLIP(**model_config)
+    prepare(network)
+    config = {"model_cfg": model_config, "preprocess_cfg": {"mean": (0.5,) * 3, "std": (0.25,) * 3}}
+    OpenClip(None, config).save(network, folder)
+
+
+def _check_tag(open_clip: ModuleType, architecture: str, tag: str) -> None:
+    known = open_clip.list_models()
+    if architecture not in known:
+        raise ModelError(f"open_clip has no model {architecture!r}.{nearest(architecture, known)}")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag not in tags:
+        what = f"no weights {tag!r} for {architecture!r}" if tag else f"no weights are named for {architecture!r}"
+        raise ModelError(f"{what}: write open_clip:{architecture}/TAG with one of {', '.join(tags) or 'none'}.")
+
+
+def _preprocess(name: str, pixels: dict[str, Any]) -> Preprocess:
+    size = pixels["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    resize = pixels.get("resize_mode", "shortest")
+    if resize not in ("shortest", "squash") or (resize == "shortest" and height != width):
+        raise ModelError(f"{name}: resize mode {resize!r} to {height} x {width} pixels is not supported.")
+    return Preprocess(
+        size=(height, width),
+        resize=resize,
+        resize_to=(height, width),
+        crop=resize == "shortest",
+        mean=tuple(pixels["mean"]),
+        std=tuple(pixels["std"]),
+        interpolation="bilinear" if pixels.get("interpolation") == "bilinear" else "bicubic",
+        crop_rounding="even",
+    )
+
+
+def _text_model(network: Any) -> Any:
+    return getattr(network, "text", network)  # CustomTextCLIP has a text module, CLIP is its own
+
+
+def _split_attention(name: str, network: Any) -> None:
+    for tower in (network.visual, _text_model(network)):
+        blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
+        if blocks is None:
+            raise ModelError(
+                f"{name}: the tower {type(tower).__name__} is not one of open_clip's own transformers, and not "
+                "supported; where the model exists for transformers, load that."
+            )
+        for block in blocks:
+            packed = block.attn
+            if not isinstance(packed, nn.MultiheadAttention) or not packed.batch_first or packed.in_proj_bias is None:
+                raise ModelError(f"{name}: unknown attention {type(packed).__name__} in {type(block).__name__}.")
+            block.attn = SplitAttention(packed)
+
+
+def _packed(network: nn.Module) -> dict[str, Tensor]:
+    """The state dict under open_clip's names."""
+    state = network.state_dict()
+    for prefix in (name for name, module in network.named_modules() if isinstance(module, SplitAttention)):
+        for kind in ("weight", "bias"):
+            parts = [state.pop(f"{prefix}.{part}_proj.{kind}") for part in "qkv"]
+            state[f"{prefix}.in_proj_{kind}"] = torch.cat(parts)
+    return state
