@@ -1,6 +1,7 @@
 """The icon packs as drawings: who drew it, in which style, under which name.
 
-Two halves that never mix: the embedded CLIP is pretrained on ``PRETRAINING``; all few-shot work happens on ``DOWNSTREAM``.
+Two halves that never mix: the embedded CLIP is pretrained on ``PRETRAINING``, all few-shot work happens on
+``DOWNSTREAM``.
 The packs are ordinary packages from PyPI; nothing is imported from them, only their files are read.
 """
 
@@ -140,5 +141,5 @@ def _openmoji(pack: str) -> Iterator[Drawing]:
             continue
         entry = emoji.EMOJI_DATA.get("".join(chr(int(point, 16)) for point in points))
         if entry:
-            name = re.sub(r"[^a-z0-9]+", "-", entry["en"].lower().replace("’", "")).strip("-")
+            name = re.sub(r"[^a-z0-9]+", "-", entry["en"].lower().replace("\u2019", "")).strip("-")
             yield Drawing(pack, "colour", name, path.read_text())

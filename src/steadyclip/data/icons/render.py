@@ -34,7 +34,7 @@ PLAIN = Look()
 
 
 def random_look(seed: str) -> Look:
-    """A dark drawing on a light ground or the reverse, a little scaled, turned and shifted; the same for the same seed."""
+    """A dark drawing on a light ground or the reverse, scaled, turned and shifted a little; fixed by the seed."""
     rng = random.Random(seed)
     dark, light = _shade(rng, 0, 110), _shade(rng, 170, 255)
     colour, background = (dark, light) if rng.random() < 0.7 else (light, dark)

@@ -1,0 +1,138 @@
+"""From tables to pictures: each data set as a list of samples, before anything is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from steadyclip.data.icons.captions import caption
+from steadyclip.data.icons.packs import PRETRAINING, Drawing, drawings
+from steadyclip.data.icons.render import PLAIN, Look, random_look
+from steadyclip.data.icons.tables import IconClass, read_table, split_concepts
+
+DOMAINS = {
+    "lines": (
+        ("phosphor", "thin"),
+        ("phosphor", "light"),
+        ("phosphor", "regular"),
+        ("phosphor", "bold"),
+        ("lucide", "outline"),
+    ),
+    "fill": (("phosphor", "fill"),),
+    "duotone": (("phosphor", "duotone"),),
+    "solid": (("font-awesome", "solid"),),
+    "emoji": (("openmoji", "colour"),),
+}
+"""Domain -> the (pack, style) pairs in it. Training sees "lines" only."""
+
+WANTED = {"train": 20, "val": 6, "test": 24}
+"""Pictures in "lines" that a class of ``icons`` has at least; its drawings are shown in several looks if need be."""
+WANTED_ELSEWHERE = 8
+"""The same for each other domain (test only), where the class has a drawing there."""
+MOST_LOOKS = 8
+
+CONCEPT_LOOKS = {"train": 4, "val": 1, "test": 4}
+TOPIC_LOOKS = 2
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of a data set: a drawing and the look it is shown in. ``key`` is unique within the data set."""
+
+    drawing: Drawing
+    label: str
+    split: str
+    domain: str
+    caption: str
+    number: int = 1
+    """Of the looks of this drawing, from 1."""
+    varied: bool = True
+
+    @property
+    def key(self) -> str:
+        return self.drawing.key if self.number == 1 else f"{self.drawing.key}@{self.number}"
+
+    @property
+    def look(self) -> Look:
+        return random_look(self.key) if self.varied else PLAIN
+
+
+class Shelf:
+    """The drawings of the packs by (pack, style, name); a pack is read when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._packs: dict[str, dict[tuple[str, str], Drawing]] = {}
+
+    def get(self, pack: str, style: str, name: str) -> Drawing:
+        if pack not in self._packs:
+            self._packs[pack] = {(one.style, one.name): one for one in drawings(pack)}
+        return self._packs[pack][style, name]
+
+    def find(self, chosen: IconClass, domain: str) -> Iterator[tuple[str, Drawing]]:
+        """The drawings of a class in a domain, each with the name of its concept."""
+        for concept in chosen.concepts:
+            for pack, style in DOMAINS[domain]:
+                for name in concept.names[pack]:
+                    yield concept.name, self.get(pack, style, name)
+
+
+def plan(data_set: str) -> list[Sample]:
+    """The samples of a built-in data set, or of the pretraining pairs ("pretrain"), in their fixed order.
+
+    Raises:
+        DataError: a pack is not installed.
+    """
+    if data_set == "pretrain":
+        return _pretrain()
+    shelf = Shelf()
+    make = {"icons": _icons, "icon-concepts": _concepts}.get(data_set, _topic)
+    return [sample for chosen in read_table(data_set) for sample in make(shelf, chosen)]
+
+
+def _icons(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
+    """Split by concept; training and validation in lines only, the test in every domain."""
+    splits = split_concepts(chosen)
+    for domain in DOMAINS:
+        found = list(shelf.find(chosen, domain))
+        for split in WANTED:
+            if split == "test" or domain == "lines":
+                here = [drawing for concept, drawing in found if splits[concept] == split]
+                wanted = WANTED[split] if domain == "lines" else WANTED_ELSEWHERE
+                looks = min(MOST_LOOKS, math.ceil(wanted / len(here))) if here else 0
+                yield from _samples(here, chosen, split, domain, range(1, looks + 1))
+
+
+def _concepts(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
+    """A concept has too few drawings to split them: phosphor's are for training, the other teams' for the test."""
+    for domain in ("lines", "solid", "emoji"):
+        found = [drawing for _, drawing in shelf.find(chosen, domain)]
+        seen = [drawing for drawing in found if drawing.pack == "phosphor"]
+        unseen = [drawing for drawing in found if drawing.pack != "phosphor"]
+        train, val, test = CONCEPT_LOOKS["train"], CONCEPT_LOOKS["val"], CONCEPT_LOOKS["test"]
+        yield from _samples(seen, chosen, "train", domain, range(1, train + 1))
+        yield from _samples(seen, chosen, "val", domain, range(train + 1, train + val + 1))
+        yield from _samples(unseen, chosen, "test", domain, range(1, test + 1))
+
+
+def _topic(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
+    """Only ever a target of transfer: every drawing in lines is a test sample."""
+    found = [drawing for _, drawing in shelf.find(chosen, "lines")]
+    yield from _samples(found, chosen, "test", "lines", range(1, TOPIC_LOOKS + 1))
+
+
+def _samples(
+    chosen: Iterable[Drawing], of: IconClass, split: str, domain: str, looks: Iterable[int]
+) -> Iterator[Sample]:
+    for number in looks:
+        for drawing in chosen:
+            yield Sample(drawing, of.name, split, domain, caption(drawing, of.name), number)
+
+
+def _pretrain() -> list[Sample]:
+    """Every drawing of the pretraining half once, black on white: training varies colours and pose itself."""
+    return [
+        Sample(drawing, drawing.text, "train", drawing.style, caption(drawing), varied=False)
+        for pack in PRETRAINING
+        for drawing in drawings(pack)
+    ]
