@@ -8,22 +8,28 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-# public name -> the module that defines it
-_PUBLIC = {
-    "ImageData": "task",
-    "ImageLoader": "batches",
-    "ImageSet": "images",
-    "ImageTask": "task",
-    "Report": "task",
+__all__ = [
+    "ImageData",
+    "ImageLoader",
+    "ImageSet",
+    "ImageTask",
+    "Report",
+    "UnreadableImage",
+    "load_data",
+    "loader",
+    "read_image",
+    "read_split",
+    "write_split",
+]
+
+# public names that are not in the module `task`
+_MODULES = {
+    **dict.fromkeys(("ImageLoader", "loader"), "batches"),
+    **dict.fromkeys(("ImageSet", "read_image"), "images"),
+    **dict.fromkeys(("read_split", "write_split"), "splits"),
     "UnreadableImage": "decode",
     "load_data": "source",
-    "loader": "batches",
-    "read_image": "images",
-    "read_split": "splits",
-    "write_split": "splits",
 }
-
-__all__ = [*_PUBLIC]
 
 if TYPE_CHECKING:
     from steadyclip.data.batches import ImageLoader, loader
@@ -35,6 +41,6 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(f"steadyclip.data.{_PUBLIC[name]}"), name)
+    if name in __all__:
+        return getattr(importlib.import_module(f"steadyclip.data.{_MODULES.get(name, 'task')}"), name)
     raise AttributeError(f"module 'steadyclip.data' has no attribute {name!r}")

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from steadyclip.errors import DataError
 Skipped = tuple[tuple[str, str], ...]
 """Pictures left out: (key, reason) pairs."""
 
+_OPENING = threading.Lock()
+
 
 class Store(Protocol):
     """Where the encoded pictures are; small when pickled, so that a worker process opens its own."""
@@ -35,6 +38,9 @@ class FileStore:
     """Pictures as files below ``root``; a key is a path relative to it."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(os.path.abspath(self.root)))  # a later chdir must not matter
 
     def read(self, key: str) -> bytes:
         try:
@@ -53,10 +59,11 @@ class ParquetStore:
     _images: Any = field(default=None, init=False, repr=False, compare=False)
 
     def read(self, key: str) -> bytes:
-        if self._images is None:
-            import pyarrow.parquet as parquet
+        with _OPENING:
+            if self._images is None:
+                import pyarrow.parquet as parquet
 
-            self._images = parquet.read_table(self.path, columns=[self.column]).column(self.column)
+                self._images = parquet.read_table(self.path, columns=[self.column]).column(self.column)
         value = self._images[self.rows[key]].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
         if data is None:
@@ -127,8 +134,12 @@ class ImageSet:
                 return key, error.reason
             return None
 
-        with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return tuple(found for found in pool.map(problem, self.keys) if found)
+        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        try:
+            with quiet():
+                return tuple(found for found in pool.map(problem, self.keys) if found)
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
 
     def without(self, skipped: Iterable[tuple[str, str]]) -> ImageSet:
         """The set less the ``skipped`` pictures."""

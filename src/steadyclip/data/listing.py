@@ -73,9 +73,7 @@ def assemble(listing: Listing, max_unreadable: float) -> ImageData:
         raise DataError(f"{first[min(unlisted)].where}: class {min(unlisted)!r} is not in the list of classes.")
     _refuse_same_names(first)
     if len(first) < 2:
-        raise DataError(
-            f"{name} has only one class ({class_name(entries[0].label)!r}): classification needs two or more."
-        )
+        raise DataError(f"{name} has only one class ({class_name(entries[0].label)!r}): two are needed.")
     entries, notes = _with_splits(listing)
     number = {label: index for index, label in enumerate(raw)}
     classes = tuple(class_name(label) for label in raw)

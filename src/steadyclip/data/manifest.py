@@ -70,9 +70,7 @@ def read_parquet(path: Path, image_column: str = "path", label_column: str = "la
 
     def binary(name: str) -> bool:
         kind = schema.field(name).type if name in schema.names else None
-        if kind is not None and pa.types.is_struct(
-            kind
-        ):  # the struct of bytes and path that Hugging Face data sets write
+        if kind is not None and pa.types.is_struct(kind):  # as Hugging Face data sets write images
             return kind.get_field_index("bytes") >= 0
         return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
@@ -85,7 +83,7 @@ def read_parquet(path: Path, image_column: str = "path", label_column: str = "la
     entries = []
     for number, (where, row) in enumerate(rows):
         key = row[key_column] if key_column else f"row-{number:07d}"
-        entries.append(_entry(where, row, key if images else _key(where, key, path.parent), label_column))
+        entries.append(_entry(where, row, _key(where, key, None if images else path.parent), label_column))
     if images:
         store: Store = ParquetStore(path, images, {entry.key: number for number, entry in enumerate(entries)})
     else:
@@ -107,14 +105,16 @@ def _need(path: Path, columns: list[str], *needed: str) -> None:
             )
 
 
-def _key(where: str, value: Any, root: Path) -> str:
-    """The path in a row as a key: POSIX, relative to the table's folder wherever that is possible."""
+def _key(where: str, value: Any, root: Path | None) -> str:
+    """The path in a row as a key: POSIX, relative to the table's folder ``root`` wherever that is possible."""
     text = str(value or "").strip()
     if not text:
         raise DataError(f"{where}: the path is empty. Fill it in, or remove the row.")
+    if root is None:
+        return text
     if os.path.isabs(text):
         with contextlib.suppress(ValueError):  # on another drive
-            text = os.path.relpath(text, root.resolve())
+            text = os.path.relpath(text, os.path.abspath(root))
     return text.replace("\\", "/")
 
 

@@ -1,7 +1,7 @@
 """Prompt templates: the hand-made ones of the field's data sets, and checks on a user's own.
 
-Source of the per-data-set templates: CoOp (Zhou et al., 2022), `trainers/zsclip.py`. Source of the 80 for ImageNet: CLIP
-(Radford et al., 2021), notebook "Prompt engineering for ImageNet".
+Source of the per-data-set templates: CoOp (Zhou et al., 2022), `trainers/zsclip.py`. Source of the 80 for ImageNet:
+CLIP (Radford et al., 2021), notebook "Prompt engineering for ImageNet".
 """
 
 from __future__ import annotations

@@ -27,10 +27,10 @@ def load_data(
 
     Args:
         spec: a folder ``class/image`` (with or without train, val, test above the classes), a folder with a
-            ``split_zhou_*.json`` or that file, a ``.csv`` or ``.parquet`` table, or (as a string) the name of a built-in
-            data set. ``./icons`` or a ``Path`` is always a folder.
-        templates: prompts with ``{}`` for the class name, or the name of a set (such as "imagenet-80"); by default the
-            data set's own.
+            ``split_zhou_*.json`` or that file, a ``.csv`` or ``.parquet`` table, or (as a string) the name of a
+            built-in data set. ``./icons`` or a ``Path`` is always a folder.
+        templates: prompts with ``{}`` for the class name, or the name of a set (such as "imagenet-80"); by default
+            the data set's own.
         max_unreadable: share of the pictures that may be unreadable before it is an error.
         image_column: the table's column with the paths or the encoded pictures.
         label_column: the table's column with the class names.
@@ -72,4 +72,4 @@ def _read(path: Path, spec: str, builtin: Mapping[str, object], image_column: st
 
 def _builtin() -> Mapping[str, Callable[[], Path]]:
     """Name -> function that builds the table if need be and returns its path."""
-    return getattr(importlib.import_module("steadyclip.data.icons"), "BUILTIN", {})
+    return importlib.import_module("steadyclip.data.icons").BUILTIN

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from steadyclip.data import load_data
+from steadyclip.errors import DataError
+
+
+def refused(spec: Path | str, match: str, **options) -> str:
+    """The one-line message with which ``spec`` is refused."""
+    with pytest.raises(DataError, match=match) as caught:
+        load_data(spec, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# folders
+
+
+def test_class_folders_are_split_here(folder):
+    root = folder({"tabby_cat": 10, "Dog": 10, ".git": 1})
+    (root / "Dog" / "notes.txt").write_text("not an image")
+    (root / "Dog" / "._00.png").write_text("what macOS leaves behind")
+    data = load_data(root)
+    assert data.classes == ("Dog", "tabby cat")
+    assert data.templates == ("a photo of a {}.",)
+    assert {split: len(images) for split, images in data.splits.items()} == {"train": 10, "val": 4, "test": 6}
+    assert "50/20/30" in data.notes[0]
+    keys = [key for images in data.splits.values() for key in images.keys]
+    assert sorted(keys)[0] == "Dog/00.png"
+    assert len(set(keys)) == 20
+
+
+def test_listing_order_does_not_matter(folder, monkeypatch: pytest.MonkeyPatch):
+    root = folder({"cat": 9, "dog": 9})
+    expected = load_data(root)
+    walk, iterdir = os.walk, Path.iterdir
+    monkeypatch.setattr(os, "walk", lambda top: ((at, dirs, files[::-1]) for at, dirs, files in walk(top)))
+    monkeypatch.setattr(Path, "iterdir", lambda path: sorted(iterdir(path), reverse=True))
+    assert load_data(root).splits == expected.splits
+
+
+def test_nothing_is_opened_at_load_time(folder, monkeypatch: pytest.MonkeyPatch):
+    root = folder({"cat": 4, "dog": 4})
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was opened"))
+    assert len(load_data(root).splits["train"]) == 4
+
+
+def test_split_folders(folder):
+    data = load_data(folder({"train/cat": 5, "train/dog": 5, "valid/cat": 2, "valid/dog": 1, "Test/cat/deep": 2}))
+    assert data.splits["train"].keys[:2] == ("train/cat/00.png", "train/cat/01.png")
+    assert [len(data.splits[split]) for split in ("train", "val", "test")] == [10, 3, 2]
+    assert data.notes == ()
+
+
+def test_val_is_carved_from_train_and_never_from_test(folder):
+    data = load_data(folder({"train/cat": 10, "train/dog": 10, "test/cat": 3, "test/dog": 3}))
+    assert all(key.startswith("train/") for key in data.splits["val"].keys)
+    assert [len(data.splits[split]) for split in ("train", "val", "test")] == [16, 4, 6]
+    assert "20 %" in data.notes[0]
+
+
+def test_a_class_may_be_called_train(folder):
+    assert load_data(folder({"train": 4, "bus": 4})).classes == ("bus", "train")
+
+
+def test_missing_and_empty_folders(tmp_path: Path):
+    assert "nowhere" in refused(tmp_path / "nowhere", "no folder")
+    void, loose = tmp_path / "void", tmp_path / "loose"
+    void.mkdir()
+    refused(void, "neither images nor class folders")
+    loose.mkdir()
+    (loose / "a.png").write_bytes(b"x")
+    refused(loose, "1 images but no class folders")
+
+
+def test_empty_class(folder):
+    root = folder({"cat": 3, "dog": 0})
+    (root / "dog" / "IMG_1.HEIC").write_bytes(b"x")
+    message = refused(root, "holds no images")
+    assert str(root / "dog") in message
+    assert ".heic" in message
+
+
+def test_one_class_only(folder):
+    refused(folder({"cat": 3}), "only one class.*'cat'")
+
+
+def test_one_image_only(folder):
+    refused(folder({"cat": 3, "dog": 1}), "'dog' has one image only")
+
+
+def test_two_folders_with_the_same_name(folder):
+    message = refused(folder({"sea_lion": 2, "Sea lion": 2}), "same name")
+    assert "'sea_lion'" in message
+    assert "'Sea lion'" in message
+
+
+def test_split_folders_beside_others(folder):
+    refused(folder({"train/cat": 2, "train/dog": 2, "misc": 1}), "beside others.*misc")
+    refused(folder({"val/cat": 2, "valid/cat": 2}, "twice"), "val split twice")
+
+
+def test_other_files_and_unknown_names(tmp_path: Path):
+    path = tmp_path / "photos.zip"
+    path.write_bytes(b"PK")
+    refused(path, "neither a folder nor")
+    refused("no-such-data", "no folder, file or built-in data 'no-such-data'")
+
+
+# split_zhou_*.json
+
+
+@pytest.fixture
+def zhou(folder):
+    """A data set of three classes in the field's layout; ``zhou(name=..., change=...)`` edits the split first."""
+
+    def make(name: str = "Pets", change=lambda split: None, folder_name: str = "zhou") -> Path:
+        root = folder({"images/a": 8, "images/b": 8, "images/c": 8, "labels": 0}, folder_name)
+        names = ["sea_lion", "bird", "Cat"]
+        rows = [[f"{'abc'[label]}/{i:02}.png", label, names[label]] for i in range(8) for label in (2, 0, 1)]
+        split = {"train": rows[:12], "val": rows[12:18], "test": rows[18:]}
+        change(split)
+        (root / f"split_zhou_{name}.json").write_text(json.dumps(split))
+        return root
+
+    return make
+
+
+def test_zhou_names_order_and_template(zhou):
+    root = zhou("Food101")
+    data = load_data(root)
+    assert data.name == "Food101"
+    assert data.classes == ("sea lion", "bird", "Cat")  # by label number
+    assert data.templates == ("a photo of {}, a type of food.",)
+    assert data.splits["train"].keys[:3] == ("c/00.png", "a/00.png", "b/00.png")
+    assert data.splits["train"].labels[:3] == (2, 0, 1)
+    assert data.splits["test"].read(0).size == (6, 4)
+    assert load_data(root / "split_zhou_Food101.json").splits == data.splits
+    assert load_data(root, templates="a {}").templates == ("a {}",)
+
+
+def test_zhou_of_an_unknown_set_has_the_default_template(zhou):
+    assert load_data(zhou("Mine")).templates == ("a photo of a {}.",)
+
+
+def test_zhou_missing_images(zhou):
+    def change(split):
+        split["train"][3][0] = "a/77.png"
+        split["val"][0][0] = "b/88.png"
+
+    message = refused(zhou(change=change), "no such file: a/77.png")
+    assert "split_zhou_Pets.json train[3]" in message
+    assert "1 more" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda split: split.pop("test"), "must hold train, val and test.*it has"),
+        (
+            lambda split: split["train"].__setitem__(0, ["a/00.png"]),
+            r"train\[0\]: expected \[path, label, class",
+        ),
+        (lambda split: split["train"].__setitem__(0, ["c/00.png", 2, "dog"]), "label 2 is 'Cat' here and 'dog' before"),
+        (lambda split: split["test"].append(split["train"][1]), "already named at split_zhou_Pets.json train"),
+        (lambda split: [row.__setitem__(2, "cat") for row in split["train"] if row[1] == 1], "'cat'"),
+    ],
+)
+def test_broken_split_files(zhou, change, match: str):
+    refused(zhou(change=change), match)
+
+
+def test_zhou_file_that_is_no_json(tmp_path: Path):
+    (tmp_path / "split_zhou_X.json").write_text("{")
+    refused(tmp_path, "cannot be read as JSON")
+    (tmp_path / "split_zhou_Y.json").write_text("{}")
+    refused(tmp_path, "several split files")

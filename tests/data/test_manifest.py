@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from steadyclip.data import load_data
+from steadyclip.errors import DataError
+
+
+@pytest.fixture
+def table(folder, tmp_path: Path):
+    """``table(text)`` writes labels.csv beside photos/00.png ... 19.png."""
+    folder({"photos": 20}, "set")
+
+    def write(text: str, name: str = "labels.csv") -> Path:
+        path = tmp_path / "set" / name
+        path.write_bytes(text.encode("utf-8-sig"))
+        return path
+
+    return write
+
+
+def rows(header: str, line: str, count: int = 20) -> str:
+    return "\n".join([header, *(line.format(i=i, label="cat" if i % 2 else "sea_lion") for i in range(count))]) + "\n"
+
+
+def refused(path: Path, match: str, **options) -> str:
+    with pytest.raises(DataError, match=match) as caught:
+        load_data(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_csv_without_splits(table):
+    data = load_data(table(rows("path,label", "photos/{i:02}.png,{label}")))
+    assert data.name == "labels"
+    assert data.classes == ("cat", "sea lion")
+    assert [len(images) for images in data.splits.values()] == [10, 4, 6]
+    assert data.splits["test"].read(0).size == (6, 4)
+
+
+def test_csv_with_everything(table):
+    text = "label ;path; split;domain;caption\n" + "".join(
+        f"{'cat' if i % 2 else 'dog'};photos\\{i:02}.png;{('train', 'Validation', 'test')[i % 3]};"
+        f'{"sketch" if i < 10 else ""};"a; {i}"\n'
+        for i in range(20)
+    )
+    data = load_data(table(text))
+    train = data.splits["train"]
+    assert train.keys[1] == "photos/03.png"
+    assert train.captions[1] == "a; 3"
+    assert (train.domains[0], train.domains[-1]) == ("sketch", None)
+    assert data.domains == ("sketch",)
+    assert [len(images) for images in data.splits.values()] == [7, 7, 6]
+
+
+def test_absolute_paths_become_relative(table, tmp_path: Path):
+    path = table(rows("path,label", f"{tmp_path}/set/photos/{{i:02}}.png,{{label}}"))
+    assert load_data(path).splits["train"].keys[0].startswith("photos/")
+
+
+def test_missing_file_names_file_and_row(table):
+    text = rows("path,label", "photos/{i:02}.png,{label}").replace("photos/05.png", "photos/no.png")
+    assert "labels.csv row 7: no such file: photos/no.png" in refused(table(text), "row 7")
+    assert "19 more of 20" in refused(table(rows("path,label", "{i}.png,{label}")), "row 2")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("file,label\nphotos/00.png,cat\n", "no column 'path'; it has file, label.*image_column"),
+        (
+            "path,labels\nphotos/00.png,cat\n",
+            "no column 'label'; it has path, labels. Did you mean 'labels'",
+        ),
+        ("", "no column 'path'; it has none"),
+        ("path,label\n", "names no images"),
+        ("path,label\nphotos/00.png,cat\nphotos/01.png, \n", "row 3: the label is empty"),
+        ("path,label\nphotos/00.png,cat\n ,dog\n", "row 3: the path is empty"),
+        ("path,label\nphotos/00.png,cat\n\nphotos/01.png,a,b\n", "row 4 has 3 fields, the header 2"),
+        (
+            "path,label\nphotos/00.png,Cat\nphotos/01.png,cat \n",
+            "'cat ' has the same name as 'Cat'.*row 2",
+        ),
+        ("path,label\nphotos/00.png,cat\nphotos/01.png,cat\n", "only one class"),
+        (
+            "path,label\nphotos/00.png,cat\nphotos/00.png,dog\n",
+            "row 3: .*already named at labels.csv row 2",
+        ),
+        (
+            "path,label,split\nphotos/00.png,cat,trian\nphotos/01.png,dog,test\n",
+            "row 2: unknown split 'trian'.*train",
+        ),
+        ("path,label,split\nphotos/00.png,cat,train\nphotos/01.png,dog,\n", "row 3: no split is given here"),
+    ],
+)
+def test_broken_tables(table, text: str, match: str):
+    refused(table(text), match)
+
+
+def test_csv_that_is_not_text(table):
+    path = table("")
+    path.write_bytes(b"path,label\n\xff\xfe\x00,cat\n")
+    refused(path, "cannot be read as UTF-8 CSV")
+
+
+def write_parquet(file: Path, about: dict | None = None, **columns) -> Path:
+    columns = {name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in columns.items()}
+    whole = pa.table(columns)
+    if about:
+        whole = whole.replace_schema_metadata({"steadyclip": json.dumps(about)})
+    parquet.write_table(whole, file)
+    return file
+
+
+@pytest.mark.parametrize("form", ["binary", "large_binary", "struct"])
+def test_parquet_with_pictures(tmp_path: Path, picture, form: str):
+    pictures = [picture(str(i)) for i in range(12)]
+    image = {
+        "binary": lambda: pa.array(pictures, pa.binary()),
+        "large_binary": lambda: pa.array(pictures, pa.large_binary()),
+        "struct": lambda: pa.array([{"bytes": data, "path": None} for data in pictures]),
+    }[form]()
+    path = write_parquet(tmp_path / "set.parquet", image=image, label=["cat", "dog"] * 6)
+    data = load_data(path)
+    train = data.splits["train"]
+    assert set(train.keys) <= {f"row-{i:07}" for i in range(12)}
+    again = pickle.loads(pickle.dumps(train))  # as a spawned worker gets it
+    for i, key in enumerate(train.keys):
+        assert again.store.read(key) == pictures[int(key[4:])]
+        assert again.read(i).tobytes() == train.read(i).tobytes()
+    assert len(pickle.dumps(again.store)) < 1000  # the pictures stay in their file
+
+
+def test_parquet_with_keys_and_its_own_metadata(tmp_path: Path, picture):
+    path = write_parquet(
+        tmp_path / "set.parquet",
+        about={"name": "drawings", "templates": ["an icon of a {}."], "classes": ["dog", "cat"]},
+        path=[f"pack/bold/{i}" for i in range(6)],
+        image=[picture(str(i)) for i in range(6)],
+        label=["cat", "dog"] * 3,
+        split=["train"] * 4 + ["test"] * 2,
+        domain=["lines"] * 5 + ["emoji"],
+    )
+    data = load_data(path)
+    assert (data.name, data.classes, data.templates) == ("drawings", ("dog", "cat"), ("an icon of a {}.",))
+    assert data.test_set().keys == ("pack/bold/4",)
+    assert data.test_set(domain="emoji").keys == ("pack/bold/5",)
+
+
+def test_parquet_with_paths(table, tmp_path: Path):
+    path = table("", "set.parquet")
+    write_parquet(path, path=[f"photos/{i:02}.png" for i in range(10)], label=["cat", "dog"] * 5)
+    assert load_data(path).splits["train"].read(0).size == (6, 4)
+    write_parquet(path, path=["photos/00.png", "photos/99.png"], label=["cat", "dog"])
+    refused(path, "set.parquet row 2: no such file")
+
+
+def test_broken_parquet(tmp_path: Path, picture):
+    path = tmp_path / "set.parquet"
+    path.write_bytes(b"PAR0")
+    refused(path, "cannot be read as parquet")
+    refused(write_parquet(path, image=[picture("0")], name=["cat"]), "no column 'label'; it has image, name")
+    refused(
+        write_parquet(path, image=[picture("0")] * 2, path=["a", None], label=["cat", "dog"]),
+        "row 2: the path is empty",
+    )
+    write_parquet(path, about={"classes": ["cat"]}, path=["a", "b"], image=[picture("0")] * 2, label=["cat", "dog"])
+    refused(path, "row 2: class 'dog' is not in the list of classes")

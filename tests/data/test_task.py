@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from steadyclip.data import load_data, read_split, write_split
+from steadyclip.errors import DataError, UsageError
+
+
+@pytest.fixture
+def pets(folder):
+    """Four classes with splits: 6, 2, 6, 6 training pictures, 2 val, 3 test each."""
+    counts = {f"{split}/{name}": n for split, n in (("train", 6), ("val", 2), ("test", 3)) for name in "abcd"}
+    return load_data(folder({**counts, "train/b": 2}))
+
+
+def test_few_shot_task(pets):
+    task = pets.task(4, seed=2)
+    assert task.train.labels == (0,) * 4 + (1,) * 2 + (2,) * 4 + (3,) * 4
+    assert len(task.val) == 8
+    assert any(
+        "1 of 4 classes have fewer than 4" in line and "all of them are taken" in line for line in task.summary()
+    )
+    assert task.hash == pets.task(4, seed=2).hash != pets.task(4, seed=3).hash
+    assert not any("fewer" in line for line in pets.task(2).summary())
+
+
+def test_base_and_new_are_parts_of_the_whole_sample(pets):
+    whole, base, new = (pets.task(3, subset=subset) for subset in ("all", "base", "new"))
+    assert base.train.keys + new.train.keys == whole.train.keys
+    assert (base.classes, new.classes) == (("a", "b"), ("c", "d"))
+    assert set(new.train.labels) == set(new.val.labels) == {0, 1}
+    assert pets.test_set("new").keys == tuple(f"test/{name}/{i:02}.png" for name in "cd" for i in range(3))
+    assert pets.test_set("new").labels == (0, 0, 0, 1, 1, 1)
+
+
+def test_training_gets_no_test_data(pets):
+    task = pets.task()
+    held = {key for field in dataclasses.fields(task) for key in getattr(getattr(task, field.name), "keys", ())}
+    assert held
+    assert not any(key.startswith("test/") for key in held)
+    assert "test/" not in json.dumps(task.split_json())
+
+
+def test_exclude_and_unknown_words(pets):
+    assert len(pets.test_set(exclude=["test/a/00.png", "train/a/00.png"])) == 11
+    with pytest.raises(UsageError, match=r"unknown subset 'bas'.*Did you mean 'base'"):
+        pets.task(subset="bas")
+    with pytest.raises(UsageError, match="shots must be 1 or more"):
+        pets.task(0)
+    with pytest.raises(DataError, match="unknown domain 'sketch'; it has no domains"):
+        pets.test_set(domain="sketch")
+    with pytest.raises(DataError, match="no test images are left"):
+        pets.test_set(exclude=pets.splits["test"].keys)
+
+
+def test_domains(tmp_path: Path, folder):
+    root = folder({"photos": 12}, "set")
+    lines = [
+        f"photos/{i:02}.png,{'cat' if i % 2 else 'dog'},{'train' if i < 6 else 'test'},{'art' if i > 9 else 'photo'}\n"
+        for i in range(12)
+    ]
+    (root / "set.csv").write_text("path,label,split,domain\n" + "".join(lines))
+    data = load_data(root / "set.csv")
+    assert data.domains == ("photo", "art")
+    assert len(data.test_set()) == 4
+    assert data.test_set(domain="art").domains == ("art", "art")
+    with pytest.raises(DataError, match=r"unknown domain 'arts'; it has photo, art\. Did you mean 'art'"):
+        data.test_set(domain="arts")
+
+
+def test_test_only_and_train_only(folder):
+    test_only = load_data(folder({"test/a": 2, "test/b": 2}))
+    assert len(test_only.test_set()) == 4
+    with pytest.raises(DataError, match=r"no training images \(only test\)"):
+        test_only.task()
+    train_only = load_data(folder({"train/a": 5, "train/b": 5}, "other"))
+    with pytest.raises(DataError, match=r"no test images \(only train and val\)"):
+        train_only.test_set()
+    mixed = load_data(folder({"train/a": 5, "test/a": 5, "test/b": 5}, "third"))
+    with pytest.raises(DataError, match="class 'b' has no training images"):
+        mixed.task()
+
+
+# unreadable pictures
+
+
+def test_unreadable_are_skipped_and_listed(folder, picture):
+    root = folder({f"{split}/{name}": 30 for split in ("train", "val", "test") for name in "ab"})
+    (root / "train/a/03.png").write_bytes(b"")
+    (root / "val/b/04.png").write_bytes(picture("x")[:40])
+    task = load_data(root).task()
+    assert [key for key, _ in task.skipped] == ["train/a/03.png", "val/b/04.png"]
+    assert "0 bytes" in task.skipped[0][1]
+    assert len(task.train) == len(task.val) == 59
+    assert any("skipped train/a/03.png" in line for line in task.summary())
+    assert len(load_data(root).task(verify=False).train) == 60
+    with pytest.raises(DataError, match=r"1 of 60 images cannot be read.*max_unreadable=0.01.*train/a/03.png"):
+        load_data(root, max_unreadable=0.01).task()
+
+
+def test_class_that_loses_all_its_images(folder):
+    root = folder({"train/a": 40, "train/b": 1, "val/a": 1, "test/a": 1})
+    (root / "train/b/00.png").write_bytes(b"junk")
+    with pytest.raises(DataError, match=r"class 'b' loses all its images \(1\).*train/b/00.png"):
+        load_data(root, max_unreadable=1).task()
+
+
+def test_only_the_selected_images_are_read(folder):
+    root = folder({"train/a": 9, "train/b": 9, "test/a": 2, "test/b": 2})
+    data = load_data(root)
+    chosen = set(data.task(1).train.keys + data.task(1).val.keys)
+    for path in root.rglob("*.png"):
+        if path.relative_to(root).as_posix() not in chosen:
+            path.write_bytes(b"")
+    assert data.task(1).skipped == ()
+
+
+def test_file_that_goes_after_loading(folder):
+    data = load_data(folder({"a": 40, "b": 40}))
+    key = data.splits["train"].keys[5]
+    (data.splits["train"].store.root / key).unlink()
+    assert data.task().skipped == ((key, "no such file or directory"),)
+
+
+def test_check_reports(folder, picture):
+    root = folder({"train/a": 3, "train/b": 3, "val/a": 1, "test/a": 2, "test/b": 1})
+    (root / "test/b/00.png").write_bytes((root / "train/b/01.png").read_bytes())
+    (root / "train/a/02.png").write_bytes(b"")
+    report = load_data(root).check()
+    assert report.counts["train"] == {"a": 3, "b": 3}
+    assert report.empty == (("val", "b"),)
+    assert [key for key, _ in report.unreadable] == ["train/a/02.png"]
+    assert report.leaks == ((("train", "train/b/01.png"), ("test", "test/b/00.png")),)
+    assert report.notes == ()
+    assert any("numbers" in note for note in load_data(folder({"0": 3, "1": 3}, "digits")).check().notes)
+
+
+# split files
+
+
+def test_split_file_round_trip(pets, tmp_path: Path):
+    task = pets.task(2, seed=3, subset="new")
+    path = tmp_path / "split.json"
+    write_split(task, path)
+    assert json.loads(path.read_text()) == task.split_json()
+    assert [task.split_json()["train"][0][0][:8], 0] == ["train/c/", 0]
+    again = pets.restore(read_split(path))
+    assert (again.train, again.val, again.hash) == (task.train, task.val, task.hash)
+    assert not path.with_name("split.json.part").exists()
+    assert str(tmp_path) not in path.read_text()
+
+
+def test_split_file_of_other_data(pets, folder, tmp_path: Path):
+    split = pets.task(2).split_json()
+    with pytest.raises(DataError, match="other classes"):
+        load_data(folder({"x": 3, "y": 3}, "other")).restore(split)
+    split["train"][0][0] = "train/a/99.png"
+    with pytest.raises(DataError, match=r"1 images of the saved split are not among its train images.*99.png"):
+        pets.restore(split)
+    path = tmp_path / "not.json"
+    with pytest.raises(DataError, match="cannot be read as a split file"):
+        read_split(path)
+    path.write_text('{"train": []}')
+    with pytest.raises(DataError, match="not a split file"):
+        read_split(path)
+
+
+def test_hash_knows_keys_labels_and_classes(pets):
+    images = pets.splits["train"]
+    assert images.hash == images.subset(range(len(images))).hash
+    others = [
+        images.subset(range(1, len(images))),
+        dataclasses.replace(images, labels=images.labels[::-1]),
+        dataclasses.replace(images, classes=("a", "b", "c", "e")),
+    ]
+    assert len({images.hash, *(other.hash for other in others)}) == 4
+    assert images.hash == "48bd4e07601bb2bd"  # the same on every machine
