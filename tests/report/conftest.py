@@ -21,11 +21,11 @@ from steadyclip.evaluation.records import (
     Record,
 )
 
-RECIPE = {"optimizer": "adamw", "learning_rate": 2e-4, "weight_decay": 0.01, "steps": 500, "batch_size": 32}
-NO_HEAD = "a linear probe knows no names: 20 of 20 classes were not trained on."
+_RECIPE = {"optimizer": "adamw", "learning_rate": 2e-4, "weight_decay": 0.01, "steps": 500, "batch_size": 32}
+_NO_HEAD = "a linear probe knows no names: 20 of 20 classes were not trained on."
 
 
-def thumbnail(seed: int) -> str:
+def _thumbnail(seed: int) -> str:
     """A small coloured drawing as base64 PNG."""
     rng = random.Random(seed)
     image = Image.new("RGB", (64, 64), tuple(rng.randrange(180, 256) for _ in range(3)))
@@ -38,7 +38,7 @@ def thumbnail(seed: int) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def make_record(
+def _make(
     method: str = "zero-shot",
     subset: str = "base",
     top1: float | None = 0.5,
@@ -60,7 +60,7 @@ def make_record(
 ) -> Record:
     """A record with ``top1``, or with the reason of a linear probe when it is None."""
     half = 0.03
-    training = None if seed is None else {"recipe": RECIPE if recipe is None else recipe, "config": {"seed": seed}}
+    training = None if seed is None else {"recipe": _RECIPE if recipe is None else recipe, "config": {"seed": seed}}
     pairs = [(a, b) for a in classes for b in classes if a != b][:5]
     return Record(
         created=created,
@@ -73,10 +73,10 @@ def make_record(
         shots=shots,
         seed=seed,
         metrics=None if top1 is None else Metrics(top1, top1, 0.08, (max(0.0, top1 - half), min(1.0, top1 + half))),
-        reason=NO_HEAD if top1 is None else None,
+        reason=_NO_HEAD if top1 is None else None,
         per_class=tuple(ClassScore(c, 10, 5) for c in classes) if top1 is not None else (),
         confusions=tuple(
-            Confusion(a, b, 9 - i, tuple(Example(f"{a}/{k}.png", thumbnail(100 * i + k)) for k in range(3)))
+            Confusion(a, b, 9 - i, tuple(Example(f"{a}/{k}.png", _thumbnail(100 * i + k)) for k in range(3)))
             for i, (a, b) in enumerate(pairs)
         )
         if top1 is not None
@@ -88,14 +88,14 @@ def make_record(
 
 
 @pytest.fixture
-def record() -> Callable[..., Record]:
-    return make_record
+def make() -> Callable[..., Record]:
+    return _make
 
 
 @pytest.fixture
 def experiment() -> list[Record]:
     """Four methods, base to new, three seeds: what the demo makes."""
-    records = [make_record("zero-shot", "base", 0.541), make_record("zero-shot", "new", 0.573)]
+    records = [_make("zero-shot", "base", 0.541), _make("zero-shot", "new", 0.573)]
     scores = {
         "linear-probe": ([0.742, 0.751, 0.738], [None] * 3),
         "full": ([0.661, 0.668, 0.663], [0.489, 0.499, 0.488]),
@@ -106,5 +106,5 @@ def experiment() -> list[Record]:
             knobs = {"rank": 2, "alpha": 1.0, "dropout": 0.25} if method == "lora" else {}
             recipe = None if method != "linear-probe" else {}
             for subset, top1 in (("base", b), ("new", n)):
-                records.append(make_record(method, subset, top1, seed=seed, shots=16, knobs=knobs, recipe=recipe))
+                records.append(_make(method, subset, top1, seed=seed, shots=16, knobs=knobs, recipe=recipe))
     return records

@@ -95,27 +95,32 @@ def _errors(section: Section) -> dict[str, list[Errors]]:
 
 
 def _settings(table: Table) -> list[tuple[str, str, dict[str, str]]]:
-    """Method label, what its row comes from, and every knob and recipe value that is set."""
+    """Method label, what it was trained on, and every knob, recipe value and choice made in training that is set."""
     rows: dict[str, Row] = {}
     for section in table.sections:
         for row in section.rows:
             rows.setdefault(row.label, row)
-    return [(label, _origin(row.records[0]), _values(row.records[0])) for label, row in rows.items()]
+    return [(label, _trained_on(row.records[0]), _values(row.records)) for label, row in rows.items()]
 
 
-def _origin(record: Record) -> str:
+def _trained_on(record: Record) -> str:
     if record.training is None:
         return "not trained"
-    return "all training images" if record.shots is None else f"{record.shots} shots"
+    return "all training images" if record.shots is None else f"{record.shots} shot{'s' if record.shots != 1 else ''}"
 
 
-def _values(record: Record) -> dict[str, str]:
-    training = record.training or {}
-    parts: list[dict[str, Any]] = [record.method.knobs]
-    parts += [part for part in (training.get("recipe"), training.get("solved")) if isinstance(part, dict)]
-    precision = (training.get("config") or {}).get("precision")
-    parts += [{"precision": precision}] if precision else []
-    return {name: _plain(value) for part in parts for name, value in part.items() if value is not None}
+def _values(records: Sequence[Record]) -> dict[str, str]:
+    """Setting -> value, or its values where they differ between seeds."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        training = record.training or {}
+        parts = [record.method.knobs, training.get("recipe"), training.get("choices")]
+        settings = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+        settings["precision"] = (training.get("config") or {}).get("precision")
+        for name, value in settings.items():
+            if value is not None and not isinstance(value, dict):
+                found.setdefault(name, {})[_plain(value)] = None
+    return {name: " / ".join(values) for name, values in found.items()}
 
 
 def _plain(value: Any) -> str:

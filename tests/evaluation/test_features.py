@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from steadyclip.data import ImageSet
+from steadyclip.errors import DataError
+from steadyclip.evaluation import features as module
+from steadyclip.evaluation.features import image_features
+from steadyclip.models import DualEncoder
+from steadyclip.models.testing import tiny
+
+
+def test_features_equal_the_bare_loop(model: DualEncoder, pictures: ImageSet, pixels_and_labels) -> None:
+    pixels, labels = pixels_and_labels
+    with torch.no_grad():
+        expected = model.encode_image(pixels)
+    found = image_features(model, pictures, batch_size=7)
+    torch.testing.assert_close(found.features_ND, expected, atol=1e-6, rtol=0)
+    assert torch.equal(found.labels_N, labels)
+    assert found.keys == pictures.keys
+    assert not found.skipped
+
+
+def test_features_can_be_learned_from(model: DualEncoder, pictures: ImageSet) -> None:
+    """They leave inference mode: a probe's gradient steps must not fail on them."""
+    features_ND = image_features(model, pictures).features_ND
+    weight = torch.zeros(features_ND.shape[1], requires_grad=True)
+    (features_ND @ weight).sum().backward()
+    assert weight.grad is not None
+
+
+def test_workers_change_nothing(model: DualEncoder, pictures: ImageSet) -> None:
+    alone, two = (image_features(model, pictures, batch_size=5, workers=workers) for workers in (0, 2))
+    assert torch.equal(alone.features_ND, two.features_ND)
+
+
+def test_each_module_gets_its_mode_back(pictures: ImageSet) -> None:
+    model = tiny("clip")
+    model.train()
+    model.network.eval()
+    before = [m.training for m in model.modules()]
+    seen = []
+    image_features(model, pictures, progress=lambda done, total: seen.append((done, total, model.training)))
+    assert [m.training for m in model.modules()] == before
+    assert seen == [(24, 24, False)]
+
+
+def test_unreadable_images_are_skipped(model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "pictures" / pictures.keys[4]).write_bytes(b"")
+    found = image_features(model, pictures, batch_size=4)
+    assert [key for key, _ in found.skipped] == [pictures.keys[4]]
+    assert found.keys == pictures.keys[:4] + pictures.keys[5:]
+    assert len(found.labels_N) == 23
+
+
+def test_too_many_unreadable_images(model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
+    for key in pictures.keys:
+        (tmp_path / "pictures" / key).write_bytes(b"")
+    with pytest.raises(DataError, match="noise"):
+        image_features(model, pictures)
+
+
+def test_no_images(model: DualEncoder, pictures: ImageSet) -> None:
+    with pytest.raises(DataError, match="no image"):
+        image_features(model, pictures.subset([]))
+
+
+class TestCache:
+    @pytest.fixture(autouse=True)
+    def count_encodings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.encodings = 0
+        encode = module._encode
+
+        def counted(*args):
+            self.encodings += 1
+            return encode(*args)
+
+        monkeypatch.setattr(module, "_encode", counted)
+
+    def test_second_time_is_read(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
+        first = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
+        second = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
+        assert self.encodings == 1
+        assert (first.cached, second.cached) == (False, True)
+        assert torch.equal(first.features_ND, second.features_ND)
+        assert torch.equal(first.labels_N, second.labels_N)
+        assert (first.keys, first.skipped) == (second.keys, second.skipped)
+
+    def test_skipped_images_are_kept(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
+        (tmp_path / "pictures" / pictures.keys[4]).write_bytes(b"")
+        for _ in range(2):
+            found = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
+            assert [key for key, _ in found.skipped] == [pictures.keys[4]]
+        assert self.encodings == 1
+
+    @pytest.mark.parametrize("kind", [".safetensors", ".json"])
+    @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+    def test_damage_is_never_trusted(
+        self, model: DualEncoder, pictures: ImageSet, tmp_path: Path, kind: str, damage: str
+    ) -> None:
+        first = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
+        (file,) = (tmp_path / "cache").glob(f"*{kind}")
+        content = bytearray(file.read_bytes())
+        content[-10 if kind == ".safetensors" else 30] ^= 1
+        if damage == "remove":
+            file.unlink()
+        else:
+            file.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+        again = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
+        assert self.encodings == 2
+        assert torch.equal(first.features_ND, again.features_ND)
+        assert image_features(model, pictures, cache=tmp_path / "cache", frozen=True).cached
+
+    def test_another_key_in_the_manifest(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
+        image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
+        (file,) = (tmp_path / "cache").glob("*.json")
+        manifest = json.loads(file.read_text())
+        manifest["key"]["weights"] = "0" * 16
+        file.write_text(json.dumps(manifest))
+        image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
+        assert self.encodings == 2
+
+    def test_other_pixels_under_the_same_names(
+        self, model: DualEncoder, pictures: ImageSet, make_pictures: Callable[..., ImageSet], tmp_path: Path
+    ) -> None:
+        others = make_pictures(tmp_path / "others", seed=1)
+        assert others.hash == pictures.hash
+        image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
+        assert not image_features(model, others, cache=tmp_path / "cache", frozen=True).cached
+
+    def test_other_weights(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
+        image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
+        assert not image_features(tiny("clip", seed=1), pictures, cache=tmp_path / "cache", frozen=True).cached
+
+    def test_only_frozen_features(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="frozen"):
+            image_features(model, pictures, cache=tmp_path / "cache")
+
+
+def test_frozen_features_of_a_trained_model(pictures: ImageSet) -> None:
+    model = tiny("clip")
+    before = image_features(model, pictures).features_ND
+    model.keep_frozen_copy()
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.add_(0.05)
+    assert not torch.allclose(image_features(model, pictures).features_ND, before, atol=1e-3)
+    assert torch.equal(image_features(model, pictures, frozen=True).features_ND, before)
