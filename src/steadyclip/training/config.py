@@ -1,0 +1,59 @@
+"""How a training is run; what is optimised is in ``Recipe``. Free of torch, so that the command line stays quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from steadyclip.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Where and how a training runs."""
+
+    out: Path | None = None
+    """Run folder; the same command again resumes there. None keeps nothing on disk."""
+    seed: int = 1
+    """Fixes initial adapters, order, augmentation and dropout."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward pass; weights and optimizer stay in fp32."""
+    device: Literal["auto", "cpu"] = "auto"
+    """`auto` takes the accelerator if there is one."""
+    accumulate: int = 1
+    """Parts that each batch is computed in, to save memory; the gradient is that of the whole batch."""
+    augment: bool = True
+    """Random resized crop and flip of training images; off, they are prepared as for evaluation."""
+    smallest_crop: float = 0.08
+    """Smallest random crop, as a share of the image's area."""
+    workers: int = 0
+    """Processes that decode images; 0 decodes in the training process."""
+    checkpoint_steps: int | None = None
+    """Steps between checkpoints."""
+    checkpoint_minutes: float | None = 5.0
+    """Minutes between checkpoints."""
+    log_every: int = 10
+    """Steps between log lines; losses are read from the device only then."""
+    progress: bool = True
+    """Show loss, speed and time left on standard error."""
+    cache: Path | None = None
+    """Folder for features of the frozen model, where a method learns from them; None computes them anew."""
+
+    def check(self) -> None:
+        """Raises UsageError naming the field that makes no sense."""
+        for name, least in {"accumulate": 1, "log_every": 1, "checkpoint_steps": 1, "workers": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name}={value} must be {least} or more.")
+        if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
+            raise UsageError(f"checkpoint_minutes={self.checkpoint_minutes} must be more than 0.")
+        if not 0 < self.smallest_crop <= 1:
+            raise UsageError(f"smallest_crop={self.smallest_crop} must be a share from 0 to 1.")
+        for name, known in {"precision": ("fp32", "bf16"), "device": ("auto", "cpu")}.items():
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}.")
+
+
+DECIDES = ("seed", "precision", "accumulate", "augment", "smallest_crop")
+"""Fields that change the trained weights: a run is resumed only when they are the same."""

@@ -1,0 +1,162 @@
+"""What each step is trained on: a function of (seed, step), so that a resumed training sees what it would have seen.
+
+B images in a batch, of all processes together; C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from steadyclip.data import loader
+from steadyclip.errors import DataError, UsageError
+from steadyclip.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from steadyclip.data import ImageTask
+    from steadyclip.methods.base import Stream
+    from steadyclip.models import Preprocess
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images that go through the model at once, on the CPU; ``share`` is their share of the batch of the step."""
+
+    images_BCHW: Tensor
+    labels_B: Tensor
+    keys: tuple[str, ...]
+    share: float
+    streams: dict[str, dict[str, Any]]
+
+
+class Feed:
+    """The batches of a training, for one of its processes.
+
+    Each epoch is a seeded permutation cut into batches of one size; images left over at its end wait for the next one.
+    """
+
+    def __init__(
+        self,
+        task: ImageTask,
+        preprocess: Preprocess,
+        batch_size: int,
+        config: TrainConfig,
+        streams: Mapping[str, Stream],
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        """``shard`` is (rank, processes). A batch larger than the training set is cut to it.
+
+        Raises:
+            UsageError: there are more processes and accumulated parts than images in a batch.
+        """
+        self.task, self.config, self.streams, self.shard = task, config, streams, shard
+        self.preprocess = preprocess
+        self.batch_size = min(batch_size, len(task.train))
+        if self.batch_size < shard[1] * config.accumulate:
+            raise UsageError(
+                f"a batch of {self.batch_size} images cannot be shared by {shard[1]} processes in "
+                f"{config.accumulate} parts each: raise batch_size, or lower accumulate."
+            )
+        self.steps_per_epoch = len(task.train) // self.batch_size
+        self.skipped: dict[str, str] = {}
+        """Images that could not be read while training: key -> reason."""
+
+    def steps(self, start: int, stop: int) -> Iterator[list[Part]]:
+        """The parts of steps ``start`` to ``stop`` (exclusive)."""
+        extra = {name: self._stream(name, stream, start, stop) for name, stream in self.streams.items()}
+        images = self._images(start)
+        for _ in range(start, stop):
+            images_BCHW, labels_B, index_B = next(images)
+            pieces = zip(*(t.chunk(self.config.accumulate) for t in (images_BCHW, labels_B, index_B)), strict=True)
+            drawn = {name: next(batches) for name, batches in extra.items()}
+            yield [
+                Part(
+                    pixels,
+                    labels,
+                    tuple(self.task.train.keys[i] for i in index.tolist()),
+                    len(index) / self.batch_size,
+                    {name: batch[i] for name, batch in drawn.items()},
+                )
+                for i, (pixels, labels, index) in enumerate(pieces)
+            ]
+
+    def _images(self, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        config, epoch, first = self.config, *divmod(start, self.steps_per_epoch)
+        train = functools.partial(self.preprocess.train, scale=(config.smallest_crop, 1.0))
+        while True:
+            batches = loader(
+                self.task.train,
+                train if config.augment else self.preprocess,
+                batch_size=self.batch_size,
+                seed=config.seed,
+                epoch=epoch,
+                augment=config.augment,
+                workers=config.workers,
+                start=first,
+                drop_last=True,
+                shard=self.shard,
+            )
+            given = first
+            for batch in batches:
+                yield batch
+                given += 1
+            self.skipped.update(batches.skipped)
+            self.task.train.accept(sorted(self.skipped.items()))
+            if given < self.steps_per_epoch:
+                raise DataError(
+                    f"{self.task.train.name}: no image of a whole batch can be read any more: {_list(self.skipped)}."
+                )
+            epoch, first = epoch + 1, 0
+
+    def _stream(self, name: str, stream: Stream, start: int, stop: int) -> Iterator[list[dict[str, Any]]]:
+        """As many items a step as there are images, in parts like them."""
+        seed = f"{self.config.seed}/{name}"
+        batches = DataLoader(
+            _Drawn(stream, seed),
+            batch_sampler=_places(len(stream), self.batch_size, seed, start, stop, self.shard),
+            collate_fn=functools.partial(_collate, stream, self.config.accumulate),
+            num_workers=self.config.workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(0),  # else it would draw from torch's global generator
+        )
+        return iter(batches)
+
+
+class _Drawn(Dataset[dict[str, Any]]):
+    def __init__(self, stream: Stream, seed: str) -> None:
+        self.stream, self.seed = stream, seed
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = place
+        return self.stream.item(index, random.Random(f"{self.seed}/{epoch}/{index}"))
+
+
+def _collate(stream: Stream, parts: int, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    size = -(-len(items) // parts)  # as torch.chunk cuts
+    return [stream.collate(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+def _places(
+    length: int, batch_size: int, seed: str, start: int, stop: int, shard: tuple[int, int]
+) -> Iterator[list[tuple[int, int]]]:
+    """(epoch, index) of the items of each step: seeded permutations, one after the other without a gap."""
+
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> list[int]:
+        return random.Random(f"{seed}/{epoch}").sample(range(length), length)
+
+    rank, processes = shard
+    for step in range(start, stop):
+        turns = (divmod(i, length) for i in range(step * batch_size + rank, (step + 1) * batch_size, processes))
+        yield [(epoch, order(epoch)[position]) for epoch, position in turns]
+
+
+def _list(skipped: Mapping[str, str]) -> str:
+    return "; ".join(f"{key} ({reason})" for key, reason in list(skipped.items())[:3])

@@ -1,0 +1,290 @@
+"""The training loop of methods that are trained by gradient steps."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from steadyclip.errors import SteadyClipError
+from steadyclip.evaluation.heads import prompts
+from steadyclip.methods.base import Batch, Method
+from steadyclip.methods.recipe import Recipe
+from steadyclip.training.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
+from steadyclip.training.config import TrainConfig
+from steadyclip.training.feed import Feed, Part
+from steadyclip.training.losses import Losses, NotFinite
+from steadyclip.training.progress import TrainProgress
+from steadyclip.training.run import RunFolder, identity
+from steadyclip.training.schedule import learning_rate, make_optimizer
+from steadyclip.training.seeds import step_seed
+from steadyclip.training.stop import Stopped, StopRequest
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from steadyclip.data import ImageTask
+    from steadyclip.models import DualEncoder
+
+# Image keys that an error message lists.
+_KEYS = 32
+
+
+class _Objective(nn.Module):
+    """Model and method as one module, so that gradients are exchanged between processes while they are computed."""
+
+    def __init__(self, model: DualEncoder, method: Method) -> None:
+        super().__init__()
+        self.model, self.method = model, method
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = self.method.loss(self.model, batch)
+        return torch.stack([term.float() for term in terms.values()]).sum(), {n: t.detach() for n, t in terms.items()}
+
+
+class Loop:
+    """One training. ``run`` takes it from the last checkpoint, or the start, to the end."""
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        method: Method,
+        task: ImageTask,
+        recipe: Recipe,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        folder: RunFolder | None,
+    ) -> None:
+        """``model`` is adapted already."""
+        self.model, self.method, self.recipe, self.config = model, method, recipe, config
+        self.accelerator, self.folder = accelerator, folder
+        self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
+        if not self.names:
+            raise ValueError(f"method {method.name} has a recipe but adapt() leaves nothing to train")
+        self.optimizer = make_optimizer(recipe, self.names)
+        rank, processes = accelerator.process_index, accelerator.num_processes
+        self.feed = Feed(
+            task, model.preprocess, recipe.batch_size, config, method.streams(model, task), (rank, processes)
+        )
+        self.steps = dataclasses.replace(recipe, batch_size=self.feed.batch_size).total_steps(
+            len(task.train), len(task.classes)
+        )
+        tokens = model.tokenize(prompts(task.classes, task.templates[:1]))
+        self.prompts = {name: ids.to(model.device) for name, ids in tokens.items()}
+        self.losses = Losses(self._sum)
+        self.seconds_before = 0.0
+        self.start = 0
+        self.keys: dict[int, tuple[str, ...]] = {}
+        if folder and (checkpoint := folder.checkpoint()):
+            self._resume(checkpoint)
+        self.module = accelerator.prepare_model(_Objective(model, method))
+
+    def run(self) -> dict[str, Any]:
+        """Train, and return what ``run.json`` keeps of it.
+
+        Raises:
+            SteadyClipError: the loss is not finite, a checkpoint cannot be written, or a signal asked to stop.
+        """
+        self._set_modes()
+        main = self.accelerator.is_main_process
+        progress = TrainProgress(self.method.name, self.steps, self.start, self.config.progress and main)
+        if self.start:
+            progress.say(f"{self.method.name}: going on from step {self.start}")
+        if self.folder and main:
+            self.folder.restart_log(self.losses.rows)
+        self.began = self.saved = self.logged = time.monotonic()
+        done, logged_at = self.start, self.start
+        feed = self.feed.steps(self.start, self.steps)
+        with progress, StopRequest(enabled=self.folder is not None) as stop:
+            while done < self.steps:
+                try:
+                    parts = next(feed)
+                except RuntimeError:  # a decoding process took the signal too, and has gone
+                    if stop.name is None:
+                        raise
+                    self._save(done)
+                    raise self._stopped(done, stop.name) from None
+                self._step(done, parts)
+                done += 1
+                progress.step(done)
+                if self._look_now(done):
+                    self._look()
+                if done % self.config.log_every == 0 or done == self.steps:
+                    progress.log(self._log(done, done - logged_at))
+                    logged_at = done
+                if done < self.steps:
+                    wish = self._agree(stop.name is not None, done)
+                    if wish or self._due(done):
+                        self._save(done)
+                    if wish:
+                        raise self._stopped(done, stop.name or "a signal to another process")
+        self._expect_finite(done - 1, self.model.trained_state())
+        self.optimizer.zero_grad(set_to_none=True)
+        seconds = self._seconds()
+        return {
+            "steps": self.steps,
+            "processes": self.accelerator.num_processes,
+            "device": self.accelerator.device.type,
+            "loss": {"mean": self.losses.rows[-1]["loss"], **self.losses.rows[-1]["terms"]},
+            "unreadable": sorted(self.feed.skipped.items()),
+            "seconds": seconds,
+            "images_per_second": self.steps * self.feed.batch_size / seconds,
+        }
+
+    def _step(self, step: int, parts: list[Part]) -> None:
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        torch.manual_seed(step_seed(self.config.seed, step, rank))
+        self.keys[step] = tuple(key for part in parts for key in part.keys)
+        totals: dict[str, Tensor] = {}
+        for i, part in enumerate(parts):
+            hold = self.accelerator.no_sync(self.module) if i < len(parts) - 1 else contextlib.nullcontext()
+            with hold:
+                with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                    total, terms = self.module(self._batch(part, step))
+                # Gradients of parts add up, those of processes are averaged.
+                (total * (part.share * processes)).backward()
+            for name, term in terms.items():
+                term = term * part.share
+                totals[name] = totals[name] + term if name in totals else term
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.names, self.recipe.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, step, self.steps)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.losses.add(step, totals)
+
+    def _batch(self, part: Part, step: int) -> Batch:
+        device = self.model.device
+        return Batch(
+            images_BCHW=part.images_BCHW.to(device, non_blocking=True),
+            labels_B=part.labels_B.to(device, non_blocking=True),
+            prompts=self.prompts,
+            step=step,
+            streams={name: _move(batch, device) for name, batch in part.streams.items()},
+        )
+
+    def _set_modes(self) -> None:
+        """Dropout is active in adapters and in blocks whose own weights are trained, and nowhere else."""
+        self.model.eval()
+        self.model.adapters.train()
+        for tower in (self.model.image_tower, self.model.text_tower):
+            for block in tower.blocks:
+                block.module.train(any(p.requires_grad for p in block.module.parameters()))
+
+    # ---- losses
+
+    def _look_now(self, done: int) -> bool:
+        """Reading a loss costs nothing on a CPU; elsewhere it waits for the device or for other processes."""
+        alone = self.accelerator.num_processes == 1 and self.model.device.type == "cpu"
+        return alone or done % self.config.log_every == 0
+
+    def _look(self) -> None:
+        try:
+            self.losses.look()
+        except NotFinite as bad:
+            spelled = ", ".join(f"{name} = {value:.4g}" for name, value in bad.terms.items())
+            raise self._not_finite(bad.step, f"the loss is not finite at step {bad.step} ({spelled})") from None
+        self.keys = dict(list(self.keys.items())[-1:])
+
+    def _log(self, done: int, steps: int) -> dict[str, Any]:
+        self._look()
+        now = time.monotonic()
+        row = self.losses.log(
+            done,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            images_per_second=steps * self.feed.batch_size / max(now - self.logged, 1e-9),
+        )
+        self.logged = now
+        if self.folder and self.accelerator.is_main_process:
+            self.folder.log(row)
+        return {**row, "seconds_left": (now - self.began) / (done - self.start) * (self.steps - done)}
+
+    def _expect_finite(self, step: int, trained: dict[str, Tensor]) -> None:
+        bad = [name for name, tensor in trained.items() if not tensor.isfinite().all()]
+        if bad:  # the loss was finite, so it was the gradient of the last step that was not
+            raise self._not_finite(step, f"the gradient is not finite at step {step} ({bad[0]} was spoiled by it)")
+
+    def _not_finite(self, step: int, what: str) -> SteadyClipError:
+        from accelerate.utils import gather_object
+
+        keys = gather_object(list(self.keys[step]))
+        listed = ", ".join(keys[:_KEYS]) + (f" and {len(keys) - _KEYS} more" if len(keys) > _KEYS else "")
+        good = self.folder.checkpoint() if self.folder else None
+        return SteadyClipError(
+            f"{what}; training stopped. Images of that batch: {listed}. "
+            f"Last good checkpoint: {good.path if good else 'none'}. "
+            "Lower learning_rate or set clip_norm, in another folder, or look at these images."
+        )
+
+    # ---- checkpoints
+
+    def _due(self, done: int) -> bool:
+        if self.folder is None:
+            return False
+        every, minutes = self.config.checkpoint_steps, self.config.checkpoint_minutes
+        late = minutes is not None and time.monotonic() - self.saved >= 60 * minutes
+        return (every is not None and done % every == 0) or self._agree(late, done)
+
+    def _agree(self, wish: bool, done: int) -> bool:
+        """Whether any process wishes; several processes ask each other at log steps only, as it makes them wait."""
+        if self.accelerator.num_processes == 1:
+            return wish
+        if done % self.config.log_every:
+            return False
+        return bool(self._sum(torch.tensor(float(wish), device=self.accelerator.device)))
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Over all processes."""
+        if self.accelerator.num_processes > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def _save(self, done: int) -> None:
+        self._look()
+        self.saved = time.monotonic()
+        trained = self.model.trained_state()
+        self._expect_finite(done - 1, trained)
+        if self.folder is None or not self.accelerator.is_main_process:
+            return
+        state = {
+            "identity": identity(self.folder.run),
+            "losses": self.losses.state(),
+            "unreadable": self.feed.skipped,
+            "seconds": self._seconds(),
+        }
+        parts = {"trained": trained, "optimizer": optimizer_tensors(self.optimizer, self.names)}
+        save_checkpoint(self.folder.checkpoints, done, parts, state)
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        self.start, state = checkpoint.step, checkpoint.state
+        self.model.load_trained_state(checkpoint.tensors("trained"))
+        load_optimizer(self.optimizer, self.names, checkpoint.tensors("optimizer"))
+        self.losses.restore(state["losses"])
+        self.feed.skipped.update(state["unreadable"])
+        self.seconds_before = state["seconds"]
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.began
+
+    def _stopped(self, done: int, why: str) -> Stopped:
+        assert self.folder is not None
+        return Stopped(
+            f"stopped by {why} after step {done} of {self.steps}; all of it is saved in {self.folder.path}. "
+            "The same command again goes on from there."
+        )
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    """``value`` with every tensor in its dicts, lists and tuples on ``device``."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: _move(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_move(item, device) for item in value)
+    return value

@@ -1,0 +1,55 @@
+"""How fast, and by which update rule. All pure functions: a resumed training needs no scheduler state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from steadyclip.errors import UsageError
+from steadyclip.methods.recipe import Recipe
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raises UsageError naming the field of ``recipe`` that makes no sense."""
+    least = {"steps": 1, "steps_per_shot": 1, "batch_size": 1, "warmup_steps": 0, "learning_rate": 0, "weight_decay": 0}
+    for name, low in least.items():
+        value = getattr(recipe, name)
+        if value is not None and not low <= value < math.inf:
+            raise UsageError(f"{name}={value} must be {low} or more.")
+    for name in ("epochs", "clip_norm"):
+        value = getattr(recipe, name)
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{name}={value} must be more than 0.")
+    for name, known in {"optimizer": ("adamw", "sgd"), "schedule": ("cosine", "constant")}.items():
+        if getattr(recipe, name) not in known:
+            raise UsageError(f"{name}={getattr(recipe, name)!r} must be one of {', '.join(known)}.")
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """Learning rate of step ``step`` (the first is 0) of ``steps``.
+
+    The warm-up rises linearly and reaches the peak with its last step; the cosine then falls towards 0, which it
+    would reach one step after the last.
+    """
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    done = (step - recipe.warmup_steps) / max(1, steps - recipe.warmup_steps)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW or SGD. Weight decay spares vectors and scalars: gains, biases and the logit scale."""
+    parameters = list(parameters)
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, recipe.beta2))

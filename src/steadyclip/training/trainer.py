@@ -1,0 +1,166 @@
+"""The one trainer: a model, a method and a task in, a trained model and its run folder out. It knows no method by name.
+
+Nothing random carries over from step to step: torch is seeded anew with (seed, step); order and augmentation depend on
+(seed, epoch, key). So a resumed training gives the same weights, bit for bit, as one that ran through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from steadyclip.errors import DataError, ModelError, SteadyClipError
+from steadyclip.methods.base import Method
+from steadyclip.methods.recipe import Recipe
+from steadyclip.training.config import TrainConfig
+from steadyclip.training.run import Run, RunFolder, describe, restore
+from steadyclip.training.schedule import check_recipe
+from steadyclip.training.seeds import step_seed
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from steadyclip.data import ImageTask
+    from steadyclip.models import DualEncoder
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished training. The model that was given is now the trained one, in evaluation mode.
+
+    Attributes:
+        run: what ``run.json`` holds.
+        losses: mean loss of each interval of ``log_every`` steps.
+        seconds: time in training steps, of all sittings together.
+        images_per_second: training images over that time; None when no image was trained on.
+    """
+
+    run: Run
+    losses: list[float]
+    seconds: float
+    images_per_second: float | None
+
+
+def fit(
+    model: DualEncoder,
+    method: Method,
+    task: ImageTask,
+    *,
+    recipe: Recipe | None = None,
+    config: TrainConfig | None = None,
+    resume: Literal["auto", False] = "auto",
+) -> FitResult:
+    """Train ``model`` by ``method`` on ``task``, in place.
+
+    Under ``accelerate launch`` or ``torchrun`` every process calls this; each takes its part of every batch.
+
+    Args:
+        model: freshly loaded; it is moved to the device that accelerate gives this process.
+        method: attaches what is trained and says what is minimised.
+        task: training and validation images, names and templates.
+        recipe: optimisation settings; the method's own by default.
+        config: where and how to run.
+        resume: "auto" goes on where a run of the same settings in ``config.out`` stopped, and returns it if it is
+            finished; False refuses a folder with a run.
+
+    Raises:
+        ModelError: the model has been trained or adapted before.
+        UsageError: the recipe makes no sense, or the batch is too small for the processes.
+        SteadyClipError: the folder holds another run; the loss is not finite; a file cannot be written; stopped by a
+            signal (after saving). The message says how to go on.
+    """
+    config, recipe = config or TrainConfig(), recipe or method.recipe
+    if method.uses_frozen_features:
+        recipe = None
+    _check(model, task, recipe, config)
+    accelerator = _accelerator(config)
+    model.to(accelerator.device)
+    run = describe(model, method, task, recipe, config)
+    folder = RunFolder(config.out, run) if config.out else None
+    if folder and folder.exists and not resume:
+        raise SteadyClipError(f"{folder.path} already holds a run: choose another folder with --out, or resume it.")
+    # Every process has looked before one writes.
+    accelerator.wait_for_everyone()
+    with _own_randomness(accelerator):
+        torch.manual_seed(step_seed(config.seed, "adapt"))
+        if folder and folder.finished:
+            restore(model, method, run["task"]["classes"], folder.trained())
+            return _result(folder.run, folder.logged())
+        rows = []
+        method.adapt(model, task.classes)
+        if folder and accelerator.is_main_process:
+            folder.start(task.split_json())
+        if recipe is not None:
+            from steadyclip.training.loop import Loop
+
+            loop = Loop(model, method, task, recipe, config, accelerator, folder)
+            results, rows = loop.run(), loop.losses.rows
+        else:
+            results = _solve(model, method, task, config)
+    model.eval()
+    if folder and accelerator.is_main_process:
+        folder.finish(model.trained_state(), results)
+    accelerator.wait_for_everyone()
+    return _result({**(folder.run if folder else run), **results, "finished": True}, rows)
+
+
+def _check(model: DualEncoder, task: ImageTask, recipe: Recipe | None, config: TrainConfig) -> None:
+    if len(model.adapters) or any(p.requires_grad for p in model.parameters()):
+        raise ModelError(f"{model.name} has been trained or adapted already: load it afresh before training.")
+    if not len(task.train):
+        raise DataError(f"{task.name} has no training images.")
+    if len(task.classes) < 2:
+        raise DataError(f"{task.name} has only {len(task.classes)} class: there is nothing to tell apart.")
+    if recipe is not None:
+        check_recipe(recipe)
+    config.check()
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    # Precision is ours (autocast in the loop), so that several trainings in one process may differ in it.
+    # Methods may leave parameters unused (a logit bias, the last block's text tokens).
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    return Accelerator(cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
+
+
+@contextlib.contextmanager
+def _own_randomness(accelerator: Accelerator) -> Iterator[None]:
+    """The caller's random state is as it was when the training is over."""
+    cuda = accelerator.device.type == "cuda"
+    with torch.random.fork_rng(devices=[accelerator.device] if cuda else []):
+        yield
+
+
+def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainConfig) -> dict[str, Any]:
+    """Learn from the frozen model's features, or, where nothing is learned at all, from nothing."""
+    start, choices, images = time.perf_counter(), {}, 0
+    if method.uses_frozen_features:
+        from steadyclip.evaluation.features import image_features
+        from steadyclip.evaluation.progress import progress_bar
+
+        features = []
+        for image_set in (task.train, task.val):
+            if len(image_set):
+                with progress_bar(image_set.name) if config.progress else contextlib.nullcontext() as advance:
+                    found = image_features(
+                        model, image_set, workers=config.workers, cache=config.cache, frozen=True, progress=advance
+                    )
+                features.append((found.features_ND.to(model.device), found.labels_N.to(model.device)))
+                images += 0 if found.cached else len(found.keys)
+        val = features[1] if len(features) == 2 else None
+        choices = method.solve(model, features[0], val, config.seed)
+    seconds = time.perf_counter() - start
+    speed = images / seconds if images else None
+    return {"steps": 0, "choices": choices, "seconds": seconds, "images_per_second": speed}
+
+
+def _result(run: Run, rows: list[dict[str, Any]]) -> FitResult:
+    return FitResult(run, [row["loss"] for row in rows], run["seconds"], run["images_per_second"])

@@ -1,0 +1,136 @@
+import dataclasses
+import random
+
+import pytest
+import torch
+
+from steadyclip.data import UnreadableImage
+from steadyclip.errors import DataError, UsageError
+from steadyclip.models.preprocess import Preprocess
+from steadyclip.training import TrainConfig
+from steadyclip.training.feed import Feed
+from training_world import MemoryStore, make_task
+
+PREPROCESS = Preprocess(
+    size=(8, 8),
+    resize="shortest",
+    resize_to=(8, 8),
+    crop=True,
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
+    interpolation="bicubic",
+)
+
+
+class Numbers:
+    """A stream of ten numbers, each with a random one beside it."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def item(self, index, rng: random.Random):
+        return {"number": index, "random": rng.random()}
+
+    def collate(self, items):
+        return {name: [item[name] for item in items] for name in items[0]}
+
+
+def feed(task=None, batch_size=6, shard=(0, 1), streams=None, **config) -> Feed:
+    return Feed(task or make_task(), PREPROCESS, batch_size, TrainConfig(**config), streams or {}, shard)
+
+
+def keys(steps) -> list[list[str]]:
+    return [[key for part in parts for key in part.keys] for parts in steps]
+
+
+def test_an_epoch_shows_no_picture_twice_and_epochs_differ() -> None:
+    seen = keys(feed().steps(0, 4))
+    assert [len(step) for step in seen] == [6] * 4
+    first, second = seen[0] + seen[1], seen[2] + seen[3]
+    assert len(set(first)) == len(set(second)) == 12
+    assert first != second
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("start", [1, 2, 3])
+def test_a_later_start_gives_the_very_same_parts(start, workers) -> None:
+    through = list(feed(streams={"n": Numbers()}, accumulate=2).steps(0, 5))[start:]
+    resumed = list(feed(streams={"n": Numbers()}, accumulate=2, workers=workers).steps(start, 5))
+    assert keys(through) == keys(resumed)
+    for a, b in zip(sum(through, []), sum(resumed, []), strict=True):
+        assert torch.equal(a.images_BCHW, b.images_BCHW)
+        assert torch.equal(a.labels_B, b.labels_B)
+        assert a.streams == b.streams
+
+
+def test_seeds_differ_and_augmentation_can_be_off() -> None:
+    assert keys(feed(seed=1).steps(0, 2)) != keys(feed(seed=2).steps(0, 2))
+    (part,) = next(feed(augment=False).steps(0, 1))
+    images = make_task().train
+    for key, pixels_CHW in zip(part.keys, part.images_BCHW, strict=True):
+        assert torch.equal(pixels_CHW, PREPROCESS(images.read(images.keys.index(key))))
+
+
+def test_processes_share_each_batch() -> None:
+    whole = keys(feed().steps(0, 3))
+    parts = [keys(feed(shard=(rank, 2)).steps(0, 3)) for rank in range(2)]
+    for step in range(3):
+        assert set(whole[step]) == set(parts[0][step]) | set(parts[1][step])
+        assert len(parts[0][step]) == len(parts[1][step]) == 3
+
+
+def test_shares_of_all_parts_of_a_step_add_up_to_one() -> None:
+    shares = [part.share for rank in range(2) for part in next(feed(shard=(rank, 2), accumulate=2).steps(0, 1))]
+    assert sorted(shares) == pytest.approx([1 / 6, 1 / 6, 2 / 6, 2 / 6])
+
+
+def test_a_batch_larger_than_the_set_is_the_set() -> None:
+    assert sorted(keys(feed(batch_size=100).steps(0, 1))[0]) == sorted(make_task().train.keys)
+
+
+def test_too_many_processes_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"6 images .* 4 processes in 2 parts"):
+        feed(shard=(0, 4), accumulate=2)
+
+
+def test_a_stream_gives_every_item_once_an_epoch_and_is_shared() -> None:
+    def drawn(shard):
+        steps = feed(streams={"n": Numbers()}, shard=shard).steps(0, 5)
+        return [part.streams["n"] for parts in steps for part in parts]
+
+    whole, halves = drawn((0, 1)), [drawn((rank, 2)) for rank in range(2)]
+    numbers = [n for batch in whole for n in batch["number"]]
+    assert sorted(numbers) == sorted(list(range(10)) * 3)
+    assert sorted(numbers[:10]) == list(range(10))
+    for step in range(5):
+        assert sorted(whole[step]["random"]) == sorted(halves[0][step]["random"] + halves[1][step]["random"])
+
+
+class Vanishing(MemoryStore):
+    def read(self, key):
+        if key in self.gone:
+            raise UnreadableImage(key, "no such file")
+        return super().read(key)
+
+
+def without(*gone: str, allowed: float = 0.05):
+    task = make_task(8)
+    store = Vanishing(task.train.store.files)
+    object.__setattr__(store, "gone", gone)
+    return dataclasses.replace(task, train=dataclasses.replace(task.train, store=store, max_unreadable=allowed))
+
+
+def test_a_picture_that_vanished_is_left_out_and_remembered() -> None:
+    lost = feed(without("red/1.png"), batch_size=8)
+    seen = keys(lost.steps(0, 5))
+    assert all("red/1.png" not in step for step in seen)
+    assert [len(step) for step in seen].count(7) >= 1
+    assert lost.skipped == {"red/1.png": "no such file"}
+
+
+def test_too_many_vanished_pictures_stop_the_training() -> None:
+    gone = [f"red/{i}.png" for i in range(5)]
+    with pytest.raises(DataError, match="5 of 32 images"):
+        list(feed(without(*gone), batch_size=8).steps(0, 5))
+    with pytest.raises(DataError, match="no image of a whole batch"):
+        list(feed(without(*gone, allowed=1.0), batch_size=1).steps(0, 33))

@@ -1,0 +1,132 @@
+"""A small world for the trainer's tests: pictures of one colour per class, a tiny CLIP, and a method that trains all of it.
+
+Also a way to run a training in a process of its own, which starts in no time: the libraries are loaded once and forked.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from steadyclip.data import ImageSet, ImageTask
+from steadyclip.methods.base import Batch, Method
+from steadyclip.methods.recipe import Recipe
+from steadyclip.models import DualEncoder
+from steadyclip.models.testing import tiny
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220), "white": (240, 240, 240)}
+RECIPE = Recipe(learning_rate=1e-3, weight_decay=0.1, steps=7, batch_size=6, warmup_steps=2, clip_norm=1.0)
+
+
+@dataclass(frozen=True)
+class MemoryStore:
+    """Encoded pictures by key."""
+
+    files: dict[str, bytes]
+
+    def read(self, key: str) -> bytes:
+        return self.files[key]
+
+
+def image_set(per_class: int, name: str = "colours", classes: Sequence[str] = tuple(COLOURS)) -> ImageSet:
+    keys, labels, files = [], [], {}
+    for label, word in enumerate(classes):
+        for i in range(per_class):
+            rng = random.Random(f"{name}/{word}/{i}")
+            colour = tuple(max(0, min(255, value + rng.randint(-25, 25))) for value in COLOURS[word])
+            buffer = io.BytesIO()
+            Image.new("RGB", (24, 20), colour).save(buffer, "PNG")
+            keys.append(f"{word}/{i}.png")
+            labels.append(label)
+            files[keys[-1]] = buffer.getvalue()
+    blank = (None,) * len(keys)
+    templates = ("a photo of a {}.", "a {}.")
+    return ImageSet(name, tuple(classes), templates, tuple(keys), tuple(labels), blank, blank, MemoryStore(files))
+
+
+def make_task(per_class: int = 4, val: int = 0, name: str = "colours") -> ImageTask:
+    """16 training pictures of 4 classes: with batches of 6 an epoch has two steps and leaves four pictures over."""
+    return ImageTask(name, image_set(per_class, name), image_set(val, "val"), shots=per_class, seed=1, subset="all")
+
+
+@dataclass(frozen=True)
+class Everything(Method):
+    """All weights, cross-entropy; ``on_step`` lets a test do harm at a certain step."""
+
+    name = "everything"
+    summary = "all weights"
+    source = "for tests"
+    recipe = RECIPE
+
+    strength: float = 1.0
+
+    def adapt(self, model: DualEncoder, classes: Sequence[str]) -> None:
+        model.keep_frozen_copy()
+        model.requires_grad_(True)
+
+    def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
+        logits_BC = model.logits(model.encode_image(batch.images_BCHW), model.encode_text(batch.prompts))
+        return {"cross_entropy": self.strength * F.cross_entropy(logits_BC, batch.labels_B)}
+
+
+@dataclass(frozen=True)
+class Harmful(Everything):
+    """``Everything`` until ``harm`` is done at step ``at``: "kill", "nan", "nan gradient", "stop" or "terminate"."""
+
+    harm: str = "kill"
+    at: int = 3
+
+    def knobs(self) -> dict[str, Any]:
+        return {"strength": self.strength}  # the same run as without harm
+
+    def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
+        terms = super().loss(model, batch)
+        if batch.step == self.at:
+            if self.harm == "nan":
+                return {name: term * float("nan") for name, term in terms.items()}
+            if self.harm == "nan gradient":  # the square root's slope at 0 is infinite, times 0
+                return {name: term + (term * 0).sqrt() for name, term in terms.items()}
+            signals = {"kill": 9, "stop": 2, "terminate": 15}
+            os.kill(os.getpid(), signals[self.harm])
+        return terms
+
+
+def clip() -> DualEncoder:
+    return tiny("clip")
+
+
+def in_process(function: Callable[..., Any], *args: Any, environment: dict[str, str] | None = None) -> Any:
+    """Start ``function(*args)`` in a fresh process; returns the process."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["steadyclip.training.loop", "steadyclip.models.testing", "accelerate", "transformers"]
+    )
+    process = context.Process(target=_call, args=(function, args, environment or {}))
+    process.start()
+    return process
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    function(*args)
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
