@@ -5,6 +5,8 @@ Shapes: N images, C classes. Everything takes CPU tensors and returns Python flo
 
 from __future__ import annotations
 
+import statistics
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -40,8 +42,8 @@ def ece(confidence_N: Tensor, correct_N: Tensor, bins: int = 15) -> float:
 
 
 def harmonic(base: float, new: float) -> float:
-    """H = 2BN / (B + N); 0 when both are 0."""
-    return 2 * base * new / (base + new) if base + new else 0.0
+    """H = 2BN / (B + N); 0 when either is 0."""
+    return statistics.harmonic_mean((base, new))
 
 
 def bootstrap_interval(correct_N: Tensor, seed: int = 0, draws: int = 1000) -> tuple[float, float]:

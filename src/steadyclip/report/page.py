@@ -12,7 +12,7 @@ from steadyclip.evaluation.records import Confusion, Record
 from steadyclip.report.cells import Row, Section, Table
 from steadyclip.report.chart import bars
 from steadyclip.report.reading import reading
-from steadyclip.report.tables import main_table
+from steadyclip.report.tables import main_table, training_part
 from steadyclip.report.templates import render
 
 # What is shown of the errors; the records keep more.
@@ -113,10 +113,9 @@ def _values(records: Sequence[Record]) -> dict[str, str]:
     """Setting -> value, or its values where they differ between seeds."""
     found: dict[str, dict[str, None]] = {}
     for record in records:
-        training = record.training or {}
-        parts = [record.method.knobs, training.get("recipe"), training.get("choices")]
-        settings = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
-        settings["precision"] = (training.get("config") or {}).get("precision")
+        recipe, choices = training_part(record, "recipe"), training_part(record, "choices")
+        precision = training_part(record, "config").get("precision")
+        settings = {**record.method.knobs, **recipe, **choices, "precision": precision}
         for name, value in settings.items():
             if value is not None and not isinstance(value, dict):
                 found.setdefault(name, {})[_plain(value)] = None

@@ -10,9 +10,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from steadyclip.errors import DataError
-from steadyclip.evaluation.metrics import harmonic
 from steadyclip.evaluation.records import Record
 from steadyclip.report.cells import HALVES, Cell, Row, Section, Table
+from steadyclip.training.config import DECIDES
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -44,8 +44,12 @@ def main_table(records: Iterable[Record], *, baseline: str = "zero-shot") -> Tab
         halves = [r for r in of_model if r.data.subset in HALVES]
         others = [r for r in of_model if r.data.subset not in HALVES]
         pairs = _group(halves, lambda r: (r.data.name, r.data.domain))
-        found = [_base_to_new(group, _title(group, len(pairs)) + suffix, baseline) for group in pairs.values()]
-        if len({name for name, _ in pairs}) == len(pairs) > 1:
+        names = [name for name, _ in pairs]
+        found = []
+        for (name, domain), group in pairs.items():
+            where = f", {domain}" if names.count(name) > 1 and domain else ""
+            found.append(_base_to_new(group, f"{name}, base to new{where}{suffix}", baseline))
+        if len(set(names)) == len(names) > 1:
             found.append(_average(found, suffix, baseline))
         for (name, subset), group in _group(others, lambda r: (r.data.name, r.data.subset)).items():
             found.append(_per_domain(group, f"{name}, {subset} classes{suffix}", baseline))
@@ -53,11 +57,6 @@ def main_table(records: Iterable[Record], *, baseline: str = "zero-shot") -> Tab
     for section in sections:
         notes += _warnings(section)
     return Table(tuple(sections), tuple(dict.fromkeys(notes)))
-
-
-def _title(group: Sequence[Record], groups: int) -> str:
-    data = group[0].data
-    return f"{data.name}, base to new" + (f", {data.domain}" if data.domain and groups > 1 else "")
 
 
 def _base_to_new(records: Sequence[Record], title: str, baseline: str) -> Section:
@@ -131,7 +130,7 @@ def _h(base: Cell, new: Cell) -> Cell:
     margin = None
     if base.margin is not None and new.margin is not None and b + n:  # to first order
         margin = math.hypot(base.margin * n**2, new.margin * b**2) * 2 / (b + n) ** 2
-    return Cell(value=harmonic(b, n), margin=margin, seeds=min(base.seeds, new.seeds))
+    return Cell(value=statistics.harmonic_mean((b, n)), margin=margin, seeds=min(base.seeds, new.seeds))
 
 
 def _compare(section: Section, baseline: str) -> Section:
@@ -159,48 +158,58 @@ def _compare(section: Section, baseline: str) -> Section:
 
 
 def _rows(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Records by row label: method label, then whatever else tells two rows apart (shots, training recipe)."""
+    """Records by row label: the method's label, and whatever else tells trainings apart other than the seed."""
     rows: dict[str, list[Record]] = {}
-    shots = {r.shots for r in records if r.shots is not None}
+    all_shots = {r.shots for r in records if r.shots is not None}
     for label, group in _group(records, lambda r: r.method.label).items():
-        recipes = [_recipe(r) for r in group]
-        differing = [
-            key
-            for key in dict.fromkeys(key for recipe in recipes for key in recipe)
-            if len({json.dumps(recipe.get(key), sort_keys=True) for recipe in recipes}) > 1
-        ]
-        for record, recipe in zip(group, recipes, strict=True):
-            extra = [f"{key} {recipe.get(key)}" for key in differing]
-            if len(shots) > 1 and record.shots is not None:
-                extra.insert(0, f"{record.shots} shot" + ("s" if record.shots != 1 else ""))
+        trainings = [_training(r) for r in group]
+        differing = [name for name in _union(trainings) if len({json.dumps(t.get(name)) for t in trainings}) > 1]
+        for record, training in zip(group, trainings, strict=True):
+            extra = [f"{name.replace('_', ' ')} {training.get(name)}" for name in differing]
+            if len(all_shots) > 1 and record.shots is not None:
+                extra.insert(0, _count(record.shots, "shot"))
             rows.setdefault(", ".join([label, *extra]), []).append(record)
     return rows
 
 
-def _recipe(record: Record) -> dict[str, Any]:
-    recipe = (record.training or {}).get("recipe")
-    return recipe if isinstance(recipe, dict) else {}
+def _training(record: Record) -> dict[str, Any]:
+    """What decides the result of a training beside method, shots and seed: recipe, arithmetic, data."""
+    config, task = training_part(record, "config"), training_part(record, "task")
+    settings = dict(training_part(record, "recipe"))
+    settings |= {name: config[name] for name in DECIDES if name in config and name != "seed"}
+    if task:
+        settings["trained on"] = f"{task.get('name')}, {task.get('subset')} classes"
+    return settings
+
+
+def training_part(record: Record, name: str) -> dict[str, Any]:
+    """One part of the run that a record carries, empty where it has none."""
+    part = (record.training or {}).get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _union(settings: Iterable[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for each in settings for name in each))
 
 
 def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """Of several evaluations of one run on one test set, the newest."""
 
     def same(r: Record) -> Hashable:
-        recipe = json.dumps(_recipe(r), sort_keys=True)
-        run = (r.model.weights_hash, r.method.label, r.shots, r.seed, recipe)
+        run = (r.model.weights_hash, r.method.label, r.shots, r.seed, json.dumps(_training(r), sort_keys=True))
         return run, (r.data.name, r.data.subset, r.data.domain)
 
     groups = _group(records, same).values()
     kept = [max(group, key=lambda r: r.created) for group in groups]
     older = len(records) - len(kept)
-    return kept, [f"{older} older evaluation(s) of the same run and test set are left out."] if older else []
+    return kept, [f"{_count(older, 'older evaluation')} of the same run and test set left out."] if older else []
 
 
 def _caption(records: Sequence[Record]) -> str:
     shots = sorted({r.shots for r in records if r.shots is not None})
     seeds = sorted({r.seed for r in records if r.seed is not None})
-    parts = [f"{', '.join(map(str, shots))} shot" + ("s" if shots != [1] else "")] if shots else []
-    parts += [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"] if seeds else []
+    parts = [f"{', '.join(map(str, shots))} shot{_s(shots[-1])}"] if shots else []
+    parts += [f"seed{_s(len(seeds))} {', '.join(map(str, seeds))}"] if seeds else []
     images = []
     for (subset, domain), group in _group(records, lambda r: (r.data.subset, r.data.domain)).items():
         counts = " or ".join(str(n) for n in sorted({r.data.images for r in group}))
@@ -223,13 +232,21 @@ def _warnings(section: Section) -> list[str]:
             notes.append(f"{what}: the records do not use the same templates.")
         skipped = max(len(r.data.skipped) for r in group)
         if skipped:
-            notes.append(f"{what}: {skipped} unreadable test image(s) left out.")
+            notes.append(f"{what}: {_count(skipped, 'unreadable test image')} left out.")
         notes += [f"{what}: {text}" for text in dict.fromkeys(r.note for r in group if r.note)]
     for row in section.rows:
         seeds = {cell.seeds for cell in row.cells if cell.value is not None}
         if len(seeds) > 1:
             notes.append(f"{section.title}, {row.label}: columns come from {min(seeds)} to {max(seeds)} seeds.")
     return notes
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{_s(number)}"
+
+
+def _s(number: int) -> str:
+    return "" if number == 1 else "s"
 
 
 def _group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
