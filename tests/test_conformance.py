@@ -7,7 +7,7 @@ from steadyclip.models.testing import tiny
 from steadyclip.testing import CHECKS, available_families
 
 
-@pytest.mark.parametrize("family", ("clip","siglip","siglip2"))
+@pytest.mark.parametrize("family", available_families())
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", methods())
 def test_method(name: str, check: str, family: str) -> None:

@@ -7,7 +7,11 @@ Shapes in this project: B images in a batch, C classes, D feature width, N token
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import itertools
+import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,6 +155,16 @@ def get_method(name: str, knobs: Mapping[str, Any] | None = None) -> Method:
             )
         values[key] = _convert(name, key, value, types[key])
     return cls(**values)
+
+
+def knob_help(cls: type[Method]) -> dict[str, str]:
+    """Knob -> the text that stands below it in the class."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # pyright: ignore[reportAttributeAccessIssue]
+    texts = {}
+    for field_, below in itertools.pairwise(body):
+        if isinstance(field_, ast.AnnAssign) and isinstance(field_.target, ast.Name) and isinstance(below, ast.Expr):
+            texts[field_.target.id] = inspect.cleandoc(ast.literal_eval(below.value))
+    return texts
 
 
 def _convert(method: str, knob: str, value: Any, kind: Any) -> Any:

@@ -1,0 +1,7 @@
+"""`python -m steadyclip`."""
+
+import sys
+
+from steadyclip.cli import main
+
+sys.exit(main())

@@ -1,0 +1,56 @@
+"""The command line: finds the command, runs it, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from steadyclip import __version__
+from steadyclip.commands.data import Data, Pretrain
+from steadyclip.commands.runs import Evaluate, Predict, Train
+from steadyclip.commands.tables import Demo, Methods, Report
+from steadyclip.errors import SteadyClipError, UsageError, nearest
+
+COMMANDS = {
+    "demo": Demo, "train": Train, "evaluate": Evaluate, "predict": Predict, "methods": Methods, "data": Data,
+    "pretrain": Pretrain, "report": Report,
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0, 1 failed, 2 wrong usage, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            overview()
+        elif words[0] in ("-V", "--version"):
+            print(f"steadyclip {__version__}")
+        elif words[0] in COMMANDS:
+            tyro.cli(COMMANDS[words[0]], args=words[1:], prog=f"steadyclip {words[0]}")()
+        else:
+            known = ", ".join(COMMANDS)
+            raise UsageError(f"unknown command {words[0]!r}.{nearest(words[0], COMMANDS)} Commands: {known}.")
+    except SteadyClipError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader went away, as in `| head`
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+def overview() -> None:
+    """What there is, without building any parser."""
+    print("usage: steadyclip COMMAND [OPTIONS]\n\nFine-tune CLIP-like models without losing what they know.\n")
+    for name, command in COMMANDS.items():
+        print(f"  {name:<10}{(command.__doc__ or '').splitlines()[0]}")
+    print("\nsteadyclip COMMAND --help lists a command's options; steadyclip demo shows the main job in minutes.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

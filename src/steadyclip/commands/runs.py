@@ -1,0 +1,135 @@
+"""`train`, `evaluate`, `predict`: a run and what is done with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from steadyclip.commands.options import DataOptions, RecipeOptions, SubsetName, best_device, parse_knobs, say, show
+from steadyclip.errors import UsageError
+from steadyclip.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from steadyclip.evaluation import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Fine-tune a model on your pictures. The same command again resumes, or returns what is finished."""
+
+    source: OmitArgPrefixes[DataOptions]
+    recipe: OmitArgPrefixes[RecipeOptions]
+    run: OmitArgPrefixes[TrainConfig]
+    method: str = "lora"
+    """One of `steadyclip methods`."""
+    knobs: tuple[str, ...] = ()
+    """The method's own settings as name=value; `steadyclip methods NAME` lists them."""
+    model: str = "icons-tiny"
+    """Embedded model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED."""
+    shots: int | None = None
+    """Training images per class, drawn as the field draws them; all of them if not given."""
+    subset: SubsetName = "all"
+    """Classes to train on: all, or the first half (base)."""
+
+    def __call__(self) -> None:
+        from steadyclip.methods import get_method
+        from steadyclip.models import load
+        from steadyclip.training import fit
+
+        method = get_method(self.method, parse_knobs(self.knobs))
+        recipe = self.recipe.change(method.recipe, method.name)
+        task = self.source.load().task(shots=self.shots, seed=self.run.seed, subset=self.subset)
+        say(*task.summary())
+        out = self.run.out or Path("runs") / f"{task.name}-{method.name}-seed{self.run.seed}"
+        result = fit(load(self.model), method, task, recipe=recipe, config=dataclasses.replace(self.run, out=out))
+        if result.seconds:
+            say(f"trained in {result.seconds:.0f} s")
+        say(f"run: {out}", f"next: steadyclip evaluate {out} --data {self.source.data}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Score a run on the test images of a data set; one JSON record for each set of classes."""
+
+    run: Positional[Path]
+    """Folder that `steadyclip train` wrote."""
+    source: OmitArgPrefixes[DataOptions]
+    subset: SubsetName | None = None
+    """Classes to score among; by default all, or base and new for a run that was trained on base."""
+    domain: str | None = None
+    """Domain of the test images; by default those of training."""
+    batch_size: int = 64
+    """Images in a forward pass."""
+    workers: int = 0
+    """Processes that decode images."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`."""
+
+    def __call__(self) -> None:
+        from steadyclip.data import read_split
+        from steadyclip.evaluation import evaluate
+        from steadyclip.report import main_table
+        from steadyclip.training import load_run
+
+        model, method, run = load_run(self.run, device=best_device(self.device))
+        data = self.source.load()
+        split = read_split(self.run / "split.json")
+        seen = {key for part in ("train", "val") for key, _ in split[part]} if data.name == split["data"] else set()
+        same = set(run["task"]["classes"]) <= set(data.classes)
+        templates = self.source.templates or (run["task"]["templates"] if same else None)
+        subsets = (
+            [self.subset] if self.subset else (["base", "new"] if run["task"]["subset"] == "base" and same else ["all"])
+        )
+        records: list[Record] = []
+        for subset in subsets:
+            record = evaluate(
+                model, method, data.test_set(subset, self.domain, exclude=seen), subset=subset, templates=templates,
+                batch_size=self.batch_size, workers=self.workers, run=run, progress=True,
+            )  # fmt: skip
+            parts = [data.name, subset, *([self.domain] if self.domain else [])]
+            records.append(record)
+            path = record.write(self.run / "records" / f"{'-'.join(parts)}.json")
+            say(f"record: {path}", *(f"skipped {key}: {reason}" for key, reason in record.data.skipped))
+        show(main_table(records))
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Name single pictures with a run."""
+
+    run: Positional[Path]
+    """Folder that `steadyclip train` wrote."""
+    images: Positional[tuple[Path, ...]]
+    """Pictures."""
+    top: int = 5
+    """Names to print for each."""
+    names: tuple[str, ...] = ()
+    """Classes to choose among; by default those of the run."""
+    json: bool = False
+    """Print JSON instead of lines."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`."""
+
+    def __call__(self) -> None:
+        import json
+
+        from steadyclip.deploy import predict
+        from steadyclip.training import load_run
+
+        if not self.images:
+            raise UsageError("name at least one picture: steadyclip predict RUN PHOTO ...")
+        if self.top < 1:
+            raise UsageError(f"--top must be 1 or more, not {self.top}.")
+        model, method, run = load_run(self.run, device=best_device(self.device))
+        names = self.names or tuple(run["task"]["classes"])
+        found = predict(model, method, self.images, names, run["task"]["templates"], top=self.top)
+        if self.json:
+            print(json.dumps([dataclasses.asdict(p) for p in found], indent=1, ensure_ascii=False))
+            return
+        for prediction in found:
+            print(prediction.path)
+            for name, probability in zip(prediction.names, prediction.probabilities, strict=True):
+                print(f"  {probability:6.1%}  {name}")

@@ -1,0 +1,1 @@
+"""Protocols: which trainings and evaluations make a table."""
