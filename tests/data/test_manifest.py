@@ -89,7 +89,7 @@ def test_missing_file_names_file_and_row(table):
         ),
         ("path,label\nphotos/00.png,cat\nphotos/01.png,cat\n", "only one class"),
         (
-            "path,label\nphotos/00.png,cat\nphotos/00.png,dog\n",
+            "path,label\nphotos/00.png,cat\n./photos/00.png,dog\n",
             "row 3: .*already named at labels.csv row 2",
         ),
         (
@@ -129,10 +129,10 @@ def test_parquet_with_pictures(tmp_path: Path, picture, form: str):
     path = write_parquet(tmp_path / "set.parquet", image=image, label=["cat", "dog"] * 6)
     data = load_data(path)
     train = data.splits["train"]
-    assert set(train.keys) <= {f"row-{i:07}" for i in range(12)}
+    assert set(train.keys) <= {f"row-{i:07}" for i in range(1, 13)}
     again = pickle.loads(pickle.dumps(train))  # as a spawned worker gets it
     for i, key in enumerate(train.keys):
-        assert again.store.read(key) == pictures[int(key[4:])]
+        assert again.store.read(key) == pictures[int(key[4:]) - 1]
         assert again.read(i).tobytes() == train.read(i).tobytes()
     assert len(pickle.dumps(again.store)) < 1000  # the pictures stay in their file
 
@@ -151,6 +151,7 @@ def test_parquet_with_keys_and_its_own_metadata(tmp_path: Path, picture):
     assert (data.name, data.classes, data.templates) == ("drawings", ("dog", "cat"), ("an icon of a {}.",))
     assert data.test_set().keys == ("pack/bold/4",)
     assert data.test_set(domain="emoji").keys == ("pack/bold/5",)
+    assert data.task().train.read(1).tobytes() == load_data(path).splits["train"].read(1).tobytes()
 
 
 def test_parquet_with_paths(table, tmp_path: Path):

@@ -45,6 +45,23 @@ def test_relative_folder_survives_chdir(folder, tmp_path: Path, monkeypatch: pyt
     assert data.task().skipped == ()
 
 
+@pytest.mark.parametrize("spec", ["", "  "])
+def test_no_name_is_not_the_working_folder(spec: str):
+    with pytest.raises(DataError, match="no folder, file or built-in data"):
+        load_data(spec)
+
+
+def test_folder_without_permission(folder, monkeypatch: pytest.MonkeyPatch):
+    root = folder({"a": 4, "b": 4})
+
+    def refuse(path: Path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match="pets may not be read"):
+        load_data(root)
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.5])
 def test_share_must_be_a_share(share: float, tmp_path: Path):
     with pytest.raises(UsageError, match="between 0 and 1"):

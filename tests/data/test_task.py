@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from steadyclip.data import load_data, read_split, write_split
+from steadyclip.data.decode import decode
 from steadyclip.errors import DataError, UsageError
 
 
@@ -18,13 +22,13 @@ def pets(folder):
 
 
 def test_few_shot_task(pets):
-    task = pets.task(4, seed=2)
-    assert task.train.labels == (0,) * 4 + (1,) * 2 + (2,) * 4 + (3,) * 4
+    task = pets.task(5, seed=2)
+    assert task.train.labels == (0,) * 5 + (1,) * 2 + (2,) * 5 + (3,) * 5
     assert len(task.val) == 8
     assert any(
         "1 of 4 classes have fewer than 4" in line and "all of them are taken" in line for line in task.summary()
     )
-    assert task.hash == pets.task(4, seed=2).hash != pets.task(4, seed=3).hash
+    assert task.hash == pets.task(5, seed=2).hash != pets.task(5, seed=3).hash
     assert not any("fewer" in line for line in pets.task(2).summary())
 
 
@@ -38,11 +42,20 @@ def test_base_and_new_are_parts_of_the_whole_sample(pets):
 
 
 def test_training_gets_no_test_data(pets):
-    task = pets.task()
-    held = {key for field in dataclasses.fields(task) for key in getattr(getattr(task, field.name), "keys", ())}
-    assert held
-    assert not any(key.startswith("test/") for key in held)
-    assert "test/" not in json.dumps(task.split_json())
+    everything = pickle.dumps(pets.task())
+    assert b"train/a/00.png" in everything
+    assert b"test/" not in everything
+
+
+def test_training_gets_no_test_rows_of_a_table(tmp_path: Path, picture):
+    rows = {"path": [f"{split}/{i}" for split in ("train", "test") for i in range(4)], "label": ["cat", "dog"] * 4}
+    columns = {**rows, "split": ["train"] * 4 + ["test"] * 4, "image": [picture(key) for key in rows["path"]]}
+    parquet.write_table(pa.table(columns), tmp_path / "set.parquet")
+    data = load_data(tmp_path / "set.parquet")
+    everything = pickle.dumps(data.task())
+    assert b"train/0" in everything
+    assert b"test/" not in everything
+    assert data.test_set().read(3).tobytes() == decode(picture("test/3"), "x").tobytes()
 
 
 def test_exclude_and_unknown_words(pets):

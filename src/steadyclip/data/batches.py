@@ -27,7 +27,7 @@ class ImageLoader(DataLoader[Any]):
         for batch, broken in super().__iter__():
             self.skipped.extend(broken)
             if batch is not None:
-                yield batch
+                yield tuple(batch)  # pinning memory makes lists of tuples
 
 
 def loader(

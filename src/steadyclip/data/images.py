@@ -51,27 +51,42 @@ class FileStore:
 
 @dataclass
 class ParquetStore:
-    """Pictures as bytes in one column of a parquet file, found by the row of their key; read at first use."""
+    """Pictures as bytes in one column of a parquet file. Opened at first use, by each process for itself.
+
+    ``key_column`` holds the keys; without one they are ``row_key`` of the rows.
+    """
 
     path: Path
     column: str
-    rows: dict[str, int]
-    _images: Any = field(default=None, init=False, repr=False, compare=False)
+    key_column: str | None = None
+    _opened: tuple[Any, dict[str, int]] | None = field(default=None, init=False, repr=False, compare=False)
 
     def read(self, key: str) -> bytes:
         with _OPENING:
-            if self._images is None:
-                import pyarrow.parquet as parquet
-
-                self._images = parquet.read_table(self.path, columns=[self.column]).column(self.column)
-        value = self._images[self.rows[key]].as_py()
+            images, rows = self._opened = self._opened or self._open()
+        value = images[rows[key]].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
         if data is None:
             raise UnreadableImage(key, f"column {self.column!r} holds no bytes")
         return data
 
+    def _open(self) -> tuple[Any, dict[str, int]]:
+        import pyarrow.parquet as parquet
+
+        table = parquet.read_table(self.path, columns=[self.column, *([self.key_column] if self.key_column else [])])
+        images = table.column(self.column)
+        if self.key_column is None:
+            return images, {row_key(number): number - 1 for number in range(1, len(images) + 1)}
+        keys = table.column(self.key_column).to_pylist()
+        return images, {str(key).strip(): row for row, key in enumerate(keys)}
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_images": None}
+        return {**self.__dict__, "_opened": None}
+
+
+def row_key(number: int) -> str:
+    """The key of a picture that has no path: its row, counted from 1."""
+    return f"row-{number:07}"
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import contextlib
 import csv
 import json
 import os
+import posixpath
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from steadyclip.data.images import FileStore, ParquetStore, Store
+from steadyclip.data.images import FileStore, ParquetStore, Store, row_key
 from steadyclip.data.listing import SPLIT_NAMES, Entry, Listing, check_files
 from steadyclip.data.prompts import DEFAULT_TEMPLATE
 from steadyclip.errors import DataError, nearest
@@ -79,13 +80,13 @@ def read_parquet(path: Path, image_column: str = "path", label_column: str = "la
     key_column = ("path" if "path" in schema.names and not binary("path") else None) if images else image_column
     wanted = [name for name in dict.fromkeys((key_column, label_column, *OPTIONAL)) if name in schema.names]
     table = parquet.read_table(path, columns=wanted)
-    rows = [(f"{path.name} row {number}", row) for number, row in enumerate(table.to_pylist(), start=1)]
     entries = []
-    for number, (where, row) in enumerate(rows):
-        key = row[key_column] if key_column else f"row-{number:07d}"
+    for number, row in enumerate(table.to_pylist(), start=1):
+        where = f"{path.name} row {number}"
+        key = row[key_column] if key_column else row_key(number)
         entries.append(_entry(where, row, _key(where, key, None if images else path.parent), label_column))
     if images:
-        store: Store = ParquetStore(path, images, {entry.key: number for number, entry in enumerate(entries)})
+        store: Store = ParquetStore(path.absolute(), images, key_column)
     else:
         check_files(path.parent, entries, "Mend the path, or remove the row.")
         store = FileStore(path.parent)
@@ -115,7 +116,7 @@ def _key(where: str, value: Any, root: Path | None) -> str:
     if os.path.isabs(text):
         with contextlib.suppress(ValueError):  # on another drive
             text = os.path.relpath(text, os.path.abspath(root))
-    return text.replace("\\", "/")
+    return posixpath.normpath(text.replace("\\", "/"))
 
 
 def _entry(where: str, row: Mapping[str, Any], key: str, label_column: str) -> Entry:

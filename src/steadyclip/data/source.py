@@ -46,21 +46,24 @@ def load_data(
     if spec in builtin:
         listing = dataclasses.replace(read_parquet(builtin[str(spec)]()), name=str(spec))
     else:
-        listing = _read(Path(spec).expanduser(), str(spec), builtin, image_column, label_column)
+        try:
+            listing = _read(Path(spec).expanduser(), str(spec), builtin, image_column, label_column)
+        except PermissionError as error:
+            raise DataError(f"{error.filename} may not be read: permission denied.") from None
     if chosen:
         listing = dataclasses.replace(listing, templates=chosen)
     return assemble(listing, max_unreadable)
 
 
 def _read(path: Path, spec: str, builtin: Mapping[str, object], image_column: str, label_column: str) -> Listing:
+    if not spec.strip() or not path.exists():
+        names = f" Built-in data: {', '.join(builtin)}." if builtin else ""
+        hint = nearest(spec, builtin) if path.name == spec else ""
+        raise DataError(f"no folder, file or built-in data {spec!r}.{hint}{names}")
     if path.is_dir():
         split = find_zhou(path)
         return read_zhou(split) if split else read_folder(path)
     kind = path.suffix.lower()
-    if not path.exists():
-        names = f" Built-in data: {', '.join(builtin)}." if builtin else ""
-        hint = nearest(spec, builtin) if path.name == spec else ""
-        raise DataError(f"no folder, file or built-in data {spec!r}.{hint}{names}")
     if kind in (".csv", ".tsv"):
         return read_csv(path, image_column, label_column)
     if kind in (".parquet", ".pq"):
