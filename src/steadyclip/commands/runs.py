@@ -80,9 +80,11 @@ class Evaluate:
         seen = {key for part in ("train", "val") for key, _ in split[part]} if data.name == split["data"] else set()
         same = set(run["task"]["classes"]) <= set(data.classes)
         templates = self.source.templates or (run["task"]["templates"] if same else None)
-        subsets = (
-            [self.subset] if self.subset else (["base", "new"] if run["task"]["subset"] == "base" and same else ["all"])
-        )
+        subsets: list[SubsetName] = ["all"]
+        if self.subset:
+            subsets = [self.subset]
+        elif same and run["task"]["subset"] == "base":
+            subsets = ["base", "new"]
         records: list[Record] = []
         for subset in subsets:
             record = evaluate(
