@@ -57,25 +57,32 @@ def _folder(name: str) -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    """The cached or downloaded snapshot of a hub model: safetensors, JSON and tokenizer files only."""
-    from huggingface_hub import snapshot_download
+    """The newest snapshot of a hub model, or the cached one without a network: safetensors, JSON and tokenizer only."""
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    try:
-        return Path(
-            snapshot_download(
-                hub_id,
-                allow_patterns=["*.json", "model*.safetensors", "*.txt", "*.model"],
-                ignore_patterns=["*/*"],
-                etag_timeout=5,
-            )
-        )
+    reason = revision = None
+    try:  # one small question with a time limit: a dead network must not cost minutes
+        revision = HfApi().model_info(hub_id, timeout=10).sha
     except GatedRepoError:
         raise ModelError(f"{hub_id!r}: the hub asks for a login and consent first (hf auth login).") from None
     except RepositoryNotFoundError:
         raise ModelError(f"{hub_id!r} is neither a directory here nor a model on the hub.") from None
-    except Exception as error:  # no network, offline mode, timeouts: of many kinds, in httpx and in the hub's client
+    except Exception as error:  # offline mode, no route, timeouts: of many kinds, in the hub's client and in httpx
+        reason = error
+    try:
+        return Path(
+            snapshot_download(
+                hub_id,
+                revision=revision,
+                local_files_only=revision is None,
+                allow_patterns=["*.json", "model*.safetensors", "*.txt", "*.model"],
+                ignore_patterns=["*/*"],
+            )
+        )
+    except Exception as error:
+        what = type(reason or error).__name__
         raise ModelError(
-            f"{hub_id!r} is not a directory here, not in the cache, and the hub cannot be reached "
-            f"({type(error).__name__}): check the path or the network."
+            f"{hub_id!r} is not a directory here, not in the cache, and the hub cannot be reached ({what}): "
+            "check the path or the network."
         ) from error

@@ -1,0 +1,210 @@
+"""Equality with transformers itself, and checkpoints that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from steadyclip.errors import ModelError
+from steadyclip.models import DualEncoder, load
+from steadyclip.models.huggingface import import_transformers, quiet
+
+from .conftest import TEXTS, attach_everywhere, features, same
+
+PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(params=["clip", "siglip", "siglip2"])
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def copy_of(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def stock_features(folder: Path, family: str) -> dict[str, torch.Tensor]:
+    """As a user of transformers would compute them, with the mask that the tokenizer gives."""
+    transformers = import_transformers()
+    with quiet():
+        stock = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        padding = "longest" if family == "clip" else "max_length"
+        texts = [text.lower() for text in TEXTS]
+        tokens = tokenizer(texts, padding=padding, truncation=True, max_length=32, return_tensors="pt")
+        with torch.no_grad():
+            return dict(stock(pixel_values=PIXELS, **tokens))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    settings = json.loads(path.read_text())
+    for key, value in changes.items():
+        settings[key] = {**settings[key], **value} if isinstance(settings.get(key), dict) else value
+    path.write_text(json.dumps(settings))
+
+
+def test_features_and_logits_equal_transformers(model: DualEncoder, folder: Path, family: str) -> None:
+    stock = stock_features(folder, family)
+    images, texts = features(model)
+    assert torch.allclose(images, F.normalize(stock["image_embeds"], dim=-1), rtol=0, atol=1e-6)
+    assert torch.allclose(texts, F.normalize(stock["text_embeds"], dim=-1), rtol=0, atol=1e-6)
+    assert torch.allclose(model.logits(images, texts), stock["logits_per_image"], rtol=0, atol=1e-4)
+
+
+def test_a_merged_and_saved_model_is_a_stock_checkpoint(model: DualEncoder, family: str, tmp_path: Path) -> None:
+    attach_everywhere(model)
+    model.merge_adapters()
+    model.save(tmp_path)
+    stock = stock_features(tmp_path, family)
+    images, texts = features(model)
+    assert torch.allclose(images, stock["image_embeds"], rtol=0, atol=1e-6)
+    assert torch.allclose(texts, stock["text_embeds"], rtol=0, atol=1e-6)
+    with quiet():
+        processor = import_transformers().AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    picture = Image.effect_noise((45, 33), 80).convert("RGB")
+    pixels = torch.as_tensor(processor(picture, return_tensors="pt")["pixel_values"][0])
+    assert torch.equal(model.preprocess(picture), pixels)
+
+
+def test_the_mask_of_stock_tokens_is_honoured(model: DualEncoder, family: str) -> None:
+    tokens = model.tokenize(TEXTS)
+    assert ("attention_mask" in tokens) == (family == "siglip2")  # as the tiny checkpoints' tokenizers declare it
+    ids = tokens["input_ids"]
+    mask = torch.ones_like(ids)
+    if family != "siglip2":
+        with torch.no_grad():
+            masked = model.encode_text({"input_ids": ids, "attention_mask": mask})
+            assert torch.allclose(masked, model.encode_text(TEXTS), rtol=0, atol=1e-6)
+
+
+def test_siglip2_reads_lower_case_only(model: DualEncoder, family: str) -> None:
+    capital, small = model.tokenize(["A Cat"])["input_ids"], model.tokenize(["a cat"])["input_ids"]
+    assert torch.equal(capital, small)
+
+
+def test_siglip_pads_to_full_length(model: DualEncoder, family: str) -> None:
+    assert model.tokenize(["a"])["input_ids"].shape[1] == (3 if family == "clip" else 32)
+
+
+def test_half_precision_on_disk_is_float32_in_memory(copy_of: Path) -> None:
+    path = copy_of / "model.safetensors"
+    half = {name: value.half() for name, value in load_file(path).items()}
+    save_file(half, path, metadata={"format": "pt"})
+    edit(copy_of / "config.json", dtype="float16")
+    model = load(copy_of)
+    assert {value.dtype for value in model.network.parameters()} == {torch.float32}
+    weight = model.image_tower.blocks[0].q.weight
+    assert torch.equal(weight, half["vision_model.encoder.layers.0.self_attn.q_proj.weight"].float())
+    # saved in float32 and read again: the same weights, the same hash
+    model.save(copy_of / "again")
+    assert load(copy_of / "again").weights_hash == model.weights_hash
+
+
+def test_the_hash_does_not_depend_on_the_order_in_the_file(copy_of: Path) -> None:
+    before = load(copy_of).weights_hash
+    path = copy_of / "model.safetensors"
+    tensors = load_file(path)
+    halves = sorted(tensors)[::2], sorted(tensors)[1::2]
+    path.unlink()
+    for number, names in enumerate(halves, start=1):
+        part = {name: tensors[name] for name in reversed(names)}
+        save_file(part, copy_of / f"model-{number:05}-of-00002.safetensors", metadata={"format": "pt"})
+    where = {name: f"model-{n:05}-of-00002.safetensors" for n, names in enumerate(halves, start=1) for name in names}
+    index = {"metadata": {"total_size": 0}, "weight_map": where}
+    (copy_of / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert load(copy_of).weights_hash == before
+
+
+def test_the_oldest_clip_configs_pool_at_the_highest_token(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    old = Path(shutil.copytree(checkpoints["clip"], tmp_path / "old"))
+    edit(old / "config.json", text_config={"eos_token_id": 2})
+    assert same(features(load(old)), features(load(checkpoints["clip"])))
+
+
+# ---- what cannot be used
+
+
+@pytest.mark.parametrize(
+    ("remove", "message"),
+    [
+        ("config.json", "config.json is missing"),
+        ("model.safetensors", "model.safetensors is missing"),
+        ("preprocessor_config.json", "preprocessor_config.json is missing"),
+        ("tokenizer.json", "tokenizer.json is missing"),
+    ],
+)
+def test_a_missing_file_is_named(copy_of: Path, remove: str, message: str) -> None:
+    (copy_of / remove).unlink()
+    with pytest.raises(ModelError, match=message) as caught:
+        load(copy_of)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_is_not_read(copy_of: Path) -> None:
+    (copy_of / "model.safetensors").unlink()
+    (copy_of / "pytorch_model.bin").write_bytes(b"anything")
+    with pytest.raises(ModelError, match=r"pytorch_model.bin: a pickle can run code"):
+        load(copy_of)
+    with pytest.raises(ModelError, match="a pickle can run code"):
+        load(copy_of / "pytorch_model.bin")
+
+
+def test_broken_files_are_named_in_one_line(copy_of: Path) -> None:
+    path = copy_of / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    with pytest.raises(ModelError, match="weights cannot be read") as caught:
+        load(copy_of)
+    assert "\n" not in str(caught.value)
+    path.write_bytes(whole)
+    (copy_of / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="tokenizer cannot be read") as caught:
+        load(copy_of)
+    assert "\n" not in str(caught.value)
+    (copy_of / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config.json: not valid JSON"):
+        load(copy_of)
+
+
+def test_missing_and_misshapen_weights_are_never_made_up(copy_of: Path) -> None:
+    path = copy_of / "model.safetensors"
+    tensors = load_file(path)
+    name = "text_model.encoder.layers.1.mlp.fc1.bias"
+    fewer = {key: value for key, value in tensors.items() if key != name}
+    save_file(fewer, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"does not fit config.json: {name}"):
+        load(copy_of)
+    save_file({**tensors, name: torch.zeros(7)}, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"does not fit config.json: {name}"):
+        load(copy_of)
+
+
+def test_other_kinds_of_models_are_named(copy_of: Path) -> None:
+    edit(copy_of / "config.json", model_type="siglip2", architectures=["Siglip2Model"])
+    with pytest.raises(ModelError, match=r"NaFlex .* not supported"):
+        load(copy_of)
+    edit(copy_of / "config.json", model_type="bert")
+    with pytest.raises(ModelError, match="model_type 'bert'"):
+        load(copy_of)
+
+
+def test_image_settings_that_do_not_fit_the_weights_are_named(copy_of: Path) -> None:
+    edit(copy_of / "preprocessor_config.json", size={"height": 48, "width": 48}, do_center_crop=False)
+    with pytest.raises(ModelError, match=r"48 x 48 pixels, .* want 32 x 32"):
+        load(copy_of)
+
+
+def test_a_tokenizer_whose_end_the_model_does_not_know_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoints["clip"], tmp_path / "copy"))
+    edit(folder / "config.json", text_config={"eos_token_id": 77})
+    with pytest.raises(ModelError, match="eos_token_id 77, but the tokenizer ends texts with 513"):
+        load(folder)

@@ -1,0 +1,71 @@
+"""Names that lead to a model, and names that do not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from steadyclip.errors import ModelError
+from steadyclip.models import load, loading
+
+
+def test_importing_models_does_not_import_transformers() -> None:
+    script = (
+        "import sys, steadyclip.models, steadyclip.models.testing;"
+        "print(sorted({'transformers', 'open_clip', 'huggingface_hub', 'torchvision'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_loading_and_saving_print_nothing_even_beside_a_broken_torchvision(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    folders = [str(folder) for family, folder in checkpoints.items() if family != "open_clip"]
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from steadyclip.models import load\n"
+        f"for folder in {folders}: load(folder).save({str(tmp_path / 'saved')!r})"
+    )
+    done = subprocess.run([sys.executable, "-W", "default", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_unknown_names(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model 'icon-tiny'.*Did you mean 'icons-tiny'\?"):
+        load("icon-tiny")
+    with pytest.raises(ModelError, match="not a directory"):
+        load(tmp_path / "nothing")
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ModelError, match="give the directory"):
+        load(tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"config.json is missing"):
+        load(tmp_path)
+
+
+def test_an_embedded_model_without_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(loading.EMBEDDED, "icons-tiny", tmp_path)
+    with pytest.raises(ModelError, match="'icons-tiny' are not in this installation"):
+        load("icons-tiny")
+
+
+def test_a_hub_id_without_a_network_fails_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # In a process of its own: the hub's client reads its settings when it is imported.
+    script = (
+        "from steadyclip.models import load; from steadyclip.errors import ModelError\n"
+        "try: load('owner/name')\n"
+        "except ModelError as error: print(error)"
+    )
+    for name, value in {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "'owner/name' is not a directory here, not in the cache, and the hub cannot be reached" in done.stdout
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+    assert time.monotonic() - start < 60

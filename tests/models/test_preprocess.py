@@ -1,0 +1,125 @@
+"""Equality with the image processors of transformers, bit for bit, and the training transform."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from steadyclip.errors import ModelError
+from steadyclip.models import Preprocess
+from steadyclip.models.huggingface import import_transformers, quiet
+
+CLIP = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+SETTINGS: list[tuple[str, dict[str, Any]]] = [
+    ("clip", CLIP),
+    ("clip", {"size": 37, "crop_size": 32}),  # as old files write it; an odd difference
+    ("clip", {"size": {"shortest_edge": 20}, "crop_size": 32}),  # smaller than the crop: black borders
+    ("clip", {"size": {"height": 40, "width": 45}, "crop_size": {"height": 32, "width": 33}, "resample": 2}),
+    ("siglip", {"size": {"height": 32, "width": 32}}),
+    ("siglip", {"size": {"height": 24, "width": 33}, "resample": 2, "image_mean": [0.1, 0.2, 0.3]}),
+]
+SIZES = [(32, 32), (33, 47), (101, 40), (7, 5), (224, 31), (500, 333), (1, 64)]  # width, height
+
+
+def picture(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    return Image.fromarray(values, "RGBA").convert(mode)
+
+
+def stock(family: str, config: dict[str, Any]) -> Any:
+    import_transformers()
+    with quiet():
+        if family == "clip":
+            from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil as Processor
+        else:
+            from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil as Processor
+        return Processor(**config)
+
+
+@pytest.mark.parametrize(("family", "config"), SETTINGS)
+@pytest.mark.parametrize("size", SIZES)
+def test_equals_transformers(family: str, config: dict[str, Any], size: tuple[int, int]) -> None:
+    image = picture(*size)
+    expected = torch.as_tensor(np.asarray(stock(family, config)(image)["pixel_values"][0]))
+    pixels = Preprocess.parse(config, family, "here")(image)
+    assert pixels.dtype == torch.float32
+    assert torch.equal(pixels, expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "CMYK", "1"])
+def test_equals_transformers_in_every_colour_mode(mode: str) -> None:
+    image = picture(45, 33, mode)
+    expected = torch.as_tensor(np.asarray(stock("clip", CLIP)(image)["pixel_values"][0]))
+    assert torch.equal(Preprocess.parse(CLIP, "clip", "here")(image), expected)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"do_resize": False},
+        {"do_normalize": False},
+        {"do_center_crop": False},
+        {"rescale_factor": 1.0},
+        {"size": {"shortest_edge": 32, "longest_edge": 64}},
+        {"size": {"max_height": 3, "max_width": 3}},
+    ],
+)
+def test_settings_that_are_not_done_are_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=r"^here: "):
+        Preprocess.parse({**CLIP, **config}, "clip", "here")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 80), st.integers(1, 80), st.integers(0, 1000))
+def test_training_pixels_are_of_the_size_and_follow_the_seed(width: int, height: int, seed: int) -> None:
+    transform = Preprocess.parse(CLIP, "clip", "here")
+    image = picture(width, height)
+    pixels = transform.train(image, random.Random(seed))
+    assert pixels.shape == (3, 32, 32)
+    assert pixels.isfinite().all()
+    assert torch.equal(pixels, transform.train(image, random.Random(seed)))
+
+
+def test_the_training_crop_covers_what_it_says() -> None:
+    """On a picture that is its own coordinates, the crop's corners can be read from the pixels."""
+    transform = Preprocess((50, 50), "squash", (50, 50), False, (0.0,) * 3, (1.0,) * 3, interpolation="nearest")
+    x, y = np.meshgrid(np.arange(200, dtype=np.uint8), np.arange(200, dtype=np.uint8))
+    image = Image.fromarray(np.stack([x, y, x], -1), "RGB")
+    rng, areas, flips = random.Random(0), [], 0
+    for _ in range(400):
+        pixels = transform.train(image, rng, scale=(0.25, 0.5)) * 255
+        flips += bool(pixels[0, 0, 0] > pixels[0, 0, -1])
+        # 50 samples stand in the middle of 50 equal parts
+        wide, high = ((pixels[c].max() - pixels[c].min()) * 50 / 49 / 200 for c in (0, 1))
+        areas.append(float(wide * high))
+        assert 0.70 < wide / high < 1.43
+    assert min(areas) > 0.24
+    assert max(areas) < 0.53
+    assert abs(sum(areas) / 400 - 0.375) < 0.02
+    assert 160 < flips < 240
+
+
+def test_training_on_the_whole_picture_is_the_evaluation_or_its_mirror() -> None:
+    transform = Preprocess.parse({"size": {"height": 32, "width": 32}}, "siglip", "here")
+    image = picture(40, 40)
+
+    class Whole(random.Random):
+        """Draws the full area at aspect ratio 1, and no flip."""
+
+        def uniform(self, a: float, b: float) -> float:
+            return 1.0 if a > 0 else 0.0
+
+        def random(self) -> float:
+            return 0.9
+
+        def randint(self, a: int, b: int) -> int:
+            return a
+
+    assert torch.equal(transform.train(image, Whole(), scale=(1.0, 1.0)), transform(image))
