@@ -76,7 +76,7 @@ def test_confusions_show_the_surest_errors(model: DualEncoder, pictures: ImageSe
 
 
 def test_what_a_record_says(model: DualEncoder, pictures: ImageSet) -> None:
-    method = Plain(rank=4)
+    method = Trained(rank=4)
     record = evaluate(model, method, pictures, subset="base", templates=["{}"], run=RUN, note="its own classes")
     assert (record.shots, record.seed, record.training) == (16, 2, RUN)
     assert dataclasses.asdict(record.method) == {
@@ -88,6 +88,11 @@ def test_what_a_record_says(model: DualEncoder, pictures: ImageSet) -> None:
     assert (record.data.subset, record.data.domain, record.data.templates) == ("base", "lines", ("{}",))
     assert (record.data.hash, record.data.images, record.note) == (pictures.hash, 24, "its own classes")
     assert set(record.versions) == {"steadyclip", "python", "torch", "transformers"}
+
+
+def test_what_learns_nothing_has_no_shots_and_no_seed(model: DualEncoder, pictures: ImageSet) -> None:
+    record = evaluate(model, Plain(), pictures, run=RUN)
+    assert (record.shots, record.seed, record.training) == (None, None, None)
 
 
 def test_record_survives_the_disk(model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_trainings_that_differ_are_rows_of_their_own(make: Make) -> None:
 def test_the_newest_of_two_evaluations_counts(make: Make) -> None:
     old = make("full", "all", 0.5, seed=1, created="2026-11-20T09:00:00+00:00")
     new = make("full", "all", 0.6, seed=1, created="2026-11-20T10:00:00+00:00")
-    table = main_table([new, old])
+    table = main_table([new, old, new])
     assert rows(table.sections[0]) == {"full": ["60.0"]}
     assert table.notes == ("1 older evaluation of the same run and test set left out.",)
 

@@ -69,8 +69,8 @@ def evaluate(
         templates: prompts with ``{}`` for the name; the set's own by default.
         cache: folder where image features of the frozen model are kept. Used only for methods that train nothing by
             gradient steps (``recipe`` is None): their image features are the frozen model's.
-        run: the training run (``run.json``), None for a method that was not trained. Shots and seed of the record are
-            its ``["task"]["shots"]`` and ``["config"]["seed"]``.
+        run: the training run (``run.json``), None for a model that was not trained. Shots and seed of the record are
+            its ``["task"]["shots"]`` and ``["config"]["seed"]``; a method that learns nothing has neither.
         note: anything a reader of the numbers must know, such as a class list of its own.
         progress: show a bar on a terminal, one plain line elsewhere.
 
@@ -158,6 +158,8 @@ def _blank(
     note: str,
 ) -> Record:
     """The record before anything is scored."""
+    if method.recipe is None and not method.uses_frozen_features:
+        run = None
     domains = sorted({domain for domain in image_set.domains if domain is not None})
     return Record(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -193,15 +193,17 @@ def _union(settings: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """Of several evaluations of one run on one test set, the newest."""
+    """Of several evaluations of one run on one test set, the newest; said where the others had other numbers."""
 
     def same(r: Record) -> Hashable:
         run = (r.model.weights_hash, r.method.label, r.shots, r.seed, json.dumps(_training(r), sort_keys=True))
         return run, (r.data.name, r.data.subset, r.data.domain)
 
-    groups = _group(records, same).values()
-    kept = [max(group, key=lambda r: r.created) for group in groups]
-    older = len(records) - len(kept)
+    kept, older = [], 0
+    for group in _group(records, same).values():
+        newest = max(group, key=lambda r: r.created)
+        kept.append(newest)
+        older += sum(r.metrics != newest.metrics for r in group)
     return kept, [f"{_count(older, 'older evaluation')} of the same run and test set left out."] if older else []
 
 
