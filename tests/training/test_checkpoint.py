@@ -4,6 +4,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from training_world import files, same
 
 from steadyclip.errors import ModelError, SteadyClipError
 from steadyclip.methods.recipe import Recipe
@@ -17,7 +18,6 @@ from steadyclip.training.checkpoint import (
     write_tensors,
 )
 from steadyclip.training.schedule import make_optimizer
-from training_world import files, same
 
 
 def tensors(seed: int) -> dict[str, torch.Tensor]:

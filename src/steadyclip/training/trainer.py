@@ -127,7 +127,7 @@ def _accelerator(config: TrainConfig) -> Accelerator:
 
     # Precision is ours (autocast in the loop), so that several trainings in one process may differ in it.
     # Methods may leave parameters unused (a logit bias, the last block's text tokens).
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
 
 

@@ -1,0 +1,310 @@
+import dataclasses
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from training_world import RECIPE, Everything, Harmful, clip, close, files, image_set, make_task, same
+
+from steadyclip.data import loader
+from steadyclip.errors import DataError, ModelError, SteadyClipError, UsageError
+from steadyclip.methods import get_method
+from steadyclip.models import Adapter
+from steadyclip.training import TrainConfig, fit
+
+QUIET = TrainConfig(progress=False, log_every=1)
+
+
+def trained(method=None, recipe=None, config=QUIET, task=None):
+    model = clip()
+    fit(model, method or Everything(), task or make_task(), recipe=recipe, config=config)
+    return model.trained_state()
+
+
+# ---- reference, determinism, convergence
+
+
+def by_hand(model, task, steps: int) -> dict[str, torch.Tensor]:
+    """The training of RECIPE, as one would write it without a trainer."""
+    model.requires_grad_(True)
+    network = model.network
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    spared = [p for p in network.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": spared, "weight_decay": 0.0}])
+    rates = [0.5e-3, 1e-3] + [1e-3 * (1 + torch.cos(torch.tensor(torch.pi * i / 5)).item()) / 2 for i in range(5)]
+    tokens = model.tokenize([f"a photo of a {name}." for name in task.classes])
+    batches = [
+        batch
+        for epoch in range(4)
+        for batch in loader(
+            task.train, model.preprocess.train, batch_size=6, seed=1, epoch=epoch, augment=True, drop_last=True
+        )
+    ]
+    for rate, (images, labels, _) in zip(rates[:steps], batches, strict=False):
+        out = network(pixel_values=images, **tokens)
+        loss = F.cross_entropy(out.logits_per_image, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+    return model.trained_state()
+
+
+def test_the_weights_are_those_of_a_loop_by_hand() -> None:
+    assert close(trained(), by_hand(clip(), make_task(), 7))
+    assert not close(trained(), by_hand(clip(), make_task(), 6))
+
+
+@pytest.mark.parametrize("name", ["everything", "lora"])
+def test_twice_the_same(name) -> None:
+    method = Everything() if name == "everything" else get_method("lora")  # lora has dropout
+    first = trained(method, RECIPE)
+    torch.manual_seed(1234)
+    random.seed(5)
+    assert same(first, trained(method, RECIPE))
+    assert not same(first, trained(method, RECIPE, dataclasses.replace(QUIET, seed=2)))
+
+
+def test_a_separable_problem_is_learned() -> None:
+    model, recipe = clip(), dataclasses.replace(RECIPE, steps=40)
+    result = fit(model, Everything(), make_task(), recipe=recipe, config=dataclasses.replace(QUIET, log_every=5))
+    assert len(result.losses) == 8
+    assert result.losses[0] > 0.3
+    assert result.losses[-1] < 0.02
+    task = make_task(3, name="other")
+    images = torch.stack([model.preprocess(task.train.read(i)) for i in range(12)])
+    logits = model.logits(model.encode_image(images), model.encode_text([f"a photo of a {c}." for c in task.classes]))
+    assert logits.argmax(1).tolist() == list(task.train.labels)
+
+
+# ---- what must not change the weights, and what must
+
+
+def test_accumulation_is_the_whole_batch() -> None:
+    assert close(trained(), trained(config=dataclasses.replace(QUIET, accumulate=4)))
+
+
+def test_looking_and_logging_change_nothing(tmp_path) -> None:
+    config = TrainConfig(out=tmp_path / "run", progress=False, log_every=3, checkpoint_steps=2, workers=1)
+    assert same(trained(), trained(config=config))
+
+
+def test_precisions_can_follow_each_other_in_one_process() -> None:
+    half = trained(config=dataclasses.replace(QUIET, precision="bf16"))
+    full = trained()
+    assert all(value.dtype == torch.float32 for value in half.values())
+    assert not close(half, full, 1e-6)
+    assert close(half, full, 0.02)
+
+
+def test_clipping_and_momentum_reach_the_optimizer() -> None:
+    clipped = dataclasses.replace(RECIPE, optimizer="sgd", learning_rate=0.01, clip_norm=1e-3)
+    plain = dataclasses.replace(clipped, clip_norm=None)
+    base = {name: value.clone() for name, value in clip().network.named_parameters()}
+
+    def moved(recipe) -> float:
+        return max((v - base[n.removeprefix("network.")]).abs().max().item() for n, v in trained(recipe=recipe).items())
+
+    assert moved(clipped) < moved(plain) / 5
+
+
+def test_the_callers_random_state_is_left_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    trained(get_method("lora"), RECIPE)
+    assert torch.equal(torch.rand(4), expected)
+
+
+# ---- streams, modes, parts of the model
+
+
+class Pull(Everything):
+    """Looks at what it is given."""
+
+    name = "pull"
+
+    def streams(self, model, task):
+        return {"words": Words()}
+
+    def loss(self, model, batch):
+        assert list(batch.streams["words"]) == ["length"]
+        assert batch.streams["words"]["length"].shape == batch.labels_B.shape
+        seen.append((batch.step, batch.streams["words"]["length"].tolist()))
+        return {**super().loss(model, batch), "pull": batch.streams["words"]["length"].float().mean()}
+
+
+class Words:
+    def __len__(self) -> int:
+        return 5
+
+    def item(self, index, rng):
+        return {"length": index + 10 * rng.randint(0, 3)}
+
+    def collate(self, items):
+        return {"length": torch.tensor([item["length"] for item in items])}
+
+
+seen: list = []
+
+
+def test_streams_reach_the_loss_in_a_seeded_order_and_terms_are_logged(tmp_path) -> None:
+    seen.clear()
+    config = dataclasses.replace(QUIET, out=tmp_path / "run")
+    result = fit(clip(), Pull(), make_task(), config=config)
+    first = list(seen)
+    assert [step for step, _ in first] == list(range(7))
+    assert set(result.run["loss"]) == {"mean", "cross_entropy", "pull"}
+    assert result.run["loss"]["pull"] == pytest.approx(sum(first[-1][1]) / 6)
+    assert result.losses[-1] == pytest.approx(result.run["loss"]["cross_entropy"] + result.run["loss"]["pull"])
+    seen.clear()
+    fit(clip(), Pull(), make_task(), config=QUIET)
+    assert seen == first
+
+
+class Watched(Adapter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(3))
+
+    def install(self):
+        return []
+
+
+class Modes(Everything):
+    name = "modes"
+
+    def adapt(self, model, classes) -> None:
+        model.requires_grad_(False)
+        model.attach("watched", Watched())
+        model.image_tower.blocks[1].module.requires_grad_(True)
+
+    def loss(self, model, batch):
+        modes.append(
+            (
+                model.adapters["watched"].training,
+                [block.module.training for block in model.image_tower.blocks],
+                any(block.module.training for block in model.text_tower.blocks),
+            )
+        )
+        return {**super().loss(model, batch), "gain": model.adapters["watched"].gain.sum() * 1e-3}
+
+
+modes: list = []
+
+
+def test_only_what_is_trained_is_in_training_mode_and_only_meanwhile() -> None:
+    model = clip()
+    before = {name: value.clone() for name, value in model.network.named_parameters()}
+    fit(model, Modes(), make_task(), config=QUIET)
+    assert modes == [(True, [False, True], False)] * 7
+    assert not any(module.training for module in model.modules())
+    changed = {name for name, value in model.network.named_parameters() if not torch.equal(value, before[name])}
+    assert changed
+    assert all("vision_model.encoder.layers.1." in name for name in changed)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+# ---- methods that take no gradient steps
+
+
+def test_a_probe_learns_from_cached_features(tmp_path) -> None:
+    config = dataclasses.replace(QUIET, out=tmp_path / "run", cache=tmp_path / "cache")
+    model, task = clip(), make_task(4, val=2)
+    result = fit(model, get_method("linear-probe"), task, config=config)
+    assert result.losses == []
+    assert result.images_per_second > 0
+    assert result.run["steps"] == 0
+    assert set(result.run["choices"]) == {"strength", "validation"}
+    assert files(tmp_path / "run") == {"run.json", "split.json", "trained.safetensors"}
+    assert model.adapters["probe"].weight.abs().max() > 0
+
+    again = dataclasses.replace(config, out=tmp_path / "again")
+    second = fit(clip(), get_method("linear-probe"), task, config=again)
+    assert second.images_per_second is None  # nothing was encoded
+    assert second.run["choices"] == result.run["choices"]
+    weights = [(tmp_path / run / "trained.safetensors").read_bytes() for run in ("run", "again")]
+    assert weights[0] == weights[1]
+
+
+def test_a_method_that_learns_nothing_leaves_a_run(tmp_path) -> None:
+    model = clip()
+    before = {name: value.clone() for name, value in model.network.named_parameters()}
+    result = fit(model, get_method("zero-shot"), make_task(), config=dataclasses.replace(QUIET, out=tmp_path / "run"))
+    assert result.run["finished"]
+    assert files(tmp_path / "run") == {"run.json", "split.json", "trained.safetensors"}
+    assert same(before, dict(model.network.named_parameters()))
+
+
+# ---- bad input
+
+
+def test_a_model_that_was_trained_before_is_refused() -> None:
+    model = clip()
+    fit(model, get_method("lora"), make_task(), recipe=RECIPE, config=QUIET)
+    with pytest.raises(ModelError, match="load it afresh"):
+        fit(model, get_method("lora"), make_task(), recipe=RECIPE, config=QUIET)
+
+
+def test_one_class_and_no_images_are_refused() -> None:
+    task = dataclasses.replace(make_task(), train=image_set(3, classes=("red",)))
+    with pytest.raises(DataError, match="only 1 class"):
+        fit(clip(), Everything(), task, config=QUIET)
+    task = make_task()
+    with pytest.raises(DataError, match="no training images"):
+        fit(clip(), Everything(), dataclasses.replace(task, train=task.train.subset([])), config=QUIET)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("accumulate", 0),
+        ("log_every", 0),
+        ("checkpoint_steps", 0),
+        ("checkpoint_minutes", 0.0),
+        ("workers", -1),
+        ("smallest_crop", 0.0),
+        ("precision", "fp16"),
+        ("device", "cuda:1"),
+    ],
+)
+def test_a_senseless_setting_is_named(field, value) -> None:
+    with pytest.raises(UsageError, match=f"^{field}="):
+        fit(clip(), Everything(), make_task(), config=dataclasses.replace(QUIET, **{field: value}))
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_loss_that_is_not_finite_stops_with_step_pictures_and_checkpoint(tmp_path, accumulate) -> None:
+    config = TrainConfig(out=tmp_path / "run", progress=False, checkpoint_steps=2, log_every=50, accumulate=accumulate)
+    with pytest.raises(SteadyClipError) as caught:
+        fit(clip(), Harmful(harm="nan", at=3), make_task(), config=config)
+    line = str(caught.value)
+    assert "not finite at step 3 (cross_entropy = nan)" in line
+    assert "step-00000002" in line
+    assert "\n" not in line
+    order = loader(make_task().train, lambda image: torch.zeros(1), batch_size=6, seed=1, epoch=1, drop_last=True)
+    keys = [make_task().train.keys[i] for i in list(order)[1][2].tolist()]
+    assert all(key in line for key in keys)
+    assert sum(key in line for key in make_task().train.keys) == 6
+
+
+def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(tmp_path) -> None:
+    config = TrainConfig(out=tmp_path / "run", progress=False, checkpoint_steps=2)
+    with pytest.raises(SteadyClipError, match=r"gradient is not finite at step 3 .*step-00000002"):
+        fit(clip(), Harmful(harm="nan gradient", at=3), make_task(), config=config)
+    with pytest.raises(SteadyClipError, match=r"gradient is not finite at step 6 .*checkpoint: none"):
+        fit(clip(), Harmful(harm="nan gradient", at=6), make_task(), config=QUIET)
+
+
+def test_a_method_that_trains_nothing_by_steps_is_a_bug() -> None:
+    class Nothing(Everything):
+        name = "nothing"
+
+        def adapt(self, model, classes) -> None:
+            model.requires_grad_(False)
+
+    with pytest.raises(ValueError, match="leaves nothing to train"):
+        fit(clip(), Nothing(), make_task(), config=QUIET)

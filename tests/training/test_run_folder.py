@@ -1,0 +1,111 @@
+import dataclasses
+import json
+import pickle
+import shutil
+
+import pytest
+import torch
+from training_world import RECIPE, clip, make_task, same
+
+from steadyclip.errors import ModelError, SteadyClipError
+from steadyclip.methods import get_method
+from steadyclip.models.testing import tiny
+from steadyclip.training import TrainConfig, fit, load_run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    model = clip()
+    lora = get_method("lora", {"rank": 3, "layers": "q,v"})
+    result = fit(model, lora, make_task(), recipe=RECIPE, config=TrainConfig(out=out, progress=False))
+    return out, model, result
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / "run")
+
+
+def test_a_loaded_run_is_the_trained_model(finished) -> None:
+    out, trained, result = finished
+    model, method, run = load_run(out, model=clip())
+    assert same(model.trained_state(), trained.trained_state())
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.encode_image(images), trained.encode_image(images))
+    assert not torch.equal(model.encode_image(images), clip().encode_image(images))
+    assert (method.rank, method.layers) == (3, ("q", "v"))
+    assert run == result.run
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_run_says_all_that_its_numbers_depend_on(finished) -> None:
+    out, model, _ = finished
+    run = json.loads((out / "run.json").read_text())
+    task = make_task()
+    assert run["model"] == {"name": "tiny-clip", "family": "clip", "weights_hash": model.weights_hash}
+    assert run["method"]["name"] == "lora"
+    assert run["method"]["knobs"]["rank"] == 3
+    assert run["recipe"] == dataclasses.asdict(RECIPE)
+    assert run["task"]["hash"] == task.hash
+    assert run["task"]["classes"] == list(task.classes)
+    assert run["task"]["shots"] == 4
+    assert run["config"]["seed"] == 1
+    assert run["config"]["out"] is None  # a run folder may be moved
+    assert {"steadyclip", "torch", "python", "transformers"} <= run["versions"].keys()
+    assert run["loss"]["mean"] == pytest.approx(run["loss"]["cross_entropy"])
+    assert run["seconds"] > 0
+    assert json.loads((out / "split.json").read_text()) == json.loads(json.dumps(task.split_json()))
+
+
+def test_the_model_is_loaded_by_the_name_in_the_run(tmp_path) -> None:
+    from steadyclip import load
+
+    clip().save(tmp_path / "model")
+    model = load(tmp_path / "model")
+    fit(model, get_method("lora"), make_task(), recipe=RECIPE, config=TrainConfig(out=tmp_path / "run", progress=False))
+    again, _, _ = load_run(tmp_path / "run")
+    assert same(again.trained_state(), model.trained_state())
+
+
+def test_other_weights_are_refused(finished) -> None:
+    with pytest.raises(ModelError, match="was trained on other weights .*load the model it was trained on"):
+        load_run(finished[0], model=tiny("clip", seed=1))
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("no weights", "is not there"),
+        ("pickle beside", r"adapter\.bin is a pickle"),
+        ("pickle", "is a pickle"),
+        ("cut", "is damaged"),
+        ("unfinished", "is not finished: give its"),
+        ("no run", r"cannot read .*run\.json"),
+        ("cut run", "not a run that this version reads"),
+        ("a record", "kind 'evaluation'"),
+        ("other method", "missing|unknown"),
+    ],
+)
+def test_a_broken_run_is_one_clear_line(copy, harm, words) -> None:
+    weights, description = copy / "trained.safetensors", copy / "run.json"
+    run = json.loads(description.read_text())
+    if harm in ("no weights", "pickle beside"):
+        weights.unlink()
+        if harm == "pickle beside":
+            (copy / "adapter.bin").write_bytes(b"")
+    elif harm == "pickle":
+        weights.write_bytes(pickle.dumps({}))
+    elif harm == "cut":
+        weights.write_bytes(weights.read_bytes()[:50])
+    elif harm == "no run":
+        description.unlink()
+    elif harm == "cut run":
+        description.write_text(description.read_text()[:300])
+    else:
+        changes = {"unfinished": {"finished": False}, "a record": {"kind": "evaluation"}}
+        other = {"method": {"name": "linear-probe", "knobs": {}}}
+        description.write_text(json.dumps({**run, **changes.get(harm, other)}))
+    with pytest.raises(SteadyClipError, match=words) as caught:
+        load_run(copy, model=clip())
+    assert "\n" not in str(caught.value)
