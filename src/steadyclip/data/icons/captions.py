@@ -31,44 +31,52 @@ _STYLES = {
     "rounded": "icon with round corners",
     "sharp": "icon with sharp corners",
 }
+_MOST_TAGS = 2
 
 
 def caption(drawing: Drawing, category: str | None = None) -> str:
     """One caption for ``drawing``, the same every time; ``category`` is the class it stands for, if any."""
-    thing, style = with_article(drawing.text), with_article(_STYLES.get(drawing.style, "icon"))
+    thing, style = with_article(drawing.text), with_article(_STYLES[drawing.style])
     tags, group = _phosphor_words().get(drawing.name, ((), "")) if drawing.pack == "phosphor" else ((), "")
-    kind = category if category and category != drawing.text else group
-    shuffled = sorted(tags, key=lambda tag: hashlib.sha256(f"{drawing.key} {tag}".encode()).digest())
-    about = " and ".join(shuffled[:2])
-    pattern = hashlib.sha256(drawing.key.encode()).digest()[0] % 3
+    kind = category or group
+    if kind == drawing.text:
+        kind = ""
+    said = {*drawing.text.split(), *kind.split()}
+    fresh = [tag for tag in tags if not said & {tag, tag.removesuffix("s"), f"{tag}s"}]
+    about = " and ".join(sorted(fresh, key=lambda tag: _digest(f"{drawing.key} {tag}"))[:_MOST_TAGS])
+    pattern = int(_digest(drawing.key)[0], 16) % 3
     if pattern == 0:
-        return f"{style} of {thing}" + (f", {kind}" if kind else "") + (f", about {about}" if about else "")
+        return f"{style} of {thing}" + (f", {kind}" if kind else "") + (f" ({about})" if about else "")
     if pattern == 1:
-        return f"{thing}" + (f" ({kind})" if kind else "") + f", {style}" + (f" for {about}" if about else "")
-    return f"{style} showing {thing}" + (f" for {about}" if about else "") + (f": {kind}" if kind else "")
+        return (f"{kind}: " if kind else "") + f"{thing}, {style}" + (f" for {about}" if about else "")
+    return f"{thing}" + (f" for {about}" if about else "") + f", {style}" + (f", {kind}" if kind else "")
 
 
 def with_article(words: str) -> str:
-    """``"an apple"``, ``"a pear"``; words that start with a figure stay as they are."""
-    if not words[:1].isalpha():
+    """``"an apple"``, ``"a pear"``, ``"scissors"``; words that start with a figure stay as they are."""
+    last = words.split()[-1] if words else ""
+    if not words[:1].isalpha() or (last.endswith("s") and not last.endswith(("ss", "us", "is"))):
         return words
-    return f"{'an' if words[0].lower() in 'aeiou' and not words.startswith(('u-', 'us', 'uni', 'eu')) else 'a'} {words}"
+    vowel = words[0] in "aeiou" and not words.startswith(("uni", "use", "usb", "eu"))
+    return f"{'an' if vowel else 'a'} {words}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @cache
 def _phosphor_words() -> dict[str, tuple[tuple[str, ...], str]]:
-    """Drawing name -> (tags, category in lower case)."""
+    """Drawing name -> (tags, category), in lower case."""
     spec = importlib.util.find_spec("py_phosphor_icons")
     if spec is None or not spec.submodule_search_locations:
         raise DataError(
             'captions need phosphor\'s tags (py-phosphor-icons), not installed: pip install "steadyclip[icons]".'
         )
     path = Path(next(iter(spec.submodule_search_locations))) / "search" / "metadata.json"
-    return {
+    words = {}
+    for entry in json.loads(path.read_text(encoding="utf-8")):
         # a few tags are remarks of the makers ("*new*"), not words
-        entry["name"]: (
-            tuple(tag for tag in entry["tags"] or () if "*" not in tag),
-            (entry["figma_category"] or "").lower(),
-        )
-        for entry in json.loads(path.read_text(encoding="utf-8"))
-    }
+        tags = tuple(tag.lower() for tag in entry["tags"] or () if "*" not in tag)
+        words[entry["name"]] = tags, (entry["figma_category"] or "").lower().replace("&", "and")
+    return words

@@ -33,11 +33,14 @@ PLAIN = Look()
 """Black on white, upright and centred: what the pretraining pairs are kept as; training varies them."""
 
 
-def random_look(seed: str) -> Look:
-    """A dark drawing on a light ground or the reverse, scaled, turned and shifted a little; fixed by the seed."""
+def random_look(seed: str, dark_ground: float = 0.3) -> Look:
+    """A dark drawing on a light ground or the reverse, scaled, turned and shifted a little; fixed by the seed.
+
+    ``dark_ground`` is the share of dark backgrounds.
+    """
     rng = random.Random(seed)
     dark, light = _shade(rng, 0, 110), _shade(rng, 170, 255)
-    colour, background = (dark, light) if rng.random() < 0.7 else (light, dark)
+    colour, background = (dark, light) if rng.random() < 1 - dark_ground else (light, dark)
     scale = rng.uniform(0.68, 0.92)
     room = (1 - scale) * SIZE / 2
     shift = (rng.uniform(-room, room), rng.uniform(-room, room))

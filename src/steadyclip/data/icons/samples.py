@@ -33,35 +33,28 @@ WANTED_ELSEWHERE = 8
 MOST_LOOKS = 8
 
 CONCEPT_LOOKS = {"train": 4, "val": 1, "test": 4}
-TOPIC_LOOKS = 2
+TOPIC_WANTED = 8
+"""Pictures that a class of a topic set has at least."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One picture of a data set: a drawing and the look it is shown in. ``key`` is unique within the data set."""
 
+    key: str
     drawing: Drawing
+    look: Look
     label: str
     split: str
     domain: str
     caption: str
-    number: int = 1
-    """Of the looks of this drawing, from 1."""
-    varied: bool = True
-
-    @property
-    def key(self) -> str:
-        return self.drawing.key if self.number == 1 else f"{self.drawing.key}@{self.number}"
-
-    @property
-    def look(self) -> Look:
-        return random_look(self.key) if self.varied else PLAIN
 
 
 class Shelf:
     """The drawings of the packs by (pack, style, name); a pack is read when it is first asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, data_set: str) -> None:
+        self.data_set = data_set
         self._packs: dict[str, dict[tuple[str, str], Drawing]] = {}
 
     def get(self, pack: str, style: str, name: str) -> Drawing:
@@ -76,6 +69,17 @@ class Shelf:
                 for name in concept.names[pack]:
                     yield concept.name, self.get(pack, style, name)
 
+    def samples(
+        self, chosen: Iterable[Drawing], of: IconClass, split: str, domain: str, looks: Iterable[int]
+    ) -> Iterator[Sample]:
+        """Each drawing in each look; the looks are numbered from 1, and no two data sets share them."""
+        for number in looks:
+            for drawing in chosen:
+                key = drawing.key if number == 1 else f"{drawing.key}@{number}"
+                # black outlines of an emoji would be lost on a dark ground
+                look = random_look(f"{self.data_set}/{key}", dark_ground=0.0 if drawing.coloured else 0.3)
+                yield Sample(key, drawing, look, of.name, split, domain, caption(drawing, of.name))
+
 
 def plan(data_set: str) -> list[Sample]:
     """The samples of a built-in data set, or of the pretraining pairs ("pretrain"), in their fixed order.
@@ -85,7 +89,7 @@ def plan(data_set: str) -> list[Sample]:
     """
     if data_set == "pretrain":
         return _pretrain()
-    shelf = Shelf()
+    shelf = Shelf(data_set)
     make = {"icons": _icons, "icon-concepts": _concepts}.get(data_set, _topic)
     return [sample for chosen in read_table(data_set) for sample in make(shelf, chosen)]
 
@@ -100,7 +104,7 @@ def _icons(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
                 here = [drawing for concept, drawing in found if splits[concept] == split]
                 wanted = WANTED[split] if domain == "lines" else WANTED_ELSEWHERE
                 looks = min(MOST_LOOKS, math.ceil(wanted / len(here))) if here else 0
-                yield from _samples(here, chosen, split, domain, range(1, looks + 1))
+                yield from shelf.samples(here, chosen, split, domain, range(1, looks + 1))
 
 
 def _concepts(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
@@ -110,29 +114,21 @@ def _concepts(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
         seen = [drawing for drawing in found if drawing.pack == "phosphor"]
         unseen = [drawing for drawing in found if drawing.pack != "phosphor"]
         train, val, test = CONCEPT_LOOKS["train"], CONCEPT_LOOKS["val"], CONCEPT_LOOKS["test"]
-        yield from _samples(seen, chosen, "train", domain, range(1, train + 1))
-        yield from _samples(seen, chosen, "val", domain, range(train + 1, train + val + 1))
-        yield from _samples(unseen, chosen, "test", domain, range(1, test + 1))
+        yield from shelf.samples(seen, chosen, "train", domain, range(1, train + 1))
+        yield from shelf.samples(seen, chosen, "val", domain, range(train + 1, train + val + 1))
+        yield from shelf.samples(unseen, chosen, "test", domain, range(1, test + 1))
 
 
 def _topic(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
     """Only ever a target of transfer: every drawing in lines is a test sample."""
     found = [drawing for _, drawing in shelf.find(chosen, "lines")]
-    yield from _samples(found, chosen, "test", "lines", range(1, TOPIC_LOOKS + 1))
-
-
-def _samples(
-    chosen: Iterable[Drawing], of: IconClass, split: str, domain: str, looks: Iterable[int]
-) -> Iterator[Sample]:
-    for number in looks:
-        for drawing in chosen:
-            yield Sample(drawing, of.name, split, domain, caption(drawing, of.name), number)
+    yield from shelf.samples(found, chosen, "test", "lines", range(1, math.ceil(TOPIC_WANTED / len(found)) + 1))
 
 
 def _pretrain() -> list[Sample]:
     """Every drawing of the pretraining half once, black on white: training varies colours and pose itself."""
     return [
-        Sample(drawing, drawing.text, "train", drawing.style, caption(drawing), varied=False)
+        Sample(drawing.key, drawing, PLAIN, drawing.text, "train", drawing.style, caption(drawing))
         for pack in PRETRAINING
         for drawing in drawings(pack)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from steadyclip.data.icons.build import built
+from steadyclip.data.icons.building import built
 from steadyclip.errors import DataError
 
 _CELL, _NAME_HEIGHT, _FRAME = 68, 18, {"train": "#1a7f37", "val": "#0969da", "test": "#cf222e"}

@@ -21,9 +21,9 @@ from steadyclip.data.icons.packs import pack_versions
 from steadyclip.data.icons.render import render
 from steadyclip.data.icons.samples import Sample, plan
 from steadyclip.data.icons.tables import TABLES, read_table, table_bytes
-from steadyclip.errors import DataError
+from steadyclip.errors import DataError, nearest
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the code changes what is drawn or written."""
 
 TEMPLATE = "an icon of a {}."
@@ -48,6 +48,9 @@ def build(cache_dir: str | Path | None = None, progress: bool = True, only: Sequ
     Raises:
         DataError: a pack or the renderer is not installed, or the folder cannot be written.
     """
+    unknown = next((name for name in only or () if name not in FILES), None)
+    if unknown:
+        raise DataError(f"no icon data set {unknown!r}.{nearest(unknown, FILES)} There are: {', '.join(FILES)}.")
     folder = Path(cache_dir) if cache_dir is not None else cache_folder()
     versions = _versions()
     stale = [
@@ -70,6 +73,14 @@ def build(cache_dir: str | Path | None = None, progress: bool = True, only: Sequ
 def built(data_set: str) -> Path:
     """The parquet file of one data set in the default folder, built first if need be."""
     return build(only=(data_set,)) / f"{data_set}.parquet"
+
+
+def pretraining_pairs() -> Path:
+    """The parquet file of the pretraining half in the default folder, built first if need be.
+
+    One row a drawing, black on white: ``image`` and ``text`` (the drawing's name in words), ``caption`` and the rest.
+    """
+    return build(only=("pretrain",)) / "pretrain.parquet"
 
 
 BUILTIN: dict[str, Callable[[], Path]] = {name: partial(built, name) for name in TABLES}
@@ -133,6 +144,8 @@ def _write(
         "style": [sample.drawing.style for sample in samples],
         "drawing": [sample.drawing.name for sample in samples],
     }
+    if name == "pretrain":
+        columns["text"] = columns["label"]
     about: dict[str, Any] = {"name": name, "made_of": _made_of(name, versions), "templates": [TEMPLATE]}
     if name in TABLES:
         classes = read_table(name)
