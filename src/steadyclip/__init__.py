@@ -22,7 +22,17 @@ _PUBLIC = {
     "SteadyClipError": "steadyclip.errors",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "DualEncoder",
+    "ImageTask",
+    "SteadyClipError",
+    "__version__",
+    "evaluate",
+    "fit",
+    "get_method",
+    "load",
+    "load_data",
+]
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageTask, load_data

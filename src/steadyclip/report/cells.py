@@ -117,8 +117,7 @@ class Table:
 
         parts = []
         for section in self.sections:
-            shown = RichTable(title=Text(section.title), caption=Text(section.caption), title_justify="left")
-            shown.caption_justify = "left"
+            shown = RichTable()
             shown.add_column("method")
             for column in section.columns:
                 shown.add_column(Text(column), justify="right")
@@ -130,7 +129,8 @@ class Table:
                     text.append(f" [{self.mark(cell)}]" if cell.reason else "", style="dim")
                     cells.append(text)
                 shown.add_row(Text(row.label), *cells)
-            parts.append(shown)
+            # not the table's own title and caption: those wrap at the width of a narrow table
+            parts += [Text(section.title, style="italic"), shown, Text(section.caption, style="dim")]
         lines = [f"[{i}] {reason}" for i, reason in enumerate(self.reasons, 1)] + list(self.notes)
         return Group(*parts, *map(Text, lines))
 
