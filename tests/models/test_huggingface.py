@@ -130,6 +130,24 @@ def test_the_oldest_clip_configs_pool_at_the_highest_token(checkpoints: dict[str
     assert same(features(load(old)), features(load(checkpoints["clip"])))
 
 
+def test_image_settings_in_the_new_joint_file(copy_of: Path) -> None:
+    before = load(copy_of).preprocess
+    path = copy_of / "preprocessor_config.json"
+    (copy_of / "processor_config.json").write_text(json.dumps({"image_processor": json.loads(path.read_text())}))
+    path.unlink()
+    assert load(copy_of).preprocess == before
+
+
+def test_siglip2_is_known_by_its_tokenizer(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Hub checkpoints name Gemma's class, which keeps capitals; the model was trained without."""
+    folder = Path(shutil.copytree(checkpoints["siglip2"], tmp_path / "copy"))
+    edit(folder / "tokenizer_config.json", tokenizer_class="GemmaTokenizer", model_input_names=["input_ids"])
+    model = load(folder)
+    assert model.family == "siglip2"
+    assert list(model.tokenize(["A Cat"])) == ["input_ids"]
+    assert torch.equal(model.tokenize(["A Cat"])["input_ids"], model.tokenize(["a cat"])["input_ids"])
+
+
 # ---- what cannot be used
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import huggingface_hub
 import pytest
 
 from steadyclip.errors import ModelError
@@ -69,3 +73,44 @@ def test_a_hub_id_without_a_network_fails_in_one_line(monkeypatch: pytest.Monkey
     assert "'owner/name' is not a directory here, not in the cache, and the hub cannot be reached" in done.stdout
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
     assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(
+    ("files", "weights"),
+    [
+        (["config.json", "model.safetensors", "pytorch_model.bin"], "model*.safetensors"),
+        (["open_clip_config.json", "open_clip_model.safetensors"], "open_clip_model.safetensors"),
+    ],
+)
+def test_a_hub_id_downloads_one_form_of_the_weights_and_no_pickle(
+    monkeypatch: pytest.MonkeyPatch, checkpoints: dict[str, Path], files: list[str], weights: str
+) -> None:
+    siblings = [SimpleNamespace(rfilename=name) for name in files]
+    info = SimpleNamespace(sha="abc", siblings=siblings)
+    asked = {}
+
+    def download(hub_id: str, **options: Any) -> str:
+        asked.update(options, hub_id=hub_id)
+        return str(checkpoints["clip"])
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, hub_id, timeout: info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert load("owner/name").name == "owner/name"
+    assert (asked["hub_id"], asked["revision"], asked["local_files_only"]) == ("owner/name", "abc", False)
+    assert [name for name in files if any(fnmatch(name, p) for p in asked["allow_patterns"])] == files[:2]
+    assert weights in asked["allow_patterns"]
+
+
+def test_a_hub_id_without_a_network_comes_from_the_cache(
+    monkeypatch: pytest.MonkeyPatch, checkpoints: dict[str, Path]
+) -> None:
+    def unreachable(*args: Any, **options: Any) -> None:
+        raise TimeoutError
+
+    def cached(hub_id: str, *, local_files_only: bool, **options: Any) -> str:
+        assert local_files_only
+        return str(checkpoints["clip"])
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+    assert load("owner/name").family == "clip"

@@ -199,6 +199,10 @@ def _tokenizer(folder: Path) -> Any:
     try:
         with quiet():
             return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except ImportError as error:  # SigLIP's own tokenizer
+        raise ModelError(
+            f"{folder}: the tokenizer needs another package: pip install sentencepiece protobuf ({first_line(error)})."
+        ) from error
     except Exception as error:
         raise ModelError(f"{folder}: the tokenizer cannot be read ({first_line(error)}).") from error
 

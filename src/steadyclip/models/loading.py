@@ -62,8 +62,12 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     reason = revision = None
+    weights = "model*.safetensors"
     try:  # one small question with a time limit: a dead network must not cost minutes
-        revision = HfApi().model_info(hub_id, timeout=10).sha
+        info = HfApi().model_info(hub_id, timeout=10)
+        revision = info.sha
+        if "config.json" not in {file.rfilename for file in info.siblings or ()}:
+            weights = openclip.WEIGHTS  # made for open_clip only; most repositories hold the same weights in both forms
     except GatedRepoError:
         raise ModelError(f"{hub_id!r}: the hub asks for a login and consent first (hf auth login).") from None
     except RepositoryNotFoundError:
@@ -76,7 +80,7 @@ def _download(hub_id: str) -> Path:
                 hub_id,
                 revision=revision,
                 local_files_only=revision is None,
-                allow_patterns=["*.json", "model*.safetensors", "*.txt", "*.model"],
+                allow_patterns=["*.json", weights, "*.txt", "*.model"],
                 ignore_patterns=["*/*"],
             )
         )

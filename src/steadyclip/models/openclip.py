@@ -56,7 +56,8 @@ class SplitAttention(nn.Module):
         super().__init__()
         self.num_heads = packed.num_heads
         width = packed.embed_dim
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced at once
+            self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
         with torch.no_grad():
             for linear, weight, bias in zip(
                 (self.q_proj, self.k_proj, self.v_proj),
@@ -155,7 +156,7 @@ def read(name: str, folder: Path | None = None) -> DualEncoder:
             raise ModelError(f"{folder}: {WEIGHTS} is missing (pickles are not read).")
         source, options = f"local-dir:{folder}", {}
     try:
-        with quiet():
+        with quiet(), torch.random.fork_rng(devices=[]):  # it draws random weights before it reads the real ones
             network = open_clip.create_model(source, precision="fp32", require_pretrained=True, **options)
             tokenizer = open_clip.get_tokenizer(source)
     except Exception as error:  # of many kinds: no network, wrong JSON, misshapen weights
