@@ -126,8 +126,8 @@ def test_contact_sheet_shows_every_class(folder: Path, tmp_path: Path, monkeypat
     with Image.open(contact_sheet(tmp_path / "sheet.png", SMALL, columns=6)) as sheet:
         width, height = sheet.size
         colours = len(sheet.getcolors(maxcolors=1 << 24))
-    assert width % 6 == 0
-    assert height % len(read_table(SMALL)) == 0
+    assert width > 2 * 6 * 64
+    assert height > len(read_table(SMALL)) / 2 * 64
     assert colours > 50
     with pytest.raises(DataError, match="cannot be written"):
         contact_sheet(tmp_path / "none" / "sheet.png", SMALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 
 import pytest
@@ -94,6 +95,7 @@ def test_no_two_data_sets_show_a_drawing_in_the_same_look(icons: list[Sample]) -
         ("glass", "a glass"),
         ("unicorn", "a unicorn"),
         ("umbrella", "an umbrella"),
+        ("hourglass", "an hourglass"),
         ("4g mobile", "4g mobile"),
     ],
 )
@@ -110,6 +112,12 @@ def test_captions_name_the_drawing_its_style_and_class() -> None:
         "a filled icon of an account",
         "an account, a filled icon",
     )
+
+
+def test_tabler_says_its_own_tags_and_category() -> None:
+    svg = "<!--\ncategory: Map\ntags: [hold, ship]\n-->\n<svg/>"
+    said = caption(Drawing("tabler", "outline", "anchor", svg))
+    assert {"hold", "ship", "map", "an", "anchor"} <= set(re.findall(r"\w+", said))
 
 
 def test_every_sample_has_a_caption(icons: list[Sample]) -> None:

@@ -1,7 +1,8 @@
 """What a person might write under a drawing: its name, style, tags and category.
 
-Tags and categories are phosphor's own, where the package py-phosphor-icons knows the drawing; for the other teams the
-words of the name have to do. Captions of the pretraining half never use the classes of the downstream half.
+Tags and categories are the makers' own: phosphor's from the package py-phosphor-icons, tabler's from its SVG files. For
+the other teams the words of the name have to do. Captions of the pretraining half never use the classes of the
+downstream half.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -16,28 +18,32 @@ from steadyclip.data.icons.packs import Drawing
 from steadyclip.errors import DataError
 
 _STYLES = {
-    "thin": "thin line drawing",
-    "light": "fine line drawing",
-    "regular": "line drawing",
-    "bold": "bold line drawing",
-    "outline": "line drawing",
-    "outlined": "line drawing",
-    "fill": "filled icon",
-    "filled": "filled icon",
-    "duotone": "two-tone icon",
-    "two-tone": "two-tone icon",
-    "solid": "solid icon",
-    "colour": "colourful emoji",
-    "rounded": "icon with round corners",
-    "sharp": "icon with sharp corners",
+    "thin": "a thin line drawing",
+    "light": "a fine line drawing",
+    "regular": "a line drawing",
+    "bold": "a bold line drawing",
+    "outline": "a line drawing",
+    "outlined": "a line drawing",
+    "fill": "a filled icon",
+    "filled": "a filled icon",
+    "duotone": "a two-tone icon",
+    "two-tone": "a two-tone icon",
+    "solid": "a solid icon",
+    "colour": "a colourful emoji",
+    "rounded": "an icon with round corners",
+    "sharp": "an icon with sharp corners",
 }
 _MOST_TAGS = 2
+_TABLER_TAGS = re.compile(r"^tags: \[(.*?)\]", re.MULTILINE | re.DOTALL)
+_TABLER_CATEGORY = re.compile(r"^category: (.*)$", re.MULTILINE)
+_EMPTY_CATEGORIES = ("system", "extensions", "symbols")
+"""They say nothing about a picture."""
 
 
 def caption(drawing: Drawing, category: str | None = None) -> str:
     """One caption for ``drawing``, the same every time; ``category`` is the class it stands for, if any."""
-    thing, style = with_article(drawing.text), with_article(_STYLES[drawing.style])
-    tags, group = _phosphor_words().get(drawing.name, ((), "")) if drawing.pack == "phosphor" else ((), "")
+    thing, style = with_article(drawing.text), _STYLES[drawing.style]
+    tags, group = _makers_words(drawing)
     kind = category or group
     if kind == drawing.text:
         kind = ""
@@ -57,12 +63,24 @@ def with_article(words: str) -> str:
     last = words.split()[-1] if words else ""
     if not words[:1].isalpha() or (last.endswith("s") and not last.endswith(("ss", "us", "is"))):
         return words
-    vowel = words[0] in "aeiou" and not words.startswith(("uni", "use", "usb", "eu"))
+    vowel = words.startswith("hour") or (words[0] in "aeiou" and not words.startswith(("uni", "use", "usb", "eu")))
     return f"{'an' if vowel else 'a'} {words}"
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _makers_words(drawing: Drawing) -> tuple[tuple[str, ...], str]:
+    """Tags and category, where the drawing's makers gave some."""
+    if drawing.pack == "phosphor":
+        return _phosphor_words().get(drawing.name, ((), ""))
+    if drawing.pack == "tabler":
+        tags, category = _TABLER_TAGS.search(drawing.svg), _TABLER_CATEGORY.search(drawing.svg)
+        words = tuple(tag.strip(" '\"").lower() for tag in tags[1].split(",")) if tags else ()
+        group = category[1].strip().lower() if category else ""
+        return tuple(tag for tag in words if tag), "" if group in _EMPTY_CATEGORIES else group
+    return (), ""
 
 
 @cache

@@ -33,7 +33,7 @@ TABLES = {
 SHARES = {"train": 0.48, "val": 0.12, "test": 0.40}
 """Of the concepts of a class."""
 
-SPLIT_SEED = 242
+SPLIT_SEED = 273
 """The first whose split of ``icons`` has a test drawing of every class in every domain; nothing else chose it."""
 
 
