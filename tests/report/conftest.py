@@ -47,7 +47,7 @@ def _make(
     shots: int | None = None,
     name: str = "icons",
     domain: str | None = "lines",
-    images: int = 1000,
+    images: int | None = None,
     classes: Sequence[str] = ("acorn", "egg", "fox"),
     recipe: dict | None = None,
     created: str = "2026-11-20T10:00:00+00:00",
@@ -60,6 +60,7 @@ def _make(
 ) -> Record:
     """A record with ``top1``, or with the reason of a linear probe when it is None."""
     half = 0.03
+    images = images or {"base": 900, "new": 1100}.get(subset, 1000)
     training = None if seed is None else {"recipe": _RECIPE if recipe is None else recipe, "config": {"seed": seed}}
     pairs = [(a, b) for a in classes for b in classes if a != b][:5]
     return Record(

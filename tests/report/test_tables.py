@@ -26,7 +26,7 @@ def rows(section: Section) -> dict[str, list[str]]:
 def test_base_to_new(experiment: list[Record]) -> None:
     (section,) = main_table(experiment).sections
     assert section.columns == ("base", "new", "H")
-    assert section.caption == "16 shots; seeds 1, 2, 3; 1000 base images, 1000 new images"
+    assert section.caption == "16 shots; seeds 1, 2, 3; 900 base images, 1100 new images"
     assert rows(section) == {
         "zero-shot": ["54.1", "57.3 *", "55.7"],
         "linear-probe": ["74.4 ± 0.7 +20.3 *", "–", "–"],  # noqa: RUF001
@@ -101,6 +101,7 @@ def test_all_classes_have_a_column_for_each_domain(make: Make) -> None:
     pair, domains, own = main_table(records).sections
     assert pair.columns == ("base", "new", "H")
     assert (domains.title, domains.columns) == ("icons, all classes", ("lines", "emoji"))
+    assert domains.caption == "1000 images in each test set"
     assert (own.title, own.columns) == ("own, all classes", ("top-1",))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from steadyclip.report.cells import HALVES, Cell, Section
@@ -48,7 +49,8 @@ def bars(section: Section) -> str:
             label = section.baseline.label
             handles.append(Line2D([], [], color=_COLOURS["quiet"], linestyle=(0, (3, 2)), linewidth=1, label=label))
         axes.set_yticks(range(len(section.rows)))
-        axes.set_yticklabels([row.label for row in section.rows], color=_COLOURS["ink"], parse_math=False)
+        labels = [textwrap.fill(row.label, 18) for row in section.rows]
+        axes.set_yticklabels(labels, color=_COLOURS["ink"], parse_math=False)
         axes.invert_yaxis()
         axes.set_xlim(0, _limit(section))
         axes.set_xlabel("top-1 accuracy, %", color=_COLOURS["quiet"])

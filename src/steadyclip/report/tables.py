@@ -212,10 +212,14 @@ def _caption(records: Sequence[Record]) -> str:
     seeds = sorted({r.seed for r in records if r.seed is not None})
     parts = [f"{', '.join(map(str, shots))} shot{_s(shots[-1])}"] if shots else []
     parts += [f"seed{_s(len(seeds))} {', '.join(map(str, seeds))}"] if seeds else []
-    images = []
+    counts = {}
     for (subset, domain), group in _group(records, lambda r: (r.data.subset, r.data.domain)).items():
-        counts = " or ".join(str(n) for n in sorted({r.data.images for r in group}))
-        images.append(f"{counts} {subset if subset in HALVES else domain or 'test'} images")
+        name = subset if subset in HALVES else domain or "test"
+        counts[name] = " or ".join(str(n) for n in sorted({r.data.images for r in group}))
+    if len(set(counts.values())) == 1 < len(counts):
+        images = [f"{counts.popitem()[1]} images in each test set"]
+    else:
+        images = [f"{count} {name} images" for name, count in counts.items()]
     return "; ".join([*parts, ", ".join(images)])
 
 
