@@ -123,6 +123,12 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path) -> None:
         read_tensors(file)
 
 
+def test_others_may_read_the_weights_as_any_other_file(tmp_path) -> None:
+    write_tensors(tmp_path / "t.safetensors", tensors(1))
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "t.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_tensors_that_are_not_contiguous_are_written_right(tmp_path) -> None:
     write_tensors(tmp_path / "t.safetensors", {"t": torch.arange(6).reshape(2, 3).T})
     assert read_tensors(tmp_path / "t.safetensors")["t"].tolist() == [[0, 3], [1, 4], [2, 5]]

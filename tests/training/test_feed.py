@@ -128,6 +128,13 @@ def test_a_picture_that_vanished_is_left_out_and_remembered() -> None:
     assert lost.skipped == {"red/1.png": "no such file"}
 
 
+def test_a_picture_that_vanished_is_remembered_also_when_the_training_ends_in_mid_epoch() -> None:
+    first = keys(feed(make_task(8), batch_size=8).steps(0, 1))[0]
+    lost = feed(without(first[0]), batch_size=8)
+    assert keys(lost.steps(0, 1))[0] == first[1:]
+    assert lost.skipped == {first[0]: "no such file"}
+
+
 def test_too_many_vanished_pictures_stop_the_training() -> None:
     gone = [f"red/{i}.png" for i in range(5)]
     with pytest.raises(DataError, match="5 of 32 images"):

@@ -2,33 +2,29 @@
 
 import dataclasses
 import json
-import os
-import resource
 import signal
-from pathlib import Path
 
 import pytest
 import torch
-from training_world import RECIPE, Everything, Harmful, clip, files, in_process, make_task, same
+from training_world import (
+    RECIPE,
+    Everything,
+    Harmful,
+    Killer,
+    clip,
+    config,
+    everything_or_lora,
+    files,
+    in_process,
+    make_task,
+    same,
+    train,
+    train_with_little_room,
+)
 
 from steadyclip.errors import SteadyClipError
-from steadyclip.methods import get_method
 from steadyclip.training import Stopped, TrainConfig, fit
 from steadyclip.training.checkpoint import newest_checkpoint, read_tensors
-
-
-def config(out: Path, **more) -> TrainConfig:
-    return TrainConfig(**{"out": out, "progress": False, "checkpoint_steps": 2, "log_every": 2, **more})
-
-
-def method_named(name: str):
-    return Everything() if name == "everything" else get_method(name)
-
-
-def train(out: Path, method, **more):
-    model = clip()
-    fit(model, method, make_task(), recipe=RECIPE, config=config(out, **more))
-    return model.trained_state()
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +33,7 @@ def through(tmp_path_factory):
     found = {}
     for name in ("everything", "lora"):
         out = tmp_path_factory.mktemp(name) / "run"
-        state = train(out, method_named(name))
+        state = train(out, everything_or_lora(name))
         found[name] = state, (out / "log.jsonl").read_text(), out
     return found
 
@@ -61,13 +57,6 @@ def test_killed_at_any_step_it_ends_with_the_same_weights(tmp_path, through, at)
     assert same(train(out, Harmful(at=99)), state)
     assert losses((out / "log.jsonl").read_text()) == losses(log)
     assert not (out / "checkpoints").exists()
-
-
-class Killer(Harmful):
-    """Kills the process that trains by low-rank updates with dropout."""
-
-    def adapt(self, model, classes) -> None:
-        get_method("lora").adapt(model, classes)
 
 
 @pytest.mark.parametrize("at", [3, 6])
@@ -121,23 +110,6 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, through) -> None:
 # ---- the disk
 
 
-def train_with_little_room(out: Path, room: int) -> None:
-    """Files cannot grow beyond ``room`` bytes from step 3 on; the error's line goes to out.txt."""
-
-    class Starved(Harmful):
-        def loss(self, model, batch):
-            if batch.step == 3:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-            return super().loss(model, batch)
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        train(out, Starved(at=99))
-    except SteadyClipError as error:
-        out.with_name("out.txt").write_text(str(error))
-        os._exit(3)
-
-
 @pytest.mark.parametrize("room", [20_000, 4])
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, through, room) -> None:
     """With 20 kB the log fits and the weights don't; with 4 bytes nothing does, nor would a message be of use."""
@@ -153,7 +125,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, through, room) ->
     else:
         assert process.exitcode == 1
     assert {name.split("/")[1] for name in files(out) if "/" in name} == {"step-00000002"}
-    assert not [path for path in out.rglob(".*")]
+    assert not list(out.rglob(".*"))
     assert same(train(out, Harmful(at=99)), through["everything"][0])
 
 
@@ -165,7 +137,7 @@ def test_a_result_that_cannot_be_written_is_told(tmp_path, monkeypatch, through)
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "write_tensors", fail)
-        with pytest.raises(SteadyClipError, match="trained weights cannot be written .*No space left"):
+        with pytest.raises(SteadyClipError, match=r"trained weights cannot be written .*No space left"):
             train(tmp_path / "run", Everything())
     assert not json.loads((tmp_path / "run/run.json").read_text())["finished"]
     assert same(train(tmp_path / "run", Everything()), through["everything"][0])

@@ -69,7 +69,7 @@ def test_the_model_is_loaded_by_the_name_in_the_run(tmp_path) -> None:
 
 
 def test_other_weights_are_refused(finished) -> None:
-    with pytest.raises(ModelError, match="was trained on other weights .*load the model it was trained on"):
+    with pytest.raises(ModelError, match=r"was trained on other weights .*load the model it was trained on"):
         load_run(finished[0], model=tiny("clip", seed=1))
 
 

@@ -9,6 +9,8 @@ import io
 import multiprocessing
 import os
 import random
+import resource
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,13 @@ from PIL import Image
 from torch import Tensor
 
 from steadyclip.data import ImageSet, ImageTask
+from steadyclip.errors import SteadyClipError
+from steadyclip.methods import get_method
 from steadyclip.methods.base import Batch, Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.models import DualEncoder
 from steadyclip.models.testing import tiny
+from steadyclip.training import Stopped, TrainConfig, fit
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220), "white": (240, 240, 240)}
 RECIPE = Recipe(learning_rate=1e-3, weight_decay=0.1, steps=7, batch_size=6, warmup_steps=2, clip_norm=1.0)
@@ -131,13 +136,78 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], environment: dict
     function(*args)
 
 
+# ---- what tests run in processes of their own
+
+
+def config(out: Path, **more) -> TrainConfig:
+    return TrainConfig(**{"out": out, "progress": False, "checkpoint_steps": 2, "log_every": 2, **more})
+
+
+def everything_or_lora(name: str):
+    return Everything() if name == "everything" else get_method(name)
+
+
+def train(out: Path, method, **more):
+    model = clip()
+    fit(model, method, make_task(), recipe=RECIPE, config=config(out, **more))
+    return model.trained_state()
+
+
+class Killer(Harmful):
+    """Kills the process that trains by low-rank updates with dropout."""
+
+    def adapt(self, model, classes) -> None:
+        get_method("lora").adapt(model, classes)
+
+
+def train_with_little_room(out: Path, room: int) -> None:
+    """Files cannot grow beyond ``room`` bytes from step 3 on; the error's line goes to out.txt."""
+
+    class Starved(Harmful):
+        def loss(self, model, batch):
+            if batch.step == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+            return super().loss(model, batch)
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        train(out, Starved(at=99))
+    except SteadyClipError as error:
+        out.with_name("out.txt").write_text(str(error))
+        os._exit(3)
+
+
+def for_two(name: str):
+    # Dropout is drawn by each process for its own part, so it is off where results are compared.
+    return Everything() if name == "everything" else get_method(name, {"dropout": 0.0} if name == "lora" else {})
+
+
+def train_shared(out, name, accumulate) -> None:
+    config = TrainConfig(out=out, progress=False, accumulate=accumulate, device="cpu", checkpoint_steps=4, log_every=2)
+    method = for_two(name)
+    fit(clip(), method, make_task(val=1), recipe=method.recipe and RECIPE, config=config)
+
+
+def stop_one_of_two(out) -> None:
+    """Only the second process is asked to stop, at step 2; both notice at the next log step."""
+    at = 2 if os.environ["RANK"] == "1" else 99
+    config = TrainConfig(out=out, progress=False, device="cpu", log_every=4)
+    try:
+        fit(clip(), Harmful(harm="terminate", at=at), make_task(), config=config)
+    except Stopped:
+        os._exit(5)
+
+
+# ---- comparing
+
+
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     """Bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def close(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 5e-5) -> bool:
-    """Up to rounding. Keys' biases are left out: their gradient is 0 but for rounding, which AdamW blows up to full steps."""
+    """Up to rounding. Not the keys' biases: their gradient is 0 but for rounding, which AdamW blows up."""
     names = [name for name in a if "k_proj.bias" not in name]
     return a.keys() == b.keys() and all(torch.allclose(a[name], b[name], atol=tolerance, rtol=0) for name in names)
 

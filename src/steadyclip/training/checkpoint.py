@@ -87,10 +87,13 @@ def write_tensors(path: Path, tensors: Tensors) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
         raise OSError(str(error).removeprefix("Error while serializing: ")) from error
+    path.chmod(mode)  # it is written as a private temporary file, and results are meant to be read by others
     _flush(path)
 
 

@@ -105,6 +105,7 @@ class Feed:
             )
             given = first
             for batch in batches:
+                self.skipped.update(batches.skipped)
                 yield batch
                 given += 1
             self.skipped.update(batches.skipped)
