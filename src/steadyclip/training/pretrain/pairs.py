@@ -45,7 +45,7 @@ def read_pairs(path: Path, size: int, image_column: str, text_column: str) -> Pa
     for column in (image_column, text_column):
         if column not in columns:
             raise DataError(
-                f"{path} has no column {column!r}; it has {', '.join(columns)}. Name it by --image-column / --text-column."
+                f"{path} has no column {column!r} but {', '.join(columns)}: name it by --image-column / --text-column."
             )
     table = pq.read_table(path, columns=[image_column, text_column])
     images, texts, skipped = [], [], []

@@ -18,6 +18,9 @@ from steadyclip.training.pretrain.config import PretrainConfig
 
 Log = Callable[[str], None]
 
+LOG_EVERY = 25
+"""Steps that a line of the loss curve averages over."""
+
 
 def run_stage(
     name: str,
@@ -32,8 +35,8 @@ def run_stage(
     """Trains ``module`` by AdamW with warm-up and cosine, or loads what an earlier run left of this stage.
 
     ``loss(step, generator)`` gives the loss of a step; the generator is seeded from (seed, stage, step), so a resumed
-    stage sees what an uninterrupted one sees. Leaves ``<name>.safetensors`` (weights and optimizer) and ``<name>.jsonl``
-    (the loss curve) in ``config.out / "stages"``.
+    stage sees what an uninterrupted one sees. Leaves ``<name>.safetensors`` (weights and optimizer) and
+    ``<name>.jsonl`` (the loss curve) in ``config.out / "stages"``.
     """
     folder = config.out / "stages"
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +68,7 @@ def run_stage(
             optimizer.step()
             total, count = total + value.detach(), count + 1
             last = step + 1 == steps
-            if last or (step + 1) % 25 == 0:
+            if last or (step + 1) % LOG_EVERY == 0:
                 mean = float(total) / count
                 if not math.isfinite(mean):
                     raise SteadyClipError(
@@ -81,9 +84,10 @@ def run_stage(
                     log(f"{name}: step {step + 1}/{steps}  loss {mean:.4f}  {left / 60:.1f} min left")
                     reported = now
                 total, count = torch.zeros((), device=device), 0
-            if last or time.monotonic() - saved > 60 * config.checkpoint_minutes:
-                _save(folder / f"{name}.safetensors", module, optimizer, step + 1)
-                saved = time.monotonic()
+                # only here, so that no line of the curve has to average over two runs
+                if last or now - saved > 60 * config.checkpoint_minutes:
+                    _save(folder / f"{name}.safetensors", module, optimizer, step + 1)
+                    saved = now
     module.eval()
 
 

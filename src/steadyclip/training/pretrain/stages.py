@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadyclip.errors import DataError, SteadyClipError
+from steadyclip.models.huggingface import quiet
 from steadyclip.training.pretrain import augment
 from steadyclip.training.pretrain.config import PretrainConfig
 from steadyclip.training.pretrain.pairs import Pairs, read_pairs
@@ -91,13 +92,14 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
     per_epoch = len(pairs.text_N) // config.batch_size
 
     torch.manual_seed(config.seed)
-    teacher = ResidualCNN(config.embed_dim).to(device, memory_format=torch.channels_last)
+    teacher = ResidualCNN(config.embed_dim).to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     run_stage("teacher", teacher, _teacher_loss(teacher, lessons), steps=config.teacher_epochs * per_epoch,
               learning_rate=2e-3, config=config, log=log)  # fmt: skip
 
     model_folder = config.out / "model"
     tokenizer = build_tokenizer(lessons.texts, config, model_folder)
-    clip = build_student(tokenizer, config).to(device)
+    clip = build_student(tokenizer, config)
+    clip.to(device)  # pyright: ignore[reportArgumentType]  (the stub of transformers binds self twice)
     vision = VisionStudent(clip, teacher.map_width).to(device)
     run_stage("distil", vision, _distil_loss(vision, teacher, lessons), steps=config.distil_epochs * per_epoch,
               learning_rate=1e-3, config=config, log=log)  # fmt: skip
@@ -113,7 +115,8 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
     run_stage("joint", both, _joint_loss(both, lessons, tokenize), steps=config.joint_epochs * per_epoch,
               learning_rate=2e-4, config=config, log=log)  # fmt: skip
 
-    clip.cpu().half().save_pretrained(model_folder)
+    with quiet():
+        clip.cpu().half().save_pretrained(model_folder)
     write_preprocessor(model_folder, config, MEAN, STD)
     log(f"finished: {model_folder}")
     return model_folder

@@ -11,78 +11,93 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steadyclip.models.huggingface import import_transformers
 from steadyclip.training.pretrain.config import PretrainConfig
 
 if TYPE_CHECKING:
-    from transformers import CLIPModel, CLIPTokenizerFast
+    from transformers import CLIPModel, CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def build_tokenizer(texts: Sequence[str], config: PretrainConfig, folder: Path) -> CLIPTokenizerFast:
+def build_tokenizer(texts: Sequence[str], config: PretrainConfig, folder: Path) -> CLIPTokenizer:
     """A CLIP tokenizer whose merges come from ``texts``; written to ``folder`` once and read from there afterwards."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from transformers import CLIPTokenizerFast
 
+    CLIPTokenizer = import_transformers().CLIPTokenizer
     if not (folder / "tokenizer.json").is_file():
         bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
         bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
         bpe.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
         trainer = trainers.BpeTrainer(
             vocab_size=config.vocabulary,
-            special_tokens=[START, END],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            # every byte also as the end of a word, or rare letters there would be unknown; all in a fixed order,
+            # because the trainer breaks ties between merges by it
+            special_tokens=[START, END, *letters, *(f"{letter}</w>" for letter in letters)],
             end_of_word_suffix="</w>",
             show_progress=False,
         )
         bpe.train_from_iterator([template.format(text) for text in texts for template in config.templates], trainer)
         learned = json.loads(bpe.to_str())["model"]
         merges = [tuple(merge) for merge in learned["merges"]]
-        tokenizer = CLIPTokenizerFast(
-            vocab=_with_word_ends(learned["vocab"]), merges=merges, bos_token=START, eos_token=END, unk_token=END, pad_token=END,
+        tokenizer = CLIPTokenizer(
+            vocab=learned["vocab"],
+            merges=merges,
+            bos_token=START,
+            eos_token=END,
+            unk_token=END,
+            pad_token=END,
             model_max_length=config.context,
-        )  # fmt: skip
+        )
         tokenizer.save_pretrained(folder)
-    return CLIPTokenizerFast.from_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder)
 
 
-def _with_word_ends(vocab: dict[str, int]) -> dict[str, int]:
-    """Every single byte must also be known as the end of a word, or rare letters there would be unknown."""
-    missing = [f"{token}</w>" for token in vocab if len(token) == 1 and f"{token}</w>" not in vocab]
-    return vocab | {token: len(vocab) + i for i, token in enumerate(missing)}
-
-
-def build_student(tokenizer: CLIPTokenizerFast, config: PretrainConfig) -> CLIPModel:
+def build_student(tokenizer: CLIPTokenizer, config: PretrainConfig) -> CLIPModel:
     """A freshly initialised CLIP of the sizes in ``config``."""
-    from transformers import CLIPConfig, CLIPModel
-
+    transformers = import_transformers()
     tower = {"hidden_size": config.width, "intermediate_size": 4 * config.width, "num_attention_heads": config.heads,
              "hidden_act": "gelu", "projection_dim": config.embed_dim}  # fmt: skip
     text: dict[str, Any] = {
-        "num_hidden_layers": config.text_layers, "max_position_embeddings": config.context, "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
+        "num_hidden_layers": config.text_layers,
+        "max_position_embeddings": config.context,
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     vision = {
         "num_hidden_layers": config.vision_layers,
         "image_size": config.image_size,
         "patch_size": config.patch_size,
     }
     torch.manual_seed(config.seed)
-    return CLIPModel(
-        CLIPConfig(text_config=tower | text, vision_config=tower | vision, projection_dim=config.embed_dim)
+    settings = transformers.CLIPConfig(
+        text_config=tower | text, vision_config=tower | vision, projection_dim=config.embed_dim
     )
+    return transformers.CLIPModel(settings)
 
 
 def write_preprocessor(folder: Path, config: PretrainConfig, mean: float, std: float) -> None:
     """preprocessor_config.json as stock CLIP has it."""
     size = config.image_size
     settings = {
-        "image_processor_type": "CLIPImageProcessor", "do_convert_rgb": True, "do_resize": True, "size": {"shortest_edge": size},
-        "resample": 3, "do_center_crop": True, "crop_size": {"height": size, "width": size}, "do_rescale": True,
-        "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [mean] * 3, "image_std": [std] * 3,
-    }  # fmt: skip
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": size},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [mean] * 3,
+        "image_std": [std] * 3,
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
@@ -92,7 +107,7 @@ class VisionStudent(nn.Module):
     def __init__(self, clip: CLIPModel, map_width: int) -> None:
         super().__init__()
         self.vision, self.project = clip.vision_model, clip.visual_projection
-        self.to_map = nn.Linear(clip.config.vision_config.hidden_size, map_width)
+        self.to_map = nn.Linear(clip.visual_projection.in_features, map_width)
 
     def forward(self, images_B3HW: Tensor, keep: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Feature (B, E), map of the kept patches (B, K, M), and which patches were kept (B, K)."""

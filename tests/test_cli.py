@@ -1,0 +1,198 @@
+"""The command line as people use it: the main path, then their mistakes. Each mistake is one line and an exit code."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from steadyclip.cli import COMMANDS, main
+from steadyclip.models.testing import write_tiny
+
+COLOURS = {
+    "red_thing": (220, 30, 30),
+    "green_thing": (30, 200, 40),
+    "blue_thing": (30, 40, 220),
+    "grey_thing": (90,) * 3,
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four classes of ten noisy pictures each, told apart by colour."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir()
+        for i in range(10):
+            pixels = np.clip(np.array(colour) + rng.normal(0, 25, (40, 48, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_tiny("clip", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished LoRA run."""
+    out = tmp_path_factory.mktemp("runs") / "lora"
+    assert main(train(photos, model, out)) == 0
+    return out
+
+
+def train(photos: Path, model: Path, out: Path, *more: str) -> list[str]:
+    words = f"train --data {photos} --model {model} --method lora --shots 4 --steps 4 --learning-rate 0.01 --out {out}"
+    return [*words.split(), "--no-progress", *more]
+
+
+def test_train_evaluate_predict_report(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--data", str(photos)]) == 0
+    assert "top-1" in capsys.readouterr().out
+    (record,) = (run / "records").glob("*.json")
+    content = json.loads(record.read_text())
+    assert content["method"]["name"] == "lora"
+    assert content["data"]["images"] == 12  # 30 % of ten, four classes
+    picture = str(photos / "red_thing" / "0.png")
+    assert main(["predict", str(run), picture, "--top", "2", "--json"]) == 0
+    (prediction,) = json.loads(capsys.readouterr().out)
+    assert prediction["path"] == picture
+    assert len(prediction["names"]) == 2
+    assert set(prediction["names"]) <= {name.replace("_", " ") for name in COLOURS}
+    page = run / "page.html"
+    assert main(["report", str(run), "--out", str(page), "--markdown"]) == 0
+    assert "| lora |" in capsys.readouterr().out
+    assert page.read_text().lower().startswith("<!doctype html>")
+
+
+def test_the_same_command_again_trains_nothing(run: Path, photos: Path, model: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.glob("*.safetensors")}
+    assert main(train(photos, model, run)) == 0
+    assert {path: path.stat().st_mtime_ns for path in run.glob("*.safetensors")} == before
+
+
+def test_evaluation_leaves_out_what_was_trained_on(run: Path, photos: Path) -> None:
+    main(["evaluate", str(run), "--data", str(photos)])
+    split = json.loads((run / "split.json").read_text())
+    assert len(split["train"]) == 16
+    record = json.loads(next((run / "records").glob("*.json")).read_text())
+    assert record["data"]["images"] + len(split["train"]) + len(split["val"]) <= 40
+
+
+def test_base_run_is_scored_on_base_and_new(photos: Path, model: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "base"
+    assert main(train(photos, model, out, "--subset", "base")) == 0
+    assert main(["evaluate", str(out), "--data", str(photos)]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"base.*new.*H", printed)
+    assert len(list((out / "records").glob("*.json"))) == 2
+
+
+def test_sample_prints_the_files_of_the_run(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "sample", "--data", str(photos), "--shots", "4", "--seed", "1", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    saved = json.loads((run / "split.json").read_text())
+    assert printed["train"] == saved["train"]
+    assert printed["val"] == saved["val"]
+    assert all(not Path(key).is_absolute() for key, _ in printed["train"])
+
+
+def test_check_finds_what_is_wrong(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "--data", str(photos)]) == 0
+    assert "no problems found" in capsys.readouterr().out
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            Image.new("RGB", (8, 8), (i * 60, 0, len(name))).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "a" / "broken.png").write_bytes(b"")
+    assert main(["data", "check", "--data", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "unreadable: a/broken.png" in printed
+    assert "the same picture twice" in printed
+
+
+def test_methods_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    overview = capsys.readouterr().out
+    assert all(f"\n  {name}" in overview for name in COMMANDS)
+    assert main(["methods"]) == 0
+    assert "zero-shot" in capsys.readouterr().out
+    assert main(["methods", "lora"]) == 0
+    printed = capsys.readouterr().out
+    assert "dropout" in printed
+    assert "learning_rate 0.0002" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        ("trian", 2, "unknown command 'trian'. Did you mean 'train'?"),
+        ("train --data {photos} --method lroa", 2, "unknown method 'lroa'. Did you mean 'lora'?"),
+        ("train --data {photos} --knobs rnak=3", 2, "no knob 'rnak'. Did you mean 'rank'?"),
+        ("train --data {photos} --knobs rank", 2, "--knobs takes name=value, not 'rank'"),
+        ("train --data {photos} --method zero-shot --epochs 3", 2, "not trained by gradient steps: --epochs"),
+        ("train --data {photos} --epochs 3 --steps 3", 2, "give --epochs or --steps, not both"),
+        ("train --data {photos} --shots 0", 2, "shots must be 1 or more"),
+        ("train --data {photos}/nowhere --shots 1", 1, "no folder, file or built-in data"),
+        ("train --data icosn --shots 1", 1, "Did you mean 'icons'?"),
+        ("train --data {photos} --model {photos} --shots 1", 1, "config.json"),
+        ("evaluate {photos} --data {photos}", 1, "run.json"),
+        ("evaluate {run} --data {photos} --domain snow", 1, "unknown domain 'snow'"),
+        ("predict {run}", 2, "name at least one picture"),
+        ("predict {run} {photos}/nope.png", 1, "nope.png"),
+        ("predict {run} {run}/run.json", 1, "run.json"),
+        ("predict {run} {photos}/red_thing/0.png --top 0", 2, "--top must be 1 or more"),
+        ("report {photos}", 1, "no evaluation record found"),
+        ("methods lroa", 2, "Did you mean 'lora'?"),
+        ("demo --methods zero-shto", 2, "Did you mean 'zero-shot'?"),
+    ],
+)
+def test_mistakes(
+    words: str, code: int, line: str, photos: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.format(photos=photos, run=run).split()) == code
+    error = capsys.readouterr().err
+    assert line in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_a_typo_in_a_flag_is_wrong_usage(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--data", str(photos), "--shotz", "4"])
+    assert stopped.value.code == 2
+    assert "--shots" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_model_is_refused(run: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    write_tiny("clip", other, seed=5)
+    moved = tmp_path / "run"
+    moved.mkdir()
+    content = json.loads((run / "run.json").read_text())
+    content["model"]["name"] = str(other)
+    (moved / "run.json").write_text(json.dumps(content))
+    for name in ("split.json", "trained.safetensors"):
+        (moved / name).write_bytes((run / name).read_bytes())
+    assert main(["evaluate", str(moved), "--data", str(photos)]) == 1
+    assert "was trained on other weights" in capsys.readouterr().err
+
+
+def test_help_needs_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys\nimport steadyclip\nfrom steadyclip.cli import main\n"
+        "for words in ([], *([c, '--help'] for c in ('demo', 'train', 'evaluate', 'predict', 'data', 'pretrain'))):\n"
+        "    try: main(words)\n    except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'transformers', 'torchvision', 'matplotlib', 'pyarrow'} & sys.modules.keys()\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
