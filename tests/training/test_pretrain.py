@@ -119,18 +119,18 @@ def test_a_killed_run_resumes_to_the_same_weights(
 ) -> None:
     from steadyclip.training.pretrain import stage as module
 
-    save, saves = module._save, []
+    save, saves = module.save_checkpoint, []
 
-    def save_then_die(path: Path, *rest: object) -> None:
-        save(path, *rest)
-        saves.append(path.stem)
+    def save_then_die(folder: Path, *rest: object) -> None:
+        save(folder, *rest)
+        saves.append(folder.name)
         if saves.count(stage) == 3:
             raise _Killed
 
-    monkeypatch.setattr(module, "_save", save_then_die)
+    monkeypatch.setattr(module, "save_checkpoint", save_then_die)
     with pytest.raises(_Killed):
         pretrain(config, log=silent)
-    monkeypatch.setattr(module, "_save", save)
+    monkeypatch.setattr(module, "save_checkpoint", save)
     resumed = pretrain(config, log=silent)
     expected = straight[0].out
     for file in resumed.iterdir():

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from steadyclip.errors import SteadyClipError
+from steadyclip.methods.recipe import Recipe
+from steadyclip.training.checkpoint import load_optimizer, newest_checkpoint, optimizer_tensors, save_checkpoint
 from steadyclip.training.pretrain.config import PretrainConfig
+from steadyclip.training.schedule import learning_rate
 
 Log = Callable[[str], None]
+Names = dict[nn.Parameter, str]
 
 LOG_EVERY = 25
 """Steps that a line of the loss curve averages over."""
@@ -28,43 +30,39 @@ def run_stage(
     loss: Callable[[int, torch.Generator], Tensor],
     *,
     steps: int,
-    learning_rate: float,
+    peak_rate: float,
     config: PretrainConfig,
     log: Log,
 ) -> None:
     """Trains ``module`` by AdamW with warm-up and cosine, or loads what an earlier run left of this stage.
 
     ``loss(step, generator)`` gives the loss of a step; the generator is seeded from (seed, stage, step), so a resumed
-    stage sees what an uninterrupted one sees. Leaves ``<name>.safetensors`` (weights and optimizer) and
-    ``<name>.jsonl`` (the loss curve) in ``config.out / "stages"``.
+    stage sees what an uninterrupted one sees. Leaves checkpoints in ``<name>`` and the loss curve in
+    ``<name>.jsonl``, both in ``config.out / "stages"``.
     """
     folder = config.out / "stages"
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
-    done = _load(folder / f"{name}.safetensors", module, optimizer, steps)
+    names = {p: name for name, p in module.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(names, lr=peak_rate, weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = Recipe(learning_rate=peak_rate, steps=steps, warmup_steps=max(1, steps // 20))
+    done = _resume(folder / name, module, optimizer, names, steps)
     curve = _trim(folder / f"{name}.jsonl", done)
     device = next(module.parameters()).device
-    warmup = max(1, steps // 20)
     module.train()
     started = saved = reported = time.monotonic()
     first, total, count = done, torch.zeros((), device=device), 0
     with curve.open("a") as lines:
         for step in range(done, steps):
-            scale = (
-                (step + 1) / warmup
-                if step < warmup
-                else 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
-            )
+            rate = learning_rate(schedule, step, steps)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * scale
+                group["lr"] = rate
             torch.manual_seed(_seed(config.seed, name, step))
             generator = torch.Generator().manual_seed(_seed(config.seed, name, step) + 1)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 value = loss(step, generator)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+            nn.utils.clip_grad_norm_(names, 1.0)
             optimizer.step()
             total, count = total + value.detach(), count + 1
             last = step + 1 == steps
@@ -74,9 +72,7 @@ def run_stage(
                     raise SteadyClipError(
                         f"stage {name}: the loss is {mean} at step {step + 1}; lower the rate or use --precision fp32."
                     )
-                lines.write(
-                    json.dumps({"step": step + 1, "loss": round(mean, 5), "rate": learning_rate * scale}) + "\n"
-                )
+                lines.write(json.dumps({"step": step + 1, "loss": round(mean, 5), "rate": rate}) + "\n")
                 lines.flush()
                 now = time.monotonic()
                 if last or now - reported > 20:
@@ -86,7 +82,8 @@ def run_stage(
                 total, count = torch.zeros((), device=device), 0
                 # only here, so that no line of the curve has to average over two runs
                 if last or now - saved > 60 * config.checkpoint_minutes:
-                    _save(folder / f"{name}.safetensors", module, optimizer, step + 1)
+                    parts = {"module": module.state_dict(), "optimizer": optimizer_tensors(optimizer, names)}
+                    save_checkpoint(folder / name, step + 1, parts, {})
                     saved = now
     module.eval()
 
@@ -95,40 +92,19 @@ def _seed(seed: int, stage: str, step: int) -> int:
     return (seed * 1_000_003 + sum(map(ord, stage))) * 2_000_003 + 2 * step
 
 
-def _save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    tensors = {f"module.{k}": v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": v.detach().cpu().contiguous() for k, v in state.items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"step": str(step)})
-    os.replace(partial, path)
-
-
-def _load(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> int:
-    if not path.is_file():
+def _resume(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, names: Names, steps: int) -> int:
+    """Puts back the newest checkpoint in ``folder`` and returns its step; 0 when there is none."""
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:
         return 0
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
-    tensors = load_file(path)
+    if checkpoint.step > steps:
+        raise SteadyClipError(f"{checkpoint.path} is beyond the {steps} steps asked for: choose another --out.")
     try:
-        module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
+        module.load_state_dict(checkpoint.tensors("module"))
     except RuntimeError:
-        raise SteadyClipError(
-            f"{path} was made with other sizes; choose another --out or delete {path.parent}."
-        ) from None
-    if step > steps:
-        raise SteadyClipError(
-            f"{path} is at step {step}, beyond the {steps} asked for; choose another --out or delete it."
-        )
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, field = key.split(".")
-            state.setdefault(int(index), {})[field] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return step
+        raise SteadyClipError(f"{checkpoint.path} is of another model: choose another --out.") from None
+    load_optimizer(optimizer, names, checkpoint.tensors("optimizer"))
+    return checkpoint.step
 
 
 def _trim(path: Path, step: int) -> Path:

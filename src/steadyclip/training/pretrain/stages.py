@@ -94,7 +94,7 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
     torch.manual_seed(config.seed)
     teacher = ResidualCNN(config.embed_dim).to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     run_stage("teacher", teacher, _teacher_loss(teacher, lessons), steps=config.teacher_epochs * per_epoch,
-              learning_rate=2e-3, config=config, log=log)  # fmt: skip
+              peak_rate=2e-3, config=config, log=log)  # fmt: skip
 
     model_folder = config.out / "model"
     tokenizer = build_tokenizer(lessons.texts, config, model_folder)
@@ -102,18 +102,18 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
     clip.to(device)  # pyright: ignore[reportArgumentType]  (the stub of transformers binds self twice)
     vision = VisionStudent(clip, teacher.map_width).to(device)
     run_stage("distil", vision, _distil_loss(vision, teacher, lessons), steps=config.distil_epochs * per_epoch,
-              learning_rate=1e-3, config=config, log=log)  # fmt: skip
+              peak_rate=1e-3, config=config, log=log)  # fmt: skip
 
     text = TextStudent(clip)
     tokenize = _Tokenize(tokenizer, config, device)
     run_stage("text", text, _text_loss(text, lessons, tokenize), steps=config.text_steps,
-              learning_rate=1e-3, config=config, log=log)  # fmt: skip
+              peak_rate=1e-3, config=config, log=log)  # fmt: skip
 
     both = nn.ModuleDict({"vision": vision, "text": text})
     both.register_parameter("logit_scale", clip.logit_scale)
     clip.logit_scale.data.fill_(float(torch.log(torch.tensor(1 / TEMPERATURE))))
     run_stage("joint", both, _joint_loss(both, lessons, tokenize), steps=config.joint_epochs * per_epoch,
-              learning_rate=2e-4, config=config, log=log)  # fmt: skip
+              peak_rate=2e-4, config=config, log=log)  # fmt: skip
 
     with quiet():
         clip.cpu().half().save_pretrained(model_folder)

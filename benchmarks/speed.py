@@ -1,0 +1,144 @@
+"""Speed beside bare transformers code: the same weights and pictures, in one run, the two sides in turn.
+
+    python benchmarks/speed.py                      # icons-tiny on the icons data set
+    python benchmarks/speed.py --model DIRECTORY    # any CLIP checkpoint of transformers
+
+Prints medians and ratios. Evaluation: images/s of ``image_features`` over those of a plain loop (more is better).
+Training: seconds per step of ``fit`` with the method ``full`` over those of a plain loop (less is better). The plain
+loops decode and prepare pictures by the very same code, so that what is measured is the library around it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from steadyclip import get_method, load, load_data
+from steadyclip.data import ImageSet, ImageTask
+from steadyclip.evaluation import image_features
+from steadyclip.methods import Recipe
+from steadyclip.models import DualEncoder
+from steadyclip.training import TrainConfig, fit
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="icons-tiny")
+    parser.add_argument("--data", default="icons")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--images", type=int, default=1024, help="evaluated per run")
+    parser.add_argument("--steps", type=int, default=20, help="trained per run")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    data = load_data(options.data)
+    test, task = data.test_set(), data.task(shots=16, seed=1, subset="base")
+    test = test.subset(range(min(options.images, len(test))))
+    print(
+        f"{options.model} on {options.data}, {options.threads} threads, torch {torch.__version__}, {options.runs} runs"
+    )
+
+    model = load(options.model)
+    ours, peer = in_turn(options.runs, lambda: evaluate_ours(model, test), lambda: evaluate_bare(model, test))
+    n = len(test)
+    print(
+        f"evaluation  steadyclip {n / ours:7.1f} images/s  bare loop {n / peer:7.1f} images/s  ratio {peer / ours:.3f}"
+    )
+    ours, peer = in_turn(
+        options.runs,
+        lambda: train_ours(options.model, task, options.steps),
+        lambda: train_bare(options.model, task, options.steps),
+    )
+    s = options.steps
+    print(
+        f"training    steadyclip {ours / s:7.4f} s/step    bare loop {peer / s:7.4f} s/step    ratio {ours / peer:.3f}"
+    )
+    startup("import steadyclip", [sys.executable, "-c", "import steadyclip"], options.runs)
+    startup("--help", [str(Path(sys.executable).parent / "steadyclip"), "--help"], options.runs)
+    startup("train --help", [str(Path(sys.executable).parent / "steadyclip"), "train", "--help"], options.runs)
+
+
+def in_turn(runs: int, first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
+    """Medians of seconds, after one warm-up of each; the order alternates, so that neither is always the first."""
+    first(), second()
+    times: tuple[list[float], list[float]] = ([], [])
+    for run in range(runs):
+        for which in (0, 1) if run % 2 == 0 else (1, 0):
+            times[which].append((first, second)[which]())
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def evaluate_ours(model: DualEncoder, images: ImageSet) -> float:
+    start = time.perf_counter()
+    image_features(model, images, batch_size=64)
+    return time.perf_counter() - start
+
+
+@torch.inference_mode()
+def evaluate_bare(model: DualEncoder, images: ImageSet) -> float:
+    clip, prepare = model.network, model.preprocess
+    start = time.perf_counter()
+    features = []
+    for first in range(0, len(images), 64):
+        batch = torch.stack([prepare(images.read(i)) for i in range(first, min(first + 64, len(images)))])
+        features.append(F.normalize(clip.visual_projection(clip.vision_model(batch).pooler_output), dim=-1))
+    torch.cat(features)
+    return time.perf_counter() - start
+
+
+def train_ours(name: str, task: ImageTask, steps: int) -> float:
+    model, recipe = load(name), Recipe(learning_rate=1e-4, weight_decay=0.1, steps=steps, clip_norm=1.0)
+    start = time.perf_counter()
+    fit(model, get_method("full"), task, recipe=recipe, config=TrainConfig(progress=False))
+    return time.perf_counter() - start
+
+
+def train_bare(name: str, task: ImageTask, steps: int) -> float:
+    model = load(name)
+    clip, prepare = model.network.requires_grad_(True), model.preprocess
+    tokens = model.tokenize([task.templates[0].format(c) for c in task.classes])
+    start = time.perf_counter()
+    optimizer = torch.optim.AdamW(clip.parameters(), lr=1e-4, weight_decay=0.1)
+    order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(1)).tolist() * (
+        1 + 32 * steps // len(task.train)
+    )
+    rng = random.Random(1)
+    for step in range(steps):
+        rows = order[32 * step : 32 * step + 32]
+        images = torch.stack([prepare.train(task.train.read(i), rng) for i in rows])
+        labels = torch.tensor([task.train.labels[i] for i in rows])
+        image = F.normalize(clip.visual_projection(clip.vision_model(images).pooler_output), dim=-1)
+        text = F.normalize(clip.text_projection(clip.text_model(**tokens).pooler_output), dim=-1)
+        loss = F.cross_entropy(clip.logit_scale.exp() * image @ text.T, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
+        optimizer.step()
+    return time.perf_counter() - start
+
+
+def startup(what: str, command: list[str], runs: int) -> None:
+    times = []
+    for _ in range(runs + 1):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    python = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "pass"], check=True)
+        python.append(time.perf_counter() - start)
+    print(f"{what:<18} {statistics.median(times[1:]):.3f} s   (python itself {statistics.median(python):.3f} s)")
+
+
+if __name__ == "__main__":
+    main()
