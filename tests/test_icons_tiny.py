@@ -1,0 +1,43 @@
+"""The embedded model: stock files, the features of stock code, and enough zero-shot ability to be worth tuning."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import steadyclip
+from steadyclip import evaluate, get_method, load, load_data
+from steadyclip.models import DualEncoder
+
+FOLDER = Path(steadyclip.__file__).parent / "models" / "weights" / "icons-tiny"
+
+
+@pytest.fixture(scope="module")
+def model() -> DualEncoder:
+    return load("icons-tiny")
+
+
+def test_files_are_small_and_safe() -> None:
+    assert sum(p.stat().st_size for p in FOLDER.iterdir()) < 12_000_000
+    assert {p.suffix for p in FOLDER.iterdir()} == {".json", ".safetensors", ".md"}
+
+
+def test_loads_in_plain_transformers_with_equal_features(model: DualEncoder) -> None:
+    from transformers import AutoTokenizer, CLIPModel
+
+    stock, tokenizer = CLIPModel.from_pretrained(FOLDER, dtype=torch.float32), AutoTokenizer.from_pretrained(FOLDER)
+    texts = ["an icon of a sea animal.", "an icon of a bus."]
+    pixels_BCHW = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        image_BD = stock.visual_projection(stock.vision_model(pixels_BCHW).pooler_output)
+        tokens = tokenizer(texts, padding=True, return_tensors="pt")
+        text_BD = stock.text_projection(stock.text_model(**tokens).pooler_output)
+        for expected, got in ((image_BD, model.encode_image(pixels_BCHW)), (text_BD, model.encode_text(texts))):
+            torch.testing.assert_close(torch.nn.functional.normalize(expected, dim=-1), got, atol=1e-6, rtol=0)
+
+
+def test_knows_icons_without_training(model: DualEncoder) -> None:
+    test = load_data("icons").test_set()
+    record = evaluate(model, get_method("zero-shot"), test)
+    assert record.metrics is not None
+    assert record.metrics.top1 >= 0.25, f"zero-shot top-1 is {record.metrics.top1:.1%} over {len(test.classes)} classes"
