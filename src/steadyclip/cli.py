@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError(f"unknown command {words[0]!r}.{nearest(words[0], COMMANDS)} Commands: {known}.")
     except SteadyClipError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class SteadyClipError(Exception):
     """A user's mistake or a missing thing: one line that names the file, row or flag and says what to do.
 
-    The command line prints it without a traceback and exits with 1.
+    The command line prints it without a traceback and exits with ``exit_code``.
     """
+
+    exit_code: ClassVar[int] = 1
 
 
 class UsageError(SteadyClipError):
-    """The command was given wrong words (unknown method, knob, flag value). The command line exits with 2."""
+    """The command was given wrong words (unknown method, knob, flag value)."""
+
+    exit_code = 2
 
 
 class DataError(SteadyClipError):

@@ -13,6 +13,8 @@ from steadyclip.errors import SteadyClipError
 class Stopped(SteadyClipError):
     """A signal ended the training, after everything was saved."""
 
+    exit_code = 130
+
 
 class StopRequest:
     """While entered, SIGINT and SIGTERM set ``name`` and the process goes on; a second one does what it always did."""
