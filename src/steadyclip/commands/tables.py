@@ -94,7 +94,8 @@ class Demo:
         plans = [PLANS.get(name) or Plan(get_method(name).name) for name in self.methods]
         data = load_data("icons")
         say(*data.summary())
-        config = TrainConfig(cache=self.out / "features")
+        # a crop of 8 % of a photo shows something; of a drawing it shows a line or nothing
+        config = TrainConfig(cache=self.out / "features", smallest_crop=0.6)
         records = base_to_new(
             "icons-tiny", data, plans, shots=self.shots, seeds=self.seeds, out=self.out, config=config, log=say
         )

@@ -32,10 +32,10 @@ def test_halves_never_mix() -> None:
         assert {sample.drawing.pack for sample in plan(data_set)} <= set(DOWNSTREAM)
 
 
-def test_train_val_and_test_share_no_drawing_name(icons: list[Sample]) -> None:
+def test_train_val_and_test_share_no_drawing_in_any_style(icons: list[Sample]) -> None:
     names = defaultdict(set)
     for sample in icons:
-        names[sample.split].add(sample.drawing.name)
+        names[sample.split].add((sample.drawing.pack, sample.drawing.name))
     assert set(names) == {"train", "val", "test"}
     assert not names["train"] & names["test"]
     assert not names["train"] & names["val"]

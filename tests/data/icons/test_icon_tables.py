@@ -1,4 +1,4 @@
-"""The tables name only what the packs hold, each drawing once, and the split keeps concepts apart."""
+"""The tables name only what the packs hold, each drawing once, and the split keeps drawings apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from steadyclip.data.icons.packs import DOWNSTREAM, drawings
-from steadyclip.data.icons.tables import SHARES, TABLES, read_table, split_concepts
+from steadyclip.data.icons.tables import SHARES, TABLES, TRAINED, read_table, split_drawings
 
 SIZES = {
     "icons": (50, 70),
@@ -66,13 +66,14 @@ def test_a_name_stands_for_one_concept_whoever_drew_it() -> None:
     assert {name: found for name, found in owners.items() if len(found) > 1} == {}
 
 
-def test_split_has_its_shares_in_every_class_and_hides_what_has_no_lines() -> None:
+def test_split_has_its_shares_in_every_class_and_trains_on_teams_that_draw_lines() -> None:
     total = Counter()
     for one in read_table("icons"):
-        splits = split_concepts(one)
-        lines = Counter(splits[concept.name] for concept in one.concepts if concept.in_lines)
+        splits = split_drawings(one)
+        lines = Counter(split for (pack, _), split in splits.items() if pack in TRAINED)
         assert set(lines) == set(SHARES), one.name
-        assert all(splits[concept.name] == "test" for concept in one.concepts if not concept.in_lines)
+        assert all(split == "test" for (pack, _), split in splits.items() if pack not in TRAINED)
+        assert any(split == "test" for (pack, _), split in splits.items() if pack == "phosphor")  # fill and duotone
         total += lines
     for split, share in SHARES.items():
         assert total[split] / total.total() == pytest.approx(share, abs=0.06)
@@ -80,7 +81,7 @@ def test_split_has_its_shares_in_every_class_and_hides_what_has_no_lines() -> No
 
 def test_split_does_not_depend_on_the_order_of_the_table() -> None:
     for one in read_table("icons"):
-        assert split_concepts(dataclasses.replace(one, concepts=one.concepts[::-1])) == split_concepts(one)
+        assert split_drawings(dataclasses.replace(one, concepts=one.concepts[::-1])) == split_drawings(one)
 
 
 def test_base_and_new_are_fixed() -> None:

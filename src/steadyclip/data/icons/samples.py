@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from steadyclip.data.icons.captions import caption
 from steadyclip.data.icons.packs import PRETRAINING, Drawing, drawings
 from steadyclip.data.icons.render import PLAIN, Look, random_look
-from steadyclip.data.icons.tables import IconClass, read_table, split_concepts
+from steadyclip.data.icons.tables import IconClass, read_table, split_drawings
 
 DOMAINS = {
     "lines": (
@@ -62,12 +62,12 @@ class Shelf:
             self._packs[pack] = {(one.style, one.name): one for one in drawings(pack)}
         return self._packs[pack][style, name]
 
-    def find(self, chosen: IconClass, domain: str) -> Iterator[tuple[str, Drawing]]:
-        """The drawings of a class in a domain, each with the name of its concept."""
+    def find(self, chosen: IconClass, domain: str) -> Iterator[Drawing]:
+        """The drawings of a class in a domain."""
         for concept in chosen.concepts:
             for pack, style in DOMAINS[domain]:
                 for name in concept.names[pack]:
-                    yield concept.name, self.get(pack, style, name)
+                    yield self.get(pack, style, name)
 
     def samples(
         self, chosen: Iterable[Drawing], of: IconClass, split: str, domain: str, looks: Iterable[int]
@@ -95,13 +95,13 @@ def plan(data_set: str) -> list[Sample]:
 
 
 def _icons(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
-    """Split by concept; training and validation in lines only, the test in every domain."""
-    splits = split_concepts(chosen)
+    """Split by drawing; training and validation in lines only, the test in every domain."""
+    splits = split_drawings(chosen)
     for domain in DOMAINS:
         found = list(shelf.find(chosen, domain))
         for split in WANTED:
             if split == "test" or domain == "lines":
-                here = [drawing for concept, drawing in found if splits[concept] == split]
+                here = [drawing for drawing in found if splits[drawing.pack, drawing.name] == split]
                 wanted = WANTED[split] if domain == "lines" else WANTED_ELSEWHERE
                 looks = min(MOST_LOOKS, math.ceil(wanted / len(here))) if here else 0
                 yield from shelf.samples(here, chosen, split, domain, range(1, looks + 1))
@@ -110,7 +110,7 @@ def _icons(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
 def _concepts(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
     """A concept has too few drawings to split them: phosphor's are for training, the other teams' for the test."""
     for domain in ("lines", "solid", "emoji"):
-        found = [drawing for _, drawing in shelf.find(chosen, domain)]
+        found = list(shelf.find(chosen, domain))
         seen = [drawing for drawing in found if drawing.pack == "phosphor"]
         unseen = [drawing for drawing in found if drawing.pack != "phosphor"]
         train, val, test = CONCEPT_LOOKS["train"], CONCEPT_LOOKS["val"], CONCEPT_LOOKS["test"]
@@ -121,7 +121,7 @@ def _concepts(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
 
 def _topic(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
     """Only ever a target of transfer: every drawing in lines is a test sample."""
-    found = [drawing for _, drawing in shelf.find(chosen, "lines")]
+    found = list(shelf.find(chosen, "lines"))
     yield from shelf.samples(found, chosen, "test", "lines", range(1, math.ceil(TOPIC_WANTED / len(found)) + 1))
 
 

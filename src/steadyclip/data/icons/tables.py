@@ -1,8 +1,8 @@
 """The curated tables: which drawings of which team make up a class, and which of them are for training.
 
 A table is a text file beside this module: ``[class | second name]``, then one concept a line with its drawings in each
-pack. A concept is one thing or idea, however many teams and styles drew it; it is what the split is made of, so that
-no drawing of a tested thing was ever seen in training.
+pack. A concept is one thing or idea, however many teams and styles drew it. The split is made of drawings: all styles
+of what one team drew under one name stand on one side; another team's drawing of the same thing may be on the other.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ TABLES = {
 """Data set -> its file in ``tables``."""
 
 SHARES = {"train": 0.48, "val": 0.12, "test": 0.40}
-"""Of the concepts of a class."""
+"""Of the drawings of a class by the teams that draw in lines."""
 
-SPLIT_SEED = 273
-"""The first whose split of ``icons`` has a test drawing of every class in every domain; nothing else chose it."""
+TRAINED = ("phosphor", "lucide")
+"""The teams that draw in lines; the others are for testing only."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,6 @@ class Concept:
 
     name: str
     names: Mapping[str, tuple[str, ...]]
-
-    @property
-    def in_lines(self) -> bool:
-        """Some team drew it in a line style."""
-        return bool(self.names["phosphor"] or self.names["lucide"])
 
 
 @dataclass(frozen=True)
@@ -84,23 +79,23 @@ def _concept(line: str) -> Concept:
     return Concept(name, dict(zip(_COLUMNS, names, strict=True)))
 
 
-def split_concepts(chosen: IconClass) -> dict[str, str]:
-    """Concept name -> "train", "val" or "test", the same whatever the order of the table.
+def split_drawings(chosen: IconClass) -> dict[tuple[str, str], str]:
+    """(pack, name) -> "train", "val" or "test", the same whatever the order of the table.
 
-    Concepts are taken in the order of a hash of class and name, those first that phosphor drew (most pictures), then
-    those of lucide alone; each goes to the split that is furthest behind its share. What no team drew in lines can
-    only be a test of other styles.
+    A drawing is split with all its styles. The teams that draw in lines come one after the other, each in the order
+    of a hash of class and name; a drawing goes to the split that is furthest behind its share. The other teams are
+    never trained on.
     """
+    splits: dict[tuple[str, str], str] = {}
     count = dict.fromkeys(SHARES, 0)
-    splits = {}
-    in_lines = [concept for concept in chosen.concepts if concept.in_lines]
-    for number, concept in enumerate(sorted(in_lines, key=lambda one: _rank(chosen, one)), start=1):
-        split = max(SHARES, key=lambda name: round(SHARES[name] * number - count[name], 6))
-        count[split] += 1
-        splits[concept.name] = split
-    return splits | {concept.name: "test" for concept in chosen.concepts if not concept.in_lines}
-
-
-def _rank(chosen: IconClass, concept: Concept) -> tuple[bool, str]:
-    digest = hashlib.sha256(f"{SPLIT_SEED}/{chosen.name}/{concept.name}".encode()).hexdigest()
-    return not concept.names["phosphor"], digest
+    for pack in _COLUMNS:
+        names = {name for concept in chosen.concepts for name in concept.names[pack]}
+        for name in sorted(names, key=lambda name: hashlib.sha256(f"{chosen.name}/{name}".encode()).hexdigest()):
+            if pack in TRAINED:
+                behind = {split: round(share * (len(splits) + 1) - count[split], 6) for split, share in SHARES.items()}
+                split = max(behind, key=lambda split: behind[split])
+                count[split] += 1
+            else:
+                split = "test"
+            splits[pack, name] = split
+    return splits
