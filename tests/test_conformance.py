@@ -3,11 +3,11 @@
 import pytest
 
 from steadyclip.methods import get_method, methods
-from steadyclip.models.testing import tiny
-from steadyclip.testing import CHECKS, available_families
+from steadyclip.models.testing import installed_families, tiny
+from steadyclip.testing import CHECKS
 
 
-@pytest.mark.parametrize("family", available_families())
+@pytest.mark.parametrize("family", installed_families())
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", methods())
 def test_method(name: str, check: str, family: str) -> None:

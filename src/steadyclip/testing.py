@@ -16,27 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from steadyclip.errors import ModelError
 from steadyclip.methods.base import Batch, Method, NoHead, get_method
 from steadyclip.models import DualEncoder, load
-from steadyclip.models.testing import FAMILIES, tiny
+from steadyclip.models.testing import installed_families, tiny
 
 NAMES = ("cat", "dog", "sea lion", "owl")
 """Classes of the tests."""
 TEMPLATES = ("a photo of a {}.", "an icon of a {}.")
 """Prompts of the tests."""
-
-
-def available_families() -> list[str]:
-    """The model families that can be built here: all of them, less open_clip where it is not installed."""
-    families = []
-    for family in FAMILIES:
-        try:
-            tiny(family)
-        except ModelError:
-            continue
-        families.append(family)
-    return families
 
 
 def check_method(method: Method, families: Sequence[str] | None = None) -> list[str]:
@@ -50,7 +37,7 @@ def check_method(method: Method, families: Sequence[str] | None = None) -> list[
         AssertionError: the first broken promise.
     """
     passed = []
-    for family in available_families() if families is None else families:
+    for family in installed_families() if families is None else families:
         for name, check in CHECKS.items():
             try:
                 check(method, tiny(family))

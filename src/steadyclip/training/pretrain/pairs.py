@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steadyclip.data.decode import UnreadableImage, decode
 from steadyclip.errors import DataError
 
 
@@ -52,17 +52,15 @@ def read_pairs(path: Path, size: int, image_column: str, text_column: str) -> Pa
     for row, (data, text) in enumerate(
         zip(table[image_column].to_pylist(), table[text_column].to_pylist(), strict=True)
     ):
-        try:
-            if not data or not text:
-                raise ValueError("empty image or text")
-            with Image.open(io.BytesIO(data)) as opened:
-                image = ImageOps.exif_transpose(opened).convert("RGBA")
-        except (OSError, ValueError) as error:
-            skipped.append(f"row {row}: {error}")
+        if not text:
+            skipped.append(f"row {row}: no text")
             continue
-        ground = Image.new("RGBA", image.size, "white")
-        ground.alpha_composite(image)
-        fitted = ImageOps.fit(ground.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+        try:
+            image = decode(data or b"", f"row {row}")
+        except UnreadableImage as error:
+            skipped.append(str(error))
+            continue
+        fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
         images.append(torch.from_numpy(np.array(fitted)).permute(2, 0, 1))
         texts.append(text)
     if not images:
