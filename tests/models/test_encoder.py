@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from steadyclip.adapters import attach_low_rank
 from steadyclip.errors import ModelError
 from steadyclip.models import DualEncoder, load
 from steadyclip.models.testing import tiny
@@ -323,3 +324,19 @@ def test_the_weights_hash_ignores_adapters_and_sees_one_weight(model: DualEncode
     with torch.no_grad():
         changed.image_tower.blocks[0].q.bias[3] += 1e-4
     assert changed.weights_hash != name
+
+
+def test_frozen_text_is_computed_once_for_the_same_tokens_and_anew_for_merged_weights() -> None:
+    model = tiny("clip")
+    tokens = model.tokenize(["a cat", "a dog"])
+    expected = model.encode_text(tokens)
+    attach_low_rank(model, layers=("q",), rank=2, alpha=8.0, dropout=0.0)
+    for adapter in model.adapters.values():
+        torch.nn.init.normal_(adapter.B)
+    first = model.frozen_text(tokens)
+    assert torch.equal(first, expected)
+    assert model.frozen_text(tokens) is first
+    assert model.frozen_text(dict(tokens)) is first  # the tensors count, not the dict around them
+    assert not torch.equal(model.frozen_text(model.tokenize(["a cow", "a dog"])), expected)
+    model.merge_adapters()
+    assert not torch.equal(model.frozen_text(tokens), expected)

@@ -48,6 +48,7 @@ class DualEncoder(nn.Module):
         self._handles: dict[str, list[RemovableHandle]] = {}
         self._frozen_depth = 0
         self._frozen_copy: dict[str, Tensor] | None = None  # names as in self.named_parameters()
+        self._frozen_text: tuple[Tensor, Tensor] | None = None  # token ids, features
         self._weights_hash: str | None = None
 
     # ---- features
@@ -155,6 +156,16 @@ class DualEncoder(nn.Module):
             for module in training:
                 module.training = True
 
+    def frozen_text(self, tokens: Tokens) -> Tensor:
+        """(M, D) text features of the frozen model; asked again for the same token tensors, they are not computed again.
+
+        Meant for the class prompts of a training, which are the same objects at every step.
+        """
+        if self._frozen_text is None or self._frozen_text[0] is not tokens["input_ids"]:
+            with self.frozen():
+                self._frozen_text = (tokens["input_ids"], self.encode_text(tokens))
+        return self._frozen_text[1]
+
     def keep_frozen_copy(self) -> None:
         """Snapshot the pretrained weights: to call once before training them, so that ``frozen`` can go back."""
         if self._frozen_copy is None:
@@ -164,6 +175,7 @@ class DualEncoder(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DualEncoder:
         super()._apply(fn, recurse)
+        self._frozen_text = None
         if self._frozen_copy is not None:  # not registered, so that it is neither trained nor saved; but it moves along
             self._frozen_copy = {name: fn(value) for name, value in self._frozen_copy.items()}
         return self
@@ -216,6 +228,7 @@ class DualEncoder(nn.Module):
         self.detach_all()
         self.network.requires_grad_(False)
         self._frozen_copy = None
+        self._frozen_text = None
         self._weights_hash = None
 
     # ---- on disk
