@@ -157,7 +157,7 @@ class DualEncoder(nn.Module):
                 module.training = True
 
     def frozen_text(self, tokens: Tokens) -> Tensor:
-        """(M, D) text features of the frozen model; asked again for the same token tensors, they are not computed again.
+        """(M, D) text features of the frozen model, computed once for the same token tensors.
 
         Meant for the class prompts of a training, which are the same objects at every step.
         """
