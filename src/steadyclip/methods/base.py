@@ -153,7 +153,7 @@ def get_method(name: str, knobs: Mapping[str, Any] | None = None) -> Method:
             raise UsageError(
                 f"method {name!r} has no knob {key!r}.{nearest(key, fields)} `steadyclip methods {name}` lists them."
             )
-        values[key] = _convert(name, key, value, types[key])
+        values[key] = convert(name, key, value, types[key])
     return cls(**values)
 
 
@@ -167,8 +167,12 @@ def knob_help(cls: type[Method]) -> dict[str, str]:
     return texts
 
 
-def _convert(method: str, knob: str, value: Any, kind: Any) -> Any:
-    """``value`` as ``kind``: literals, numbers, booleans, tuples and unions of them."""
+def convert(method: str, knob: str, value: Any, kind: Any) -> Any:
+    """``value``, maybe as typed on a command line, as ``kind``: literals, numbers, booleans, tuples, unions of them.
+
+    Raises:
+        UsageError: it does not fit.
+    """
     wrong = UsageError(f"knob {knob}={value!r} of method {method!r} must be {_spell(kind)}.")
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
@@ -177,14 +181,14 @@ def _convert(method: str, knob: str, value: Any, kind: Any) -> Any:
         raise wrong
     if origin is tuple:
         parts = value.split(",") if isinstance(value, str) else list(value)
-        return tuple(_convert(method, knob, part, options[0]) for part in parts)
+        return tuple(convert(method, knob, part, options[0]) for part in parts)
     if options:  # a union: the first member that takes the value
         if value in (None, "none") and type(None) in options:
             return None
         for option in options:
             if option is not type(None):
                 try:
-                    return _convert(method, knob, value, option)
+                    return convert(method, knob, value, option)
                 except UsageError:
                     continue
         raise wrong
