@@ -158,12 +158,13 @@ def get_method(name: str, knobs: Mapping[str, Any] | None = None) -> Method:
 
 
 def knob_help(cls: type[Method]) -> dict[str, str]:
-    """Knob -> the text that stands below it in the class."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # pyright: ignore[reportAttributeAccessIssue]
+    """Knob -> the text that stands below it in the class, or in the class that it is inherited from."""
     texts = {}
-    for field_, below in itertools.pairwise(body):
-        if isinstance(field_, ast.AnnAssign) and isinstance(field_.target, ast.Name) and isinstance(below, ast.Expr):
-            texts[field_.target.id] = inspect.cleandoc(ast.literal_eval(below.value))
+    for owner in reversed(cls.__mro__[: cls.__mro__.index(Method)]):
+        definition = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        for knob, below in itertools.pairwise(definition.body):  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(knob, ast.AnnAssign) and isinstance(knob.target, ast.Name) and isinstance(below, ast.Expr):
+                texts[knob.target.id] = inspect.cleandoc(ast.literal_eval(below.value))
     return texts
 
 

@@ -27,6 +27,8 @@ class TrainConfig:
     """Random resized crop and flip of training images; off, they are prepared as for evaluation."""
     smallest_crop: float = 0.08
     """Smallest random crop, as a share of the image's area."""
+    cutout: float = 0.0
+    """Side of a random square that is cut from every training image, as a share of the image; 0 cuts nothing."""
     workers: int = 0
     """Processes that decode images; 0 decodes in the training process."""
     checkpoint_steps: int | None = None
@@ -50,10 +52,12 @@ class TrainConfig:
             raise UsageError(f"checkpoint_minutes={self.checkpoint_minutes} must be more than 0.")
         if not 0 < self.smallest_crop <= 1:
             raise UsageError(f"smallest_crop={self.smallest_crop} must be a share from 0 to 1.")
+        if not 0 <= self.cutout < 1:
+            raise UsageError(f"cutout={self.cutout} must be a share from 0 to below 1.")
         for name, known in {"precision": ("fp32", "bf16"), "device": ("auto", "cpu")}.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}.")
 
 
-DECIDES = ("seed", "precision", "accumulate", "augment", "smallest_crop")
+DECIDES = ("seed", "precision", "accumulate", "augment", "smallest_crop", "cutout")
 """Fields that change the trained weights: a run is resumed only when they are the same."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from steadyclip.data.cutout import cutout
 from steadyclip.errors import SteadyClipError
 from steadyclip.evaluation.heads import prompts
 from steadyclip.methods.base import Batch, Method
@@ -160,8 +161,11 @@ class Loop:
 
     def _batch(self, part: Part, step: int) -> Batch:
         device = self.model.device
+        images_BCHW = part.images_BCHW.to(device, non_blocking=True)
+        if self.config.cutout:  # drawn after the step's seed is set, so that a resumed training cuts the same
+            images_BCHW = cutout(images_BCHW, self.config.cutout)
         return Batch(
-            images_BCHW=part.images_BCHW.to(device, non_blocking=True),
+            images_BCHW=images_BCHW,
             labels_B=part.labels_B.to(device, non_blocking=True),
             prompts=self.prompts,
             step=step,
