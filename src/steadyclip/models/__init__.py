@@ -5,6 +5,6 @@ from steadyclip.models.backend import Tokens
 from steadyclip.models.encoder import DualEncoder
 from steadyclip.models.loading import load
 from steadyclip.models.preprocess import Preprocess
-from steadyclip.models.towers import Block, Tower
+from steadyclip.models.towers import Block, Layout, Tower
 
-__all__ = ["Adapter", "Block", "DualEncoder", "Preprocess", "Tokens", "Tower", "load"]
+__all__ = ["Adapter", "Block", "DualEncoder", "Layout", "Preprocess", "Tokens", "Tower", "load"]

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from steadyclip.models.towers import Tower
+from steadyclip.errors import ModelError
+from steadyclip.models.towers import Layout, Tower
 
 Tokens = dict[str, Tensor]
 """Tokenised texts: ``input_ids`` and, where the checkpoint wants one, ``attention_mask``, both (M, L) integers."""
@@ -29,6 +31,10 @@ class Backend(ABC):
         """(B, D) image features, not normalised."""
 
     @abstractmethod
+    def image_and_patches(self, network: Any, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """``image``, and (B, Y, X, D) features of the Y x X patches in the same space, of the same pass."""
+
+    @abstractmethod
     def text(self, network: Any, tokens: Tokens) -> Tensor:
         """(M, D) text features, not normalised."""
 
@@ -41,8 +47,42 @@ class Backend(ABC):
         """The views of the image and the text tower."""
 
     @abstractmethod
+    def image_layout(self, network: Any, images_BCHW: Tensor, length: int) -> Layout:
+        """What the ``length`` tokens of the image tower are."""
+
+    @abstractmethod
+    def text_layout(self, network: Any, tokens: Tokens, length: int) -> Layout:
+        """What the ``length`` tokens of the text tower are."""
+
+    @abstractmethod
     def save(self, network: Any, folder: Path) -> None:
         """Write a plain checkpoint of the library: safetensors, JSON, tokenizer, image settings."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
         return self
+
+
+def patches(images_BCHW: Tensor, length: int, *, summary: bool) -> Layout:
+    """The layout of an image tower; ``summary``: its first token is one that the feature is read from."""
+    batch, device = len(images_BCHW), images_BCHW.device
+    valid_BN = torch.ones(batch, length, dtype=torch.bool, device=device)
+    summary_B = torch.zeros(batch, dtype=torch.long, device=device) if summary else None
+    return Layout(valid_BN, summary_B, causal=False)
+
+
+def words(ids_BL: Tensor, length: int, *, summary_B: Tensor, pad: int | None, causal: bool) -> Layout:
+    """The layout of a text tower that pools at ``summary_B``.
+
+    Valid is what is not ``pad``, and the summary token even if it is one; without ``pad`` all up to the summary token.
+
+    Raises:
+        ModelError: the tower reads another number of tokens than the text has.
+    """
+    if ids_BL.shape[1] != length:
+        raise ModelError(f"the text tower adds tokens of its own ({length} for {ids_BL.shape[1]}): not supported.")
+    positions_N = torch.arange(length, device=ids_BL.device)
+    if pad is None:
+        valid_BN = positions_N <= summary_B[:, None]
+    else:
+        valid_BN = (ids_BL != pad) | (positions_N == summary_B[:, None])
+    return Layout(valid_BN, summary_B, causal)

@@ -1,6 +1,6 @@
 """The one view over every CLIP-like model.
 
-Shapes: B images, M texts, C classes, D feature width, L tokens of a text, C H W pixels.
+Shapes: B images, M texts, C classes, D feature width, L tokens of a text, C H W pixels, Y X grid of patches.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,24 @@ class DualEncoder(nn.Module):
         assert features is not None
         return features
 
+    def encode_patches(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``encode_image`` gives, and the features of the patches from the same pass.
+
+        A patch's feature is its last token on the way that the image's feature takes to the shared space: the final
+        norm and projection of CLIP and open_clip; for SigLIP, whose image has no token of its own, the pooling head
+        over that token alone. The weights were not trained for single patches: good for comparing them, not more.
+
+        Returns:
+            (B, D) and (B, Y, X, D) float32 features of length 1.
+
+        Raises:
+            ModelError: an open_clip model pools by attention in a way that has no such reading.
+        """
+        image_BD, patch_BYXD = self._run(images_BCHW, None, patches=True)
+        assert image_BD is not None
+        assert patch_BYXD is not None
+        return image_BD, patch_BYXD
+
     def encode_text(self, texts: Sequence[str] | Tokens) -> Tensor:
         """Texts, or what ``tokenize`` made of them -> (M, D) float32 features of length 1, also under autocast."""
         _, features = self._run(None, texts if isinstance(texts, dict) else self.tokenize(texts))
@@ -88,15 +107,24 @@ class DualEncoder(nn.Module):
         return features
 
     def forward(
-        self, images_BCHW: Tensor | None = None, tokens: Tokens | None = None
+        self, images_BCHW: Tensor | None = None, tokens: Tokens | None = None, patches: bool = False
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Image features (B, D) and text features (M, D), float32 and of length 1; None for what was not given."""
+        """Image features (B, D) and text features (M, D), float32 and of length 1; None for what was not given.
+
+        With ``patches``, image and patch features (B, Y, X, D) instead.
+        """
         image_BD = text_MD = None
         if images_BCHW is not None:
-            image_BD = F.normalize(self._backend.image(self.network, images_BCHW.to(self.device)).float(), dim=-1)
+            images_BCHW = images_BCHW.to(self.device)
+            with self.image_tower.reading(partial(self._backend.image_layout, self.network, images_BCHW)):
+                if patches:
+                    image_BD, patch_BYXD = self._backend.image_and_patches(self.network, images_BCHW)
+                    return F.normalize(image_BD.float(), dim=-1), F.normalize(patch_BYXD.float(), dim=-1)
+                image_BD = F.normalize(self._backend.image(self.network, images_BCHW).float(), dim=-1)
         if tokens is not None:
             tokens = {name: ids.to(self.device) for name, ids in tokens.items()}
-            text_MD = F.normalize(self._backend.text(self.network, tokens).float(), dim=-1)
+            with self.text_tower.reading(partial(self._backend.text_layout, self.network, tokens)):
+                text_MD = F.normalize(self._backend.text(self.network, tokens).float(), dim=-1)
         return image_BD, text_MD
 
     @property
@@ -111,13 +139,19 @@ class DualEncoder(nn.Module):
         return torch.zeros((), device=self.device) if bias is None else bias.float().reshape(())
 
     def logits(self, image_BD: Tensor, text_CD: Tensor) -> Tensor:
-        """Features of images and of classes -> (B, C) logits with the checkpoint's scale and bias."""
-        return self.logit_scale * image_BD @ text_CD.T + self.logit_bias
+        """Features of images and of classes -> (B, C) float32 logits with the checkpoint's scale and bias.
 
-    def _run(self, images_BCHW: Tensor | None, tokens: Tokens | None) -> tuple[Tensor | None, Tensor | None]:
+        Also under autocast: at a scale of 100, bf16 would round logits to steps of an eighth.
+        """
+        with torch.autocast(image_BD.device.type, enabled=False):
+            return self.logit_scale * image_BD @ text_CD.T + self.logit_bias
+
+    def _run(
+        self, images_BCHW: Tensor | None, tokens: Tokens | None, patches: bool = False
+    ) -> tuple[Tensor | None, Tensor | None]:
         if self._frozen_depth and self._frozen_copy is not None:
-            return torch.func.functional_call(self, self._frozen_copy, (images_BCHW, tokens))
-        return self(images_BCHW, tokens)
+            return torch.func.functional_call(self, self._frozen_copy, (images_BCHW, tokens, patches))
+        return self(images_BCHW, tokens, patches)
 
     def _weight(self, name: str) -> Any:
         if self._frozen_depth and self._frozen_copy is not None:

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from steadyclip.errors import ModelError
-from steadyclip.models.backend import Backend, Tokens
+from steadyclip.models.backend import Backend, Tokens, patches, words
 from steadyclip.models.encoder import DualEncoder
 from steadyclip.models.preprocess import Preprocess
-from steadyclip.models.towers import Block, Tower
+from steadyclip.models.towers import Block, Layout, Tower
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 
@@ -76,6 +76,18 @@ class HuggingFace(Backend):
         pooled_BE = network.vision_model(pixel_values=images_BCHW).pooler_output
         return network.visual_projection(pooled_BE) if self.family == "clip" else pooled_BE
 
+    def image_and_patches(self, network: Any, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        vision, patch = network.vision_model, network.vision_model.config.patch_size
+        grid = (images_BCHW.shape[-2] // patch, images_BCHW.shape[-1] // patch)
+        output = vision(pixel_values=images_BCHW)
+        if self.family == "clip":  # each patch token takes the way of the class token
+            tokens_BNE = vision.post_layernorm(output.last_hidden_state[:, 1:])
+            image_BD, patch_BND = (network.visual_projection(x) for x in (output.pooler_output, tokens_BNE))
+        else:  # the pooling head is asked what an image of this one token would be
+            tokens_BNE = output.last_hidden_state
+            image_BD, patch_BND = output.pooler_output, vision.head(tokens_BNE.flatten(0, 1).unsqueeze(1))
+        return image_BD, patch_BND.reshape(len(images_BCHW), *grid, -1)
+
     def text(self, network: Any, tokens: Tokens) -> Tensor:
         pooled_ME = network.text_model(**tokens).pooler_output
         return network.text_projection(pooled_ME) if self.family == "clip" else pooled_ME
@@ -106,6 +118,18 @@ class HuggingFace(Backend):
             return Tower(name, blocks, model.config.hidden_size)
 
         return view("image", network.vision_model), view("text", network.text_model)
+
+    def image_layout(self, network: Any, images_BCHW: Tensor, length: int) -> Layout:
+        return patches(images_BCHW, length, summary=self.family == "clip")  # SigLIP pools by an attention head
+
+    def text_layout(self, network: Any, tokens: Tokens, length: int) -> Layout:
+        ids_BL = tokens["input_ids"]
+        if self.family == "clip":
+            end = network.text_model.config.eos_token_id
+            ends_BL = ids_BL if end == 2 else (ids_BL == end).int()  # 2: see _check_end_of_text
+            return words(ids_BL, length, summary_B=ends_BL.argmax(dim=1), pad=None, causal=True)
+        last_B = torch.full_like(ids_BL[:, 0], ids_BL.shape[1] - 1)
+        return words(ids_BL, length, summary_B=last_B, pad=self.tokenizer.pad_token_id, causal=False)
 
     def save(self, network: Any, folder: Path) -> None:
         with quiet():

@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from steadyclip.errors import ModelError, nearest
-from steadyclip.models.backend import Backend, Tokens
+from steadyclip.models.backend import Backend, Tokens, patches, words
 from steadyclip.models.encoder import DualEncoder
 from steadyclip.models.huggingface import first_line, import_transformers, quiet
 from steadyclip.models.preprocess import Preprocess
-from steadyclip.models.towers import Block, Tower
+from steadyclip.models.towers import Block, Layout, Tower
 
 WEIGHTS = "open_clip_model.safetensors"
 CONFIG = "open_clip_config.json"
@@ -104,6 +104,20 @@ class OpenClip(Backend):
     def image(self, network: Any, images_BCHW: Tensor) -> Tensor:
         return network.encode_image(images_BCHW)
 
+    def image_and_patches(self, network: Any, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        visual, seen = network.visual, []
+        if getattr(visual, "attn_pool", None) is not None:
+            raise ModelError(f"the attention pooling of {type(visual).__name__} gives no features of patches.")
+        handle = visual.transformer.register_forward_hook(lambda _, __, tokens_BNE: seen.append(tokens_BNE))
+        try:
+            image_BD = network.encode_image(images_BCHW)
+        finally:
+            handle.remove()
+        patch_BND = visual.ln_post(seen[0][:, 1:])  # each patch token takes the way of the class token
+        if visual.proj is not None:
+            patch_BND = patch_BND @ visual.proj
+        return image_BD, patch_BND.unflatten(1, visual.grid_size)
+
     def text(self, network: Any, tokens: Tokens) -> Tensor:
         return network.encode_text(tokens["input_ids"])
 
@@ -132,6 +146,20 @@ class OpenClip(Backend):
             return Tower(name, blocks, model.transformer.width)
 
         return view("image", network.visual), view("text", _text_model(network))
+
+    def image_layout(self, network: Any, images_BCHW: Tensor, length: int) -> Layout:
+        return patches(images_BCHW, length, summary=network.visual.pool_type == "tok")
+
+    def text_layout(self, network: Any, tokens: Tokens, length: int) -> Layout:
+        ids_BL, text = tokens["input_ids"], _text_model(network)
+        pool = network.text_pool_type if text is network else text.pool_type
+        if pool in ("argmax", "eos"):
+            ends_BL = ids_BL if pool == "argmax" else (ids_BL == text.eos_id).int()
+            summary_B, pad = ends_BL.argmax(dim=1), None
+        else:
+            at = {"first": 0, "last": length - 1}[pool]
+            summary_B, pad = torch.full_like(ids_BL[:, 0], at), getattr(text, "pad_id", 0)
+        return words(ids_BL, length, summary_B=summary_B, pad=pad, causal=text.attn_mask is not None)
 
     def save(self, network: Any, folder: Path) -> None:
         (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from steadyclip.errors import ModelError
 
@@ -51,9 +54,41 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What the N positions of B token sequences are to the tower that reads them."""
+
+    valid_BN: Tensor
+    """False for padding and for what follows the end of a text."""
+    summary_B: Tensor | None
+    """Position of the token whose output becomes the feature; None where the feature is pooled from all tokens."""
+    causal: bool
+    """A token sees itself and what stands before it only."""
+
+
+@dataclass
 class Tower:
     """One side of a dual encoder: its transformer blocks from input to output, and their width."""
 
     name: Literal["image", "text"]
     blocks: list[Block]
     width: int
+    _layout: Callable[[int], Layout] | None = field(default=None, repr=False, compare=False)
+
+    @contextmanager
+    def reading(self, layout: Callable[[int], Layout]) -> Iterator[None]:
+        """Inside, a forward pass reads sequences whose ``layout`` of N tokens is computed if an adapter asks for it."""
+        before, self._layout = self._layout, functools.cache(layout)
+        try:
+            yield
+        finally:
+            self._layout = before
+
+    def layout(self, length: int) -> Layout:
+        """Of the forward pass that is under way, for hooks that see N = ``length`` tokens.
+
+        Raises:
+            ModelError: the tower is not called through its ``DualEncoder``, or does not read that many tokens.
+        """
+        if self._layout is None:
+            raise ModelError(f"the {self.name} tower has adapters that must know its tokens: call encode_{self.name}.")
+        return self._layout(length)

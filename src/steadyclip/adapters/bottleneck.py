@@ -1,0 +1,92 @@
+"""A bottleneck in parallel with the MLP of a block: mlp(x) + scale * phi(x W_down + b) W_up.
+
+Source: the parallel adapters of He et al. 2022 (ICLR) and Chen et al. 2022 (AdaptFormer).
+
+Shapes: B sequences, N tokens, D width of the tower, R rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from steadyclip.errors import UsageError
+from steadyclip.models import Adapter, Block, DualEncoder, Tower
+
+Activation = Literal["relu", "gelu"]
+Towers = Literal["both", "image", "text"]
+
+
+class Bottleneck(Adapter):
+    """Adds ``scale * delta(x)`` to the MLP of one block; ``up`` starts at zero, so the first step changes nothing.
+
+    Shapes: down (R, D), bias (R,), up (D, R).
+    """
+
+    mlp: nn.Module
+
+    def __init__(self, block: Block, *, rank: int, scale: float = 1.0, activation: Activation = "relu") -> None:
+        super().__init__()
+        self.refer("mlp", block.mlp)
+        self.scale = scale
+        self.activation = {"relu": F.relu, "gelu": F.gelu}[activation]
+        width, device = block.fc1.in_features, block.fc1.weight.device
+        self.down = nn.Parameter(torch.empty(rank, width, device=device))
+        self.bias = nn.Parameter(torch.zeros(rank, device=device))
+        self.up = nn.Parameter(torch.zeros(width, rank, device=device))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    def install(self) -> list[RemovableHandle]:
+        return [self.mlp.register_forward_hook(self._add)]
+
+    def hidden(self, x_BND: Tensor) -> Tensor:
+        """phi(x W_down + b): (B, N, R)."""
+        return self.activation(F.linear(x_BND, self.down, self.bias))
+
+    def delta(self, x_BND: Tensor) -> Tensor:
+        """What is added to the MLP's output for its input ``x``, before the scale: (B, N, D)."""
+        return F.linear(self.hidden(x_BND), self.up)
+
+    def _add(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return torch.add(output, self.delta(inputs[0]), alpha=self.scale) if self.enabled else output
+
+
+def upper_blocks(model: DualEncoder, towers: Towers, first_block: int | None) -> Iterator[tuple[Tower, Block]]:
+    """The blocks from ``first_block`` (counted from 1) upwards of the chosen towers; None: the upper two thirds.
+
+    Raises:
+        UsageError: a tower has fewer blocks.
+    """
+    for tower in (model.image_tower, model.text_tower):
+        if towers in ("both", tower.name):
+            depth = len(tower.blocks)
+            first = depth // 3 + 1 if first_block is None else first_block
+            if first > depth:
+                raise UsageError(f"first_block={first}, but the {tower.name} tower of {model.name} has {depth} blocks.")
+            for block in tower.blocks[first - 1 :]:
+                yield tower, block
+
+
+def attach_bottleneck(
+    model: DualEncoder,
+    *,
+    rank: int,
+    scale: float = 1.0,
+    activation: Activation = "relu",
+    first_block: int | None = None,
+    towers: Towers = "both",
+) -> None:
+    """One ``Bottleneck`` of ``rank`` beside the MLP of each of the upper blocks.
+
+    Raises:
+        UsageError: a tower has fewer than ``first_block`` blocks.
+    """
+    for tower, block in upper_blocks(model, towers, first_block):
+        adapter = Bottleneck(block, rank=rank, scale=scale, activation=activation)
+        model.attach(f"{tower.name}_{block.index}_mlp", adapter)
