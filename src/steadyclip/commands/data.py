@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from steadyclip.commands.options import DataOptions, SubsetName, say
+from steadyclip.commands.options import DataOptions, SubsetName, say, show
+from steadyclip.errors import DataError, UsageError
 from steadyclip.training.pretrain.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from steadyclip.data import ImageData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +36,82 @@ class DataBuild:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataCheck:
-    """Read every picture of a data set and say what is there, what is broken, and what stands in two splits."""
+class DataList:
+    """List the field's data sets that `--data` takes by name, with --root."""
 
-    source: OmitArgPrefixes[DataOptions]
+    json: bool = False
+    """Print JSON instead of a table."""
 
     def __call__(self) -> None:
-        data = self.source.load()
+        import json
+
+        from rich.table import Table
+
+        from steadyclip.data.catalog import catalog
+
+        if self.json:
+            print(json.dumps([dataclasses.asdict(entry) for entry in catalog()], indent=1, ensure_ascii=False))
+            return
+        table = Table(box=None, header_style="bold")
+        for column in ("name", "classes", "images", "domains", "licence", "home"):
+            number = column in ("classes", "images")
+            table.add_column(column, justify="right" if number else "left", no_wrap=column in ("name", "home"))
+        for entry in catalog():
+            table.add_row(
+                entry.name, f"{entry.classes:,}", f"{entry.total:,}", ", ".join(entry.domains),
+                entry.licence, entry.home,
+            )  # fmt: skip
+        show(table)
+
+
+@dataclasses.dataclass(frozen=True)
+class _AnyData(DataOptions):
+    data: str = ""
+    """One data set, of which every picture is read; without it, all of the field's data sets are looked for in ROOT."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataCheck:
+    """Say what is there, what is missing and what is broken: one data set, or all of the field's below a folder."""
+
+    source: OmitArgPrefixes[_AnyData]
+    folder: Annotated[Positional[Path | None], arg(metavar="ROOT")] = None
+    """Folder that holds the field's data sets, as --root."""
+
+    def __call__(self) -> None:
+        root = self.folder or self.source.root
+        if self.source.data:
+            self._check_one(dataclasses.replace(self.source, root=root).load())
+        else:
+            self._check_all(root or os.environ.get("STEADYCLIP_DATA"))
+
+    @staticmethod
+    def _check_all(place: Path | str | None) -> None:
+        from steadyclip.data import catalog
+
+        if not place:
+            raise UsageError("name the folder to check: steadyclip data check ROOT, or one data set with --data.")
+        root = Path(place).expanduser()
+        findings = catalog.check(root)
+        for finding in findings:
+            say(*finding.lines())
+        say(*catalog.strangers(root))
+        there = [finding for finding in findings if finding.there]
+        broken = [finding.entry.name for finding in there if not finding.complete]
+        if not there:
+            raise DataError(
+                f"{root} holds none of the field's data sets, such as {root / findings[1].entry.folder}. To check a "
+                "single folder: steadyclip data check --data FOLDER."
+            )
+        say(f"{len(there) - len(broken)} of {len(findings)} data sets are complete. No image was opened: "
+            f"steadyclip data check --data NAME --root {root} reads every one.")  # fmt: skip
+        if broken:
+            raise DataError(
+                f"{len(broken)} of the {len(there)} data sets in {root} are incomplete: {', '.join(broken)}."
+            )
+
+    @staticmethod
+    def _check_one(data: ImageData) -> None:
         say(*data.summary())
         report = data.check()
         for split, counts in report.counts.items():
@@ -81,10 +155,11 @@ class DataSample:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Build, check or sample data sets."""
+    """Build, list, check or sample data sets."""
 
     action: OmitSubcommandPrefixes[
         Annotated[DataBuild, subcommand("build")]
+        | Annotated[DataList, subcommand("list")]
         | Annotated[DataCheck, subcommand("check")]
         | Annotated[DataSample, subcommand("sample")]
     ]

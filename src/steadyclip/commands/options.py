@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from steadyclip.errors import UsageError
@@ -21,7 +22,12 @@ class DataOptions:
     """Which pictures, and how their names become prompts."""
 
     data: str
-    """Folder `class/image`, .csv or .parquet table, folder with split_zhou_*.json, or a built-in name (`icons`)."""
+    """Folder `class/image`, .csv or .parquet table, folder with split_zhou_*.json, a built-in name (`icons`), or one of
+    the field's data sets by name (`caltech101`; `steadyclip data list`)."""
+    root: Path | None = None
+    """Folder that holds the field's data sets; by default the environment variable STEADYCLIP_DATA."""
+    sources: tuple[str, ...] = ()
+    """Domains to train on; all images of the others are then test images. By default every domain."""
     templates: tuple[str, ...] = ()
     """Prompts with {} for the class name; by default the data set's own."""
     image_column: str = "path"
@@ -36,7 +42,7 @@ class DataOptions:
 
         return load_data(
             self.data, templates=self.templates or None, max_unreadable=self.max_unreadable,
-            image_column=self.image_column, label_column=self.label_column,
+            image_column=self.image_column, label_column=self.label_column, root=self.root, sources=self.sources,
         )  # fmt: skip
 
 

@@ -8,13 +8,13 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from steadyclip.data.decode import UnreadableImage, decode, quiet
 from steadyclip.errors import DataError
@@ -23,6 +23,9 @@ Skipped = tuple[tuple[str, str], ...]
 """Pictures left out: (key, reason) pairs."""
 
 _OPENING = threading.Lock()
+
+_PER_PICTURE = ("keys", "labels", "domains", "captions")
+"""The fields of ``ImageSet`` with a value for each picture."""
 
 
 class Store(Protocol):
@@ -106,6 +109,8 @@ class ImageSet:
     captions: tuple[str | None, ...]
     store: Store = field(repr=False, compare=False)
     max_unreadable: float = field(default=0.05, compare=False)
+    border: int = field(default=0, compare=False)
+    """Pixels to cut off on every side: ObjectNet marks its pictures with a red border."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -114,17 +119,28 @@ class ImageSet:
         """Picture ``index``, upright and RGB. Raises ``UnreadableImage``."""
         key = self.keys[index]
         with quiet():
-            return decode(self.store.read(key), key)
+            image = decode(self.store.read(key), key)
+        return ImageOps.crop(image, self.border) if self.border else image
 
     def subset(self, indices: Iterable[int]) -> ImageSet:
         """The pictures at ``indices``, in that order."""
         chosen = list(indices)
         return dataclasses.replace(
-            self,
-            **{
-                name: tuple(getattr(self, name)[i] for i in chosen)
-                for name in ("keys", "labels", "domains", "captions")
-            },
+            self, **{name: tuple(getattr(self, name)[i] for i in chosen) for name in _PER_PICTURE}
+        )
+
+    def by_domain(self, domains: Collection[str]) -> tuple[ImageSet, ImageSet]:
+        """The pictures of ``domains``, and the others."""
+        inside = [domain in domains for domain in self.domains]
+        return self.subset(i for i, yes in enumerate(inside) if yes), self.subset(
+            i for i, yes in enumerate(inside) if not yes
+        )
+
+    def joined(self, *others: ImageSet) -> ImageSet:
+        """This set followed by ``others`` of the same data source."""
+        sets = (self, *others)
+        return dataclasses.replace(
+            self, **{name: tuple(value for images in sets for value in getattr(images, name)) for name in _PER_PICTURE}
         )
 
     def of_classes(self, first: int, last: int) -> ImageSet:

@@ -24,17 +24,17 @@ def read_folder(root: Path) -> Listing:
     Raises:
         DataError: no class folders, an empty class, or folders that could be splits as well as classes.
     """
-    classes = _folders(root)
+    classes = folders_in(root)
     if not classes:
-        loose = sum(_is_image(item.name) for item in root.iterdir())
+        loose = sum(is_image(item.name) for item in root.iterdir())
         found = f"{loose} images but no class folders" if loose else "neither images nor class folders"
         raise DataError(f"{root} holds {found}: expected {root.name}/CLASS/IMAGE.jpg, or a CSV file as --data.")
-    splits = [folder for folder in classes if folder.name.lower() in SPLIT_NAMES and _folders(folder)]
+    splits = [folder for folder in classes if folder.name.lower() in SPLIT_NAMES and folders_in(folder)]
     entries: list[Entry] = []
     if splits:
         _refuse_mixed(root, classes, splits)
         for folder in splits:
-            for sub in _folders(folder):
+            for sub in folders_in(folder):
                 entries += _class_entries(root, sub, SPLIT_NAMES[folder.name.lower()])
     else:
         for folder in classes:
@@ -49,6 +49,19 @@ def read_zhou(path: Path) -> Listing:
 
     Raises:
         DataError: not such a file, a label with two names, or images that are not there.
+    """
+    entries, classes = zhou_entries(path)
+    root = _image_folder(path, entries)
+    check_files(root, entries, "Complete the images, or mend the split file.")
+    name = path.stem[len(ZHOU) :] if path.stem.startswith(ZHOU) else path.stem
+    return Listing(name, entries, FileStore(root), templates_for(name), classes)
+
+
+def zhou_entries(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
+    """What one of CoOp's split files names, whether it is there or not, and the classes in the order of the labels.
+
+    Raises:
+        DataError: not such a file, or a label with two names.
     """
     try:
         split = json.loads(path.read_text(encoding="utf-8"))
@@ -68,11 +81,7 @@ def read_zhou(path: Path) -> Listing:
                     f"{where}: label {label} is {name!r} here and {names[label]!r} before. Mend the split file."
                 )
             entries.append(Entry(key, name, part, where))
-    root = _image_folder(path, entries)
-    check_files(root, entries, "Complete the images, or mend the split file.")
-    name = path.stem[len(ZHOU) :] if path.stem.startswith(ZHOU) else path.stem
-    classes = tuple(names[label] for label in sorted(names))
-    return Listing(name, entries, FileStore(root), templates_for(name), classes)
+    return entries, tuple(names[label] for label in sorted(names))
 
 
 def find_zhou(root: Path) -> Path | None:
@@ -85,13 +94,15 @@ def find_zhou(root: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _folders(root: Path) -> list[Path]:
+def folders_in(root: Path) -> list[Path]:
+    """The folders in ``root`` by name, less hidden ones."""
     return sorted(
         (p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))), key=lambda p: p.name
     )
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file of that name counts as a picture."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
@@ -101,7 +112,7 @@ def _class_entries(root: Path, folder: Path, split: str | None) -> list[Entry]:
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            if _is_image(name):
+            if is_image(name):
                 paths.append(Path(parent, name).relative_to(root).as_posix())
             elif not name.startswith("."):
                 others[os.path.splitext(name)[1].lower() or name] += 1
@@ -139,5 +150,5 @@ def _zhou_item(item: Any, where: str) -> tuple[str, int, str]:
 def _image_folder(path: Path, entries: list[Entry]) -> Path:
     """The split file's folder, or the one below it, that holds most of a sample of the images."""
     sample = entries[:: max(1, len(entries) // 50)]
-    candidates = [path.parent, *_folders(path.parent)]
+    candidates = [path.parent, *folders_in(path.parent)]
     return max(candidates, key=lambda folder: sum((folder / entry.key).is_file() for entry in sample))

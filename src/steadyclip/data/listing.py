@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -43,6 +43,12 @@ class Listing:
     classes: tuple[str, ...] | None = None
     """Raw labels in the order of the class numbers; None sorts the names."""
     notes: list[str] = field(default_factory=list)
+    names: Mapping[str, str] | None = None
+    """Raw label -> name for prompts, where it is not the label itself; two labels may then share a name."""
+    val_from_train: bool = True
+    """Without a validation split, take one from train."""
+    border: int = 0
+    """See ``ImageSet.border``."""
 
 
 def class_name(raw: str) -> str:
@@ -71,12 +77,13 @@ def assemble(listing: Listing, max_unreadable: float) -> ImageData:
     unlisted = first.keys() - set(raw)
     if unlisted:
         raise DataError(f"{first[min(unlisted)].where}: class {min(unlisted)!r} is not in the list of classes.")
-    _refuse_same_names(first)
+    if listing.names is None:
+        _refuse_same_names(first)
     if len(first) < 2:
         raise DataError(f"{name} has only one class ({class_name(entries[0].label)!r}): two are needed.")
     entries, notes = _with_splits(listing)
     number = {label: index for index, label in enumerate(raw)}
-    classes = tuple(class_name(label) for label in raw)
+    classes = tuple(class_name((listing.names or {}).get(label, label)) for label in raw)
 
     def image_set(split: str) -> ImageSet:
         chosen = [entry for entry in entries if entry.split == split]
@@ -90,6 +97,7 @@ def assemble(listing: Listing, max_unreadable: float) -> ImageData:
             captions=tuple(entry.caption for entry in chosen),
             store=listing.store,
             max_unreadable=max_unreadable,
+            border=listing.border,
         )
 
     domains = tuple(dict.fromkeys(entry.domain for entry in entries if entry.domain is not None))
@@ -97,12 +105,8 @@ def assemble(listing: Listing, max_unreadable: float) -> ImageData:
     return ImageData(name, classes, listing.templates, domains, splits, (*listing.notes, *notes))
 
 
-def check_files(root: Path, entries: Sequence[Entry], what: str) -> None:
-    """See that every entry's file is there, by listing folders: nothing is opened.
-
-    Raises:
-        DataError: names the first missing file and counts the others.
-    """
+def missing_files(root: Path, entries: Iterable[Entry]) -> list[Entry]:
+    """The entries whose file is not there. Folders are listed, nothing is opened."""
     folders: dict[PurePosixPath, set[str]] = {}
     missing = []
     for entry in entries:
@@ -115,6 +119,16 @@ def check_files(root: Path, entries: Sequence[Entry], what: str) -> None:
         # a second look, as some file systems do not tell upper from lower case
         if path.name not in folders[path.parent] and not (root / entry.key).is_file():
             missing.append(entry)
+    return missing
+
+
+def check_files(root: Path, entries: Sequence[Entry], what: str) -> None:
+    """See that every entry's file is there.
+
+    Raises:
+        DataError: names the first missing file and counts the others.
+    """
+    missing = missing_files(root, entries)
     if missing:
         others = f" (and {len(missing) - 1} more of {len(entries)})" if len(missing) > 1 else ""
         raise DataError(f"{missing[0].where}: no such file: {missing[0].key} in {root}{others}. {what}")
@@ -138,7 +152,7 @@ def _with_splits(listing: Listing) -> tuple[list[Entry], list[str]]:
             "no split was given: 50/20/30 % of each class are train/val/test"
         ]
     present = {entry.split for entry in entries}
-    if "train" in present and "val" not in present:
+    if "train" in present and "val" not in present and listing.val_from_train:
         train = [i for i, entry in enumerate(entries) if entry.split == "train"]
         made = split_val([labels[i] for i in train], SPLIT_SEED)
         entries = list(entries)

@@ -46,17 +46,17 @@ def class_range(classes: int, subset: Subset) -> tuple[int, int]:
     return {"all": (0, classes), "base": (0, middle), "new": (middle, classes)}[subset]
 
 
-def split_three(labels: Sequence[str], seed: int) -> list[str]:
-    """A split name for each picture: per class a seeded shuffle, 50 % train, 20 % val, the rest test.
+def split_three(labels: Sequence[str], seed: int, shares: tuple[float, float] = (0.5, 0.2)) -> list[str]:
+    """A split name for each picture: per class a seeded shuffle, by default 50 % train, 20 % val, the rest test.
 
-    The shares CoOp used for Caltech101 and DTD. Each class has its own generator, so that adding a class leaves the
-    split of the others alone, and at least one training and one test picture where it has two.
+    The default shares are CoOp's for Caltech101 and DTD. Each class has its own generator, so that adding a class
+    leaves the split of the others alone, and at least one training and one test picture where it has two.
     """
     splits = ["test"] * len(labels)
     for label, items in group(labels).items():
         random.Random(f"{seed}/{label}").shuffle(items)
-        train = max(1, round(0.5 * len(items)))
-        val = max(0, min(round(0.2 * len(items)), len(items) - train - 1))
+        train = max(1, round(shares[0] * len(items)))
+        val = max(0, min(round(shares[1] * len(items)), len(items) - train - 1))
         for rank, index in enumerate(items[: train + val]):
             splits[index] = "train" if rank < train else "val"
     return splits

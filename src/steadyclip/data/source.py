@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from steadyclip.data import catalog
 from steadyclip.data.layouts import find_zhou, read_folder, read_zhou
 from steadyclip.data.listing import Listing, assemble
 from steadyclip.data.manifest import read_csv, read_parquet
 from steadyclip.data.prompts import resolve_templates
 from steadyclip.data.task import ImageData
 from steadyclip.errors import DataError, UsageError, nearest
+
+ROOT_VARIABLE = "STEADYCLIP_DATA"
+"""The environment variable that names the folder of the field's data sets."""
 
 
 def load_data(
@@ -22,18 +27,22 @@ def load_data(
     max_unreadable: float = 0.05,
     image_column: str = "path",
     label_column: str = "label",
+    root: str | Path | None = None,
+    sources: Sequence[str] = (),
 ) -> ImageData:
     """The data source ``spec``. Pictures are listed, none is opened.
 
     Args:
         spec: a folder ``class/image`` (with or without train, val, test above the classes), a folder with a
             ``split_zhou_*.json`` or that file, a ``.csv`` or ``.parquet`` table, or (as a string) the name of a
-            built-in data set. ``./icons`` or a ``Path`` is always a folder.
+            built-in data set or of one of the field's (``caltech101``). ``./icons`` or a ``Path`` is always a folder.
         templates: prompts with ``{}`` for the class name, or the name of a set (such as "imagenet-80"); by default
             the data set's own.
         max_unreadable: share of the pictures that may be unreadable before it is an error.
         image_column: the table's column with the paths or the encoded pictures.
         label_column: the table's column with the class names.
+        root: the folder that holds the field's data sets; by default the environment variable STEADYCLIP_DATA.
+        sources: domains to train on; all pictures of the others are then test pictures. By default every domain.
 
     Raises:
         DataError: the source is not there or cannot be used; one line says where and what to do.
@@ -42,9 +51,18 @@ def load_data(
     if not 0 <= max_unreadable <= 1:
         raise UsageError(f"max_unreadable is a share between 0 and 1, not {max_unreadable}.")
     chosen = None if templates is None else resolve_templates(templates)
+    root = root or os.environ.get(ROOT_VARIABLE)
     builtin = _builtin() if isinstance(spec, str) else {}
+    of_the_field = catalog.find(spec) if isinstance(spec, str) else None
     if spec in builtin:
         listing = dataclasses.replace(read_parquet(builtin[str(spec)]()), name=str(spec))
+    elif of_the_field and root:
+        listing = catalog.read(of_the_field, Path(root).expanduser())
+    elif of_the_field and not Path(spec).exists():
+        raise DataError(
+            f"{spec} is one of the field's data sets: name the folder that holds {of_the_field.folder}/ with --root, "
+            f"or with the environment variable {ROOT_VARIABLE}."
+        )
     else:
         try:
             listing = _read(Path(spec).expanduser(), str(spec), builtin, image_column, label_column)
@@ -52,14 +70,16 @@ def load_data(
             raise DataError(f"{error.filename} may not be read: permission denied.") from None
     if chosen:
         listing = dataclasses.replace(listing, templates=chosen)
-    return assemble(listing, max_unreadable)
+    data = assemble(listing, max_unreadable)
+    return data.with_sources(sources) if sources else data
 
 
 def _read(path: Path, spec: str, builtin: Mapping[str, object], image_column: str, label_column: str) -> Listing:
     if not spec.strip() or not path.exists():
         names = f" Built-in data: {', '.join(builtin)}." if builtin else ""
-        hint = nearest(spec, builtin) if path.name == spec else ""
-        raise DataError(f"no folder, file or built-in data {spec!r}.{hint}{names}")
+        known = (*builtin, *(entry.name.lower() for entry in catalog.catalog()))
+        hint = nearest(spec.lower(), known) if path.name == spec else ""
+        raise DataError(f"no folder, file or built-in data {spec!r}.{hint}{names} Others: steadyclip data list.")
     if path.is_dir():
         split = find_zhou(path)
         return read_zhou(split) if split else read_folder(path)

@@ -162,11 +162,9 @@ class ImageData:
             raise DataError(f"{self.name} has no test images (only {self._present()}): add a test split to score on.")
         if domain is None:
             wanted = set(self.splits["train"].domains) or set(test.domains)
-        elif domain in self.domains:
-            wanted = {domain}
         else:
-            known = f"it has {', '.join(self.domains)}" if self.domains else "it has no domains"
-            raise DataError(f"{self.name}: unknown domain {domain!r}; {known}.{nearest(domain, self.domains)}")
+            self._need_domains([domain])
+            wanted = {domain}
         gone = frozenset(exclude)
         chosen = [i for i, key in enumerate(test.keys) if test.domains[i] in wanted and key not in gone]
         test = test.subset(chosen).of_classes(first, last)
@@ -176,6 +174,20 @@ class ImageData:
             )
         return test
 
+    def with_sources(self, sources: Collection[str]) -> ImageData:
+        """The same pictures with only the domains ``sources`` to train on.
+
+        Of the other domains nothing is trained on, so all their pictures are test pictures.
+
+        Raises:
+            DataError: an unknown domain.
+        """
+        self._need_domains(sources)
+        parts = {split: images.by_domain(frozenset(sources)) for split, images in self.splits.items()}
+        test = parts["test"][0].joined(*(others for _, others in parts.values()))
+        splits = {"train": parts["train"][0], "val": parts["val"][0], "test": test}
+        return dataclasses.replace(self, splits=splits)
+
     def check(self) -> Report:
         """Read every picture of every split and report on them. Changes nothing."""
         counts = {}
@@ -184,7 +196,9 @@ class ImageData:
         for split, images in self.splits.items():
             per_class = Counter(images.labels)
             if len(images):
-                counts[split] = {name: per_class[label] for label, name in enumerate(self.classes)}
+                counts[split] = dict.fromkeys(self.classes, 0)
+                for label, name in enumerate(self.classes):  # two of ImageNet's classes may share a name
+                    counts[split][name] += per_class[label]
             broken = images.unreadable()
             unreadable += broken
             for key in images.without(broken).keys:
@@ -225,6 +239,12 @@ class ImageData:
                 )
             sets.append(images.subset(position[key] for key, _ in split[part]))
         return ImageTask(self.name, *sets, shots=split["shots"], seed=split["seed"], subset=split["subset"])
+
+    def _need_domains(self, domains: Collection[str]) -> None:
+        known = f"it has {', '.join(self.domains)}" if self.domains else "it has no domains"
+        for domain in domains:
+            if domain not in self.domains:
+                raise DataError(f"{self.name}: unknown domain {domain!r}; {known}.{nearest(domain, self.domains)}")
 
     def _range(self, subset: str) -> tuple[int, int]:
         known = get_args(Subset)

@@ -1,0 +1,78 @@
+"""What of the catalog there is below a root folder, in lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from steadyclip.data.catalog.entries import Entry, catalog, find
+from steadyclip.data.catalog.reading import problems, survey, tally
+from steadyclip.data.layouts import folders_in
+from steadyclip.errors import DataError, nearest
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One data set as it was found. ``found`` counts the pictures by split or domain; None: they were not counted."""
+
+    entry: Entry
+    there: bool
+    found: dict[str, int] | None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Everything that must be there is there."""
+        return self.there and not self.problems
+
+    def lines(self) -> list[str]:
+        """One line, or one for each problem."""
+        name = f"{self.entry.name:<16}"
+        if not self.there:
+            return [f"{name}not there    {self.entry.folder}/ ({self.entry.home})"]
+        if self.found is None:
+            counted = f"{self.entry.total:,} images expected"
+        else:
+            parts = ", ".join(f"{part} {count:,}" for part, count in self.found.items())
+            counted = f"{sum(self.found.values()):,} of {self.entry.total:,} images ({parts})"
+        if self.complete:
+            return [f"{name}complete     {counted}, {self.entry.classes:,} classes"]
+        return [f"{name}incomplete   {counted}: {problem}" for problem in self.problems]
+
+
+def check(root: Path) -> tuple[Finding, ...]:
+    """Every data set of the catalog as it is below ``root``. Files are listed, none is opened.
+
+    Raises:
+        DataError: ``root`` is no folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"no folder {root}: name the one that holds the data sets.")
+    return tuple(_finding(entry, root) for entry in catalog())
+
+
+def strangers(root: Path) -> Iterator[str]:
+    """A line on each folder below ``root`` that is not the folder of a data set of the catalog."""
+    known = {entry.folder: entry for entry in catalog()}
+    for folder in folders_in(root):
+        if folder.name in known:
+            continue
+        meant = find(folder.name)
+        if meant:
+            yield f"{folder.name}/ is not read: rename it to {meant.folder} if it is {meant.name}."
+        else:
+            yield (
+                f"{folder.name}/ is not in the catalog.{nearest(folder.name, known)} "
+                f"To check it alone: steadyclip data check --data {folder}"
+            )
+
+
+def _finding(entry: Entry, root: Path) -> Finding:
+    if not (root / entry.folder).is_dir():
+        return Finding(entry, False, None)
+    try:
+        reading = survey(entry, root)
+    except DataError as error:
+        return Finding(entry, True, None, (str(error).removeprefix(f"{entry.name}: "),))
+    return Finding(entry, True, tally(entry, reading.present), tuple(problems(entry, reading, root)))
