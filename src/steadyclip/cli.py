@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import tyro
 
 from steadyclip import __version__
+from steadyclip.commands.bench import Bench, Demo
 from steadyclip.commands.data import Data, Pretrain
 from steadyclip.commands.runs import Evaluate, Predict, Train
-from steadyclip.commands.tables import Demo, Methods, Report
+from steadyclip.commands.tables import Methods, Report
 from steadyclip.errors import SteadyClipError, UsageError, nearest
 
 COMMANDS = {
     "demo": Demo, "train": Train, "evaluate": Evaluate, "predict": Predict, "methods": Methods, "data": Data,
-    "pretrain": Pretrain, "report": Report,
+    "pretrain": Pretrain, "bench": Bench, "report": Report,
 }  # fmt: skip
 
 

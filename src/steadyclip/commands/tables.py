@@ -1,4 +1,4 @@
-"""`methods`, `report`, `demo`: what there is, and how it compares."""
+"""`methods` and `report`: what there is, and how it compares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from steadyclip.commands.options import say, show
-from steadyclip.training.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,35 +68,3 @@ class Report:
         else:
             show(table)
         say(f"page: {write_page(records, self.out, self.title)}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Demo:
-    """The main job on the embedded data and model: several methods, base-to-new, a table and a page."""
-
-    out: Path = Path("runs/demo")
-    """Folder for runs, records and the page; what is finished there is not trained again."""
-    seeds: tuple[int, ...] = (1,)
-    """One training of every method for each."""
-    shots: int = 16
-    """Training images per class."""
-    methods: tuple[str, ...] = ("zero-shot", "linear-probe", "full", "lora")
-    """Which, in this order."""
-
-    def __call__(self) -> None:
-        from steadyclip.data import load_data
-        from steadyclip.experiments.base_to_new import Plan, base_to_new
-        from steadyclip.experiments.demo import PLANS
-        from steadyclip.methods import get_method
-        from steadyclip.report import main_table, write_page
-
-        plans = [PLANS.get(name) or Plan(get_method(name).name) for name in self.methods]
-        data = load_data("icons")
-        say(*data.summary())
-        # a crop of 8 % of a photo shows something; of a drawing it shows a line or nothing
-        config = TrainConfig(cache=self.out / "features", smallest_crop=0.6)
-        records = base_to_new(
-            "icons-tiny", data, plans, shots=self.shots, seeds=self.seeds, out=self.out, config=config, log=say
-        )
-        show(main_table(records))
-        say(f"page: {write_page(records, self.out / 'report.html', 'steadyclip demo: base to new on icons')}")

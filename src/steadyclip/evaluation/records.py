@@ -67,6 +67,22 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class TowerDrift:
+    """Trained against frozen features of one tower: linear CKA and mean cosine, 1 where nothing moved."""
+
+    cka: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """``image`` over the test images, ``text`` over the prompts of their classes."""
+
+    image: TowerDrift
+    text: TowerDrift
+
+
+@dataclass(frozen=True)
 class ClassScore:
     """Images of one class, and how many were classified right."""
 
@@ -98,7 +114,10 @@ class Record:
     """One evaluation. ``metrics`` is None, and ``reason`` says why, when the method cannot classify among the names.
 
     ``training`` is the run as the trainer described it, None for a method that was not trained; ``images_per_second``
-    is None when no image was encoded (features came from the cache, or there was nothing to score).
+    is None when no image was encoded (features came from the cache, or there was nothing to score). ``drift`` is None
+    where it was not measured. Records of a grid also have ``settings``, where the recipe comes from, and the ``role``
+    of the test images beside those of training: "id" more of the same, "ood" the same classes elsewhere, "transfer"
+    other classes.
     """
 
     created: str
@@ -117,6 +136,9 @@ class Record:
     seconds: float
     images_per_second: float | None
     note: str = ""
+    drift: Drift | None = None
+    settings: str = ""
+    role: str = ""
     schema: int = SCHEMA
     kind: str = KIND
 

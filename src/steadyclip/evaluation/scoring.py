@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from steadyclip.evaluation import metrics
+from steadyclip.evaluation.drift import measure
 from steadyclip.evaluation.features import Features, evaluating, image_features
-from steadyclip.evaluation.heads import Head
+from steadyclip.evaluation.heads import Head, prompts
 from steadyclip.evaluation.progress import progress_bar
 from steadyclip.evaluation.provenance import commit, versions
 from steadyclip.evaluation.records import (
@@ -59,6 +60,7 @@ def evaluate(
     run: dict[str, Any] | None = None,
     note: str = "",
     progress: bool = False,
+    drift: bool = False,
 ) -> Record:
     """Score ``model`` on ``image_set`` with the head that ``method`` makes from the set's class names.
 
@@ -67,12 +69,14 @@ def evaluate(
     Args:
         subset: which classes these are, for the record: "all", "base" or "new".
         templates: prompts with ``{}`` for the name; the set's own by default.
-        cache: folder where image features of the frozen model are kept. Used only for methods that train nothing by
-            gradient steps (``recipe`` is None): their image features are the frozen model's.
+        cache: folder where image features of the frozen model are kept. Used for methods that train nothing by
+            gradient steps (``recipe`` is None), as their image features are the frozen model's, and for ``drift``.
         run: the training run (``run.json``), None for a model that was not trained. Shots and seed of the record are
             its ``["task"]["shots"]`` and ``["config"]["seed"]``; a method that learns nothing has neither.
         note: anything a reader of the numbers must know, such as a class list of its own.
         progress: show a bar on a terminal, one plain line elsewhere.
+        drift: also measure how far the features of images and prompts are from the frozen model's, at the cost of
+            encoding the images once more where they are not in the cache.
 
     Returns:
         The record; its ``metrics`` are None, with the ``reason``, when the method cannot classify among these names.
@@ -101,6 +105,13 @@ def evaluate(
         )
     predicted_N, confidence_N = predict(head, features.features_ND)
     seconds = time.perf_counter() - start
+    moved = None
+    if drift:
+        frozen_ND = image_features(
+            model, image_set, batch_size=batch_size, workers=workers, cache=cache, frozen=True
+        ).features_ND
+        with evaluating(model):
+            moved = measure(model, features.features_ND, frozen_ND, prompts(image_set.classes, templates))
     labels_N, classes = features.labels_N, len(image_set.classes)
     correct_N = predicted_N == labels_N
     counts_CC = metrics.confusion_matrix(predicted_N, labels_N, classes)
@@ -122,6 +133,7 @@ def evaluate(
         confusions=_confusions(image_set, features, predicted_N, confidence_N, counts_CC),
         seconds=seconds,
         images_per_second=None if features.cached else len(labels_N) / seconds,
+        drift=moved,
     )
 
 

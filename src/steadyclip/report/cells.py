@@ -5,6 +5,8 @@ Accuracies are in percent from here on. ``tables.py`` makes a ``Table`` from rec
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -95,7 +97,7 @@ class Section:
 class Table:
     """Sections below each other; ``notes`` is what a reader must know before comparing.
 
-    ``console.print(table)`` shows it in a terminal; ``markdown()`` and ``html()`` give the same elsewhere.
+    ``console.print(table)`` shows it in a terminal; ``markdown()``, ``csv()`` and ``html()`` give the same elsewhere.
     """
 
     sections: tuple[Section, ...]
@@ -152,6 +154,21 @@ class Table:
         lines += [f"[{i}] {_md(reason)}  " for i, reason in enumerate(self.reasons, 1)]
         lines += [f"{_md(note)}  " for note in self.notes]
         return "\n".join(lines).rstrip() + "\n"
+
+    def csv(self) -> str:
+        """One line for each number, unrounded and in percent: table, row, column, mean, standard deviation over seeds,
+        seeds, difference to the baseline, half the 95 % interval over test images, and why it is missing."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["table", "method", "column", "mean", "std", "seeds", "difference", "margin", "note"])
+        for section in self.sections:
+            for row in section.rows:
+                for column, cell in zip(section.columns, row.cells, strict=True):
+                    numbers = (cell.value, cell.spread, cell.delta, cell.margin)
+                    value, spread, delta, margin = ("" if x is None else f"{x:.4f}" for x in numbers)
+                    note = cell.reason or ""
+                    writer.writerow([section.title, row.label, column, value, spread, cell.seeds, delta, margin, note])
+        return buffer.getvalue()
 
     def html(self) -> str:
         """An HTML fragment with classes ``section``, ``best``, ``up``, ``down``; all text escaped."""

@@ -1,0 +1,156 @@
+"""`bench` and `demo`: the tables of the field, from trainings to page."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+from steadyclip.commands.options import parse_knobs, say, show
+from steadyclip.errors import UsageError
+from steadyclip.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from steadyclip.experiments.grid import GridResult
+
+ProtocolName = Literal["base-to-new", "few-shot", "cross-dataset", "domain-generalization", "robust"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Train and score several methods by a protocol of the field: table, page, Markdown and CSV.
+
+    The same command again goes on where it stopped, and trains nothing where it is finished.
+    """
+
+    protocol: Positional[ProtocolName]
+    """Which table."""
+    methods: tuple[str, ...] = ("zero-shot", "linear-probe", "full", "lora")
+    """Rows of the table: names of `steadyclip methods`, with changes in brackets: "lora[rank=4,layers=q:v,epochs=5]"
+    (with the quotes, as shells read brackets). A key is a knob, a setting of the recipe, or one of the training; colons
+    separate several values."""
+    data: tuple[str, ...] = ("icons",)
+    """Data sets, as for `steadyclip train`; the last three protocols train on one."""
+    targets: tuple[str, ...] | None = None
+    """Where else to score: data sets, or domains of the data; by default its other domains, and for `icons` the other
+    icon sets."""
+    shots: tuple[int, ...] | None = None
+    """Training images per class; by default 16, for few-shot 1 2 4 8 16, for robust all."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Of the samples and the trainings: one training of every row for each."""
+    model: str = "icons-tiny"
+    """Embedded model, local directory or hub id, or open_clip:MODEL/PRETRAINED."""
+    recipes: Literal["auto", "published"] = "auto"
+    """`auto` trains the embedded model by recipes that were chosen for it, others as published."""
+    root: Path | None = None
+    """Folder that holds the data sets."""
+    out: Path = Path("runs/bench")
+    """Folder for runs, records and pages; protocols that share it share their trainings."""
+    jobs: int = 1
+    """Trainings side by side, each with its share of the cores."""
+    launcher: Literal["here", "slurm"] = "here"
+    """`slurm` submits every cell as a job through submitit."""
+    slurm: tuple[str, ...] = ()
+    """Settings of the jobs as name=value: timeout_min=120 slurm_partition=gpu gpus_per_node=1."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward pass."""
+    device: Literal["auto", "cpu"] = "auto"
+    """`auto` takes the accelerator if there is one."""
+    workers: int = 0
+    """Processes that decode images, for each training."""
+    progress: bool = True
+    """Show what is done and the time left on standard error."""
+    markdown: bool = False
+    """Print the table as Markdown."""
+    csv: bool = False
+    """Print the table as CSV."""
+
+    def __call__(self) -> None:
+        from steadyclip.data import load_data
+        from steadyclip.experiments.bench import run_bench
+        from steadyclip.experiments.choose import choose
+        from steadyclip.experiments.grid import one_by_one
+        from steadyclip.experiments.launchers import side_by_side, through_submitit
+        from steadyclip.experiments.rows import parse_rows
+        from steadyclip.experiments.settings import settings_for
+
+        if self.markdown and self.csv:
+            raise UsageError("give --markdown or --csv, not both.")
+        if not self.seeds:
+            raise UsageError("--seeds needs at least one.")
+        rows = parse_rows(self.methods, settings_for(self.model, self.recipes))
+        root = self.root
+        protocol = choose(
+            self.protocol, self.data, lambda spec: load_data(spec, root=root), self.targets,
+            self.shots,
+        )  # fmt: skip
+        jobs = {name: int(value) if value.isdecimal() else value for name, value in parse_knobs(self.slurm).items()}
+        if self.launcher == "slurm":
+            launcher, at_once = through_submitit(jobs), 10**6
+        else:
+            launcher, at_once = (one_by_one if self.jobs == 1 else side_by_side(self.jobs)), self.jobs
+        config = TrainConfig(
+            precision=self.precision, device=self.device, workers=self.workers, progress=self.progress
+        )  # fmt: skip
+        result = run_bench(
+            protocol, rows, self.seeds, model=self.model, out=self.out, config=config, root=root, launcher=launcher,
+            side_by_side=at_once, log=_note if self.markdown or self.csv else say,
+        )  # fmt: skip
+        stem = self.out / "-".join([self.protocol, *(Path(spec).name for spec in self.data)])
+        _finish(result, stem, f"{self.protocol}: {', '.join(self.data)}", self.markdown, self.csv)
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """The main job on the embedded data and model: several methods, base-to-new, a table and a page."""
+
+    out: Path = Path("runs/demo")
+    """Folder for runs, records and the page; what is finished there is not trained again."""
+    seeds: tuple[int, ...] = (1,)
+    """One training of every method for each."""
+    shots: int = 16
+    """Training images per class."""
+    methods: tuple[str, ...] = ("zero-shot", "linear-probe", "full", "lora")
+    """Which, in this order."""
+    jobs: int = 1
+    """Trainings side by side."""
+
+    def __call__(self) -> None:
+        from steadyclip.experiments.bench import run_bench
+        from steadyclip.experiments.grid import one_by_one
+        from steadyclip.experiments.launchers import side_by_side
+        from steadyclip.experiments.protocols import BaseToNew
+        from steadyclip.experiments.rows import parse_rows
+        from steadyclip.experiments.settings import settings_for
+
+        rows = parse_rows(self.methods, settings_for("icons-tiny"))
+        result = run_bench(
+            BaseToNew(("icons",), self.shots), rows, self.seeds, model="icons-tiny", out=self.out,
+            launcher=one_by_one if self.jobs == 1 else side_by_side(self.jobs), side_by_side=self.jobs, log=say,
+        )  # fmt: skip
+        _finish(result, self.out / "report", "steadyclip demo: base to new on icons")
+
+
+def _finish(result: GridResult, stem: Path, title: str, markdown: bool = False, csv: bool = False) -> None:
+    """Shows and writes what there is, and names what failed."""
+    from steadyclip.experiments.bench import write_tables
+    from steadyclip.report import main_table
+
+    if result.records:
+        table = main_table(result.records)
+        if markdown or csv:
+            print(table.markdown() if markdown else table.csv(), end="")
+        else:
+            show(table)
+        page, *others = write_tables(result.records, stem, title)
+        lines = [f"page: {page}", f"tables: {', '.join(map(str, others))}"]
+        (_note if markdown or csv else say)(*lines)
+    result.check()
+
+
+def _note(*lines: str) -> None:
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)

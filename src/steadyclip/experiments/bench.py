@@ -1,0 +1,82 @@
+"""A whole table: cells of a protocol, run as a grid, and what is printed and written of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from steadyclip.evaluation.files import write_atomic
+from steadyclip.evaluation.records import Record
+from steadyclip.experiments.cell import Bench
+from steadyclip.experiments.grid import GridResult, Launcher, one_by_one, run_grid
+from steadyclip.experiments.protocols import Protocol
+from steadyclip.experiments.rows import Row
+from steadyclip.experiments.settings import PUBLISHED
+from steadyclip.training.config import TrainConfig
+
+
+def run_bench(
+    protocol: Protocol,
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    *,
+    model: str,
+    out: Path,
+    config: TrainConfig | None = None,
+    root: Path | None = None,
+    launcher: Launcher = one_by_one,
+    side_by_side: int = 1,
+    log: Callable[[str], None] = print,
+) -> GridResult:
+    """Train and score every row by ``protocol`` for every seed; what is finished in ``out`` is kept.
+
+    Args:
+        protocol: which trainings and test sets.
+        rows: in the order of the table.
+        seeds: of samples and trainings.
+        model: as for ``load``.
+        out: folder of the grid.
+        config: how to train; rows may change it.
+        root: folder with the data sets of the catalog.
+        launcher: what does the cells, ``side_by_side`` of them at once.
+        log: takes lines for people.
+
+    Raises:
+        SteadyClipError: the model or a data set cannot be had. (A cell that fails is in the result.)
+    """
+    from steadyclip.models import load
+
+    bench = Bench(model, load(model).weights_hash, Path(out), config or TrainConfig(), root)
+    cells = protocol.cells(rows, seeds)
+    for spec in dict.fromkeys(cell.sample.data for cell in cells):
+        for line in bench.data(spec).summary():
+            log(line)
+    for line in settings_lines(rows, model):
+        log(line)
+    progress = bench.config.progress
+    return run_grid(cells, bench, launcher, side_by_side=side_by_side, progress=progress)
+
+
+def settings_lines(rows: Iterable[Row], model: str) -> list[str]:
+    """Which rows are not trained by their published recipe, and which are beside such rows; nothing if all are."""
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        if row.recipe is not None:
+            groups.setdefault(row.settings, []).append(row.label)
+    chosen = [name for name in groups if name != PUBLISHED.name]
+    lines = [f"{', '.join(groups[name])}: recipes {name} (--recipes published for the papers')" for name in chosen]
+    if chosen and PUBLISHED.name in groups:
+        lines.append(f"{', '.join(groups[PUBLISHED.name])}: published recipes; none were chosen for {model}")
+    return lines
+
+
+def write_tables(records: Sequence[Record], stem: Path, title: str) -> list[Path]:
+    """The page ``stem.html``, and its tables as ``stem.md`` and ``stem.csv``."""
+    from steadyclip.report import main_table, write_page
+
+    table = main_table(records)
+    files = {suffix: stem.with_name(f"{stem.name}{suffix}") for suffix in (".html", ".md", ".csv")}
+    write_page(records, files[".html"], title)
+    write_atomic(files[".md"], table.markdown().encode())
+    write_atomic(files[".csv"], table.csv().encode())
+    return list(files.values())

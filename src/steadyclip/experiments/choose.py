@@ -1,0 +1,91 @@
+"""From the words of a command to a protocol: what is scored where nothing was said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from steadyclip.data.prompts import imagenet_80
+from steadyclip.errors import UsageError
+from steadyclip.experiments.protocols import (
+    BaseToNew,
+    CrossDataset,
+    DomainGeneralization,
+    FewShot,
+    Protocol,
+    RobustFineTuning,
+)
+
+if TYPE_CHECKING:
+    from steadyclip.data import ImageData
+
+ICON_SETS = (
+    "icon-animals", "icon-food", "icon-transport", "icon-nature", "icon-objects", "icon-symbols", "icon-concepts",
+)  # fmt: skip
+"""What training on `icons` is carried over to."""
+
+
+def choose(
+    name: str,
+    data: Sequence[str],
+    open_data: Callable[[str], ImageData],
+    targets: Sequence[str] | None = None,
+    shots: Sequence[int] | None = None,
+) -> Protocol:
+    """The protocol ``name`` on ``data``.
+
+    Args:
+        name: one of ``PROTOCOLS``.
+        data: what to train on; one for protocols with targets.
+        open_data: how to load one.
+        targets: domains of the source, or other data sets: those with exactly the source's classes are scored as the
+            source under shift, the others as transfer. By default all other domains, and for `icons` its fellow sets.
+        shots: training images per class; by default the field's.
+
+    Raises:
+        UsageError: the protocol takes one source, or one number of shots, or needs targets.
+    """
+    if not data:
+        raise UsageError("no data was named: --data icons, for instance.")
+    few = list(shots or [16])
+    if name == FewShot.name:
+        return FewShot(tuple(data), tuple(shots) if shots else FewShot.shots)
+    if len(few) > 1 or (name == RobustFineTuning.name and shots):
+        what = "every training image" if name == RobustFineTuning.name else "one number of shots"
+        raise UsageError(f"{name} takes {what}: leave --shots {' '.join(map(str, few))} out, or run few-shot.")
+    if name == BaseToNew.name:
+        if targets:
+            raise UsageError("base-to-new has no targets: name every data set with --data.")
+        return BaseToNew(tuple(data), few[0])
+    if len(data) > 1:
+        raise UsageError(f"{name} trains on one data set: name the others with --targets.")
+    source = open_data(data[0])
+    domains, same, other = _sort(source, data[0], targets, open_data)
+    if name == CrossDataset.name:
+        if not other and not same:
+            raise UsageError(f"cross-dataset needs data sets to score on: --targets, beside --data {data[0]}.")
+        return CrossDataset(data[0], (*same, *other), few[0])
+    if not domains and not same:
+        raise UsageError(f"{name} needs other domains of {data[0]}, or data sets with its classes: --targets.")
+    if name == DomainGeneralization.name:
+        return DomainGeneralization(data[0], domains, same, few[0])
+    # The icon sets' own prompt ("an icon of a {}.") is as general as one can be.
+    generic = None if data[0] == "icons" else RobustFineTuning.generic
+    templates = imagenet_80() if source.name == "ImageNet" else None
+    return RobustFineTuning(data[0], domains, same, other, templates, generic)
+
+
+def _sort(
+    source: ImageData, spec: str, targets: Sequence[str] | None, open_data: Callable[[str], ImageData]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Domains of the source, data sets of the same classes, data sets of others."""
+    home = set(source.splits["train"].domains)
+    if targets is None:
+        return tuple(d for d in source.domains if d not in home), (), ICON_SETS if spec == "icons" else ()
+    domains, same, other = [], [], []
+    for target in targets:
+        if target in source.domains:
+            domains.append(target)
+        else:
+            (same if set(open_data(target).classes) <= set(source.classes) else other).append(target)
+    return tuple(domains), tuple(same), tuple(other)

@@ -1,0 +1,108 @@
+"""A small world for grids: five classes of small pictures on disk, a tiny CLIP, and short recipes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from steadyclip.experiments.bench import run_bench
+from steadyclip.experiments.grid import GridResult
+from steadyclip.experiments.launchers import side_by_side
+from steadyclip.experiments.protocols import BaseToNew, Protocol
+from steadyclip.experiments.rows import parse_rows
+from steadyclip.models.testing import write_tiny
+from steadyclip.training import TrainConfig
+
+ROWS = ("zero-shot", "linear-probe", "lora[steps=4,batch_size=6,learning_rate=0.001]")
+"""A row that learns nothing, one that learns from frozen features, one that is trained."""
+
+
+def build(folder: Path) -> None:
+    """``folder/photos`` and ``folder/model``."""
+    rng = np.random.default_rng(0)
+    for label in range(5):
+        place = folder / "photos" / f"class {label}"
+        place.mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 90, (32, 32, 3)) + np.array([label * 40, 160 - label * 40, 80])
+            Image.fromarray(pixels.astype(np.uint8)).save(place / f"{i}.png")
+    (folder / "model").mkdir()
+    write_tiny("clip", folder / "model")
+
+
+def table(
+    world: Path,
+    out: Path,
+    rows: Sequence[str] = ROWS,
+    seeds: Sequence[int] = (1, 2),
+    protocol: Protocol | None = None,
+    jobs: int = 1,
+    log: Any = lambda line: None,
+    **config: Any,
+) -> GridResult:
+    """The table of ``rows`` on the world's photos, base to new with 3 shots unless another protocol is given."""
+    return run_bench(
+        protocol or BaseToNew((str(world / "photos"),), 3),
+        parse_rows(rows),
+        seeds,
+        model=str(world / "model"),
+        out=out,
+        config=TrainConfig(**{"progress": False, "device": "cpu", **config}),
+        **({"launcher": side_by_side(jobs), "side_by_side": jobs} if jobs > 1 else {}),
+        log=log,
+    )
+
+
+def contents(out: Path) -> dict[str, Any]:
+    """Every record by its path, without times and dates."""
+    found = {}
+    for file in sorted(out.glob("*/records/*.json")):
+        content = json.loads(file.read_text())
+        for name in ("created", "seconds", "images_per_second"):
+            content.pop(name)
+        for name in ("created", "completed", "seconds", "images_per_second"):
+            (content["training"] or {}).pop(name, None)
+        found[file.relative_to(out).as_posix()] = content
+    return found
+
+
+# ---- in processes of their own
+
+
+def in_process(function: Any, *args: Any) -> Any:
+    """Start ``function(*args)`` in a fresh process with the libraries loaded; returns the process."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["accelerate", "steadyclip.training.loop", "steadyclip.models.testing", "grid_world"]
+    )
+    process = context.Process(target=function, args=args)
+    process.start()
+    return process
+
+
+def killed_after(world: Path, out: Path, steps: int) -> None:
+    """Runs the table and kills itself at the ``steps``-th training step, counted over all cells."""
+    from steadyclip.methods.lora import LoRA
+
+    count, loss = [0], LoRA.loss
+
+    def fatal(self: LoRA, model: Any, batch: Any) -> Any:
+        count[0] += 1
+        if count[0] == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss(self, model, batch)
+
+    LoRA.loss = fatal
+    table(world, out, checkpoint_steps=1)
+
+
+def run_table(world: Path, out: Path, jobs: int = 1) -> None:
+    table(world, out, jobs=jobs)
