@@ -25,10 +25,32 @@ def pixels(drawing: Drawing, look: Look = PLAIN, size: int = SIZE) -> np.ndarray
 @pytest.mark.parametrize("pack", [*PRETRAINING, *DOWNSTREAM])
 def test_a_pack_is_read_whole_and_without_brands(pack: str) -> None:
     found = drawings(pack)
-    least = {"heroicons": 600, "lucide": 1600, "font-awesome": 1500, "openmoji": 1800}.get(pack, 4500)
-    assert len(found) >= least
+    least = {
+        "heroicons": 600,
+        "lucide": 1600,
+        "font-awesome": 1500,
+        "openmoji": 1800,
+        "bootstrap": 2000,
+        "boxicons": 1400,
+        "typicons": 300,
+    }
+    assert len(found) >= least.get(pack, 4500)
     assert [one.key for one in found] == sorted({one.key for one in found})
     assert not [one.key for one in found if one.style == "brands" or one.name.startswith("brand-")]
+
+
+@pytest.mark.parametrize("pack", ["boxicons", "typicons"])
+def test_glyphs_of_a_font_stand_upright_inside_their_picture(pack: str) -> None:
+    by_name = {one.name: one for one in drawings(pack)}
+    down = by_name["down-arrow" if pack == "boxicons" else "arrow-down-thick"]
+    rows, columns = np.nonzero((pixels(down)[..., 0] < 128))
+    widths = [np.ptp(columns[rows == row]) for row in np.unique(rows)]
+    assert max(widths[: len(widths) // 2]) > widths[-1], "the tip of an arrow down is below"
+    for one in list(by_name.values())[::40]:
+        image_HW = pixels(one)[..., 0]
+        border = np.concatenate([image_HW[0], image_HW[-1], image_HW[:, 0], image_HW[:, -1]])
+        assert (image_HW < 128).mean() > 0.01, one.key
+        assert (border > 200).mean() > 0.9, one.key
 
 
 def test_phosphor_has_each_drawing_in_six_styles() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 import re
 import zipfile
 from collections.abc import Iterator
@@ -50,6 +51,9 @@ PRETRAINING = {
     "material": ("justmyresource-material-icons", "justmyresource_material_icons"),
     "tabler": ("pytablericons", "pytablericons"),
     "heroicons": ("justmyresource-heroicons", "justmyresource_heroicons"),
+    "bootstrap": ("django-js-lib-bootstrap-icons", "js_lib_bootstrap_icons"),
+    "boxicons": ("iconipy", "iconipy"),
+    "typicons": ("iconipy", "iconipy"),
 }
 DOWNSTREAM = {
     "phosphor": ("justmyresource-phosphor", "justmyresource_phosphor"),
@@ -83,7 +87,13 @@ def drawings(pack: str) -> list[Drawing]:
     Raises:
         DataError: the pack is not installed.
     """
-    read = {"tabler": _tabler, "openmoji": _openmoji}.get(pack, _zipped)
+    read = {
+        "tabler": _tabler,
+        "openmoji": _openmoji,
+        "bootstrap": _bootstrap,
+        "boxicons": _font,
+        "typicons": _font,
+    }.get(pack, _zipped)
     found = {drawing.key: drawing for drawing in read(pack)}
     return [found[key] for key in sorted(found)]
 
@@ -127,6 +137,44 @@ def _tabler(pack: str) -> Iterator[Drawing]:
     for path in (_folder(pack) / "icons").glob("*/*.svg"):
         if not path.stem.startswith("brand-"):
             yield Drawing(pack, path.parent.name, path.stem, path.read_text())
+
+
+def _bootstrap(pack: str) -> Iterator[Drawing]:
+    for path in (_folder(pack) / "static" / "bootstrap-icons").glob("*.svg"):
+        if path.stem != "bootstrap-icons":  # all of them on one sheet
+            name = path.stem.removesuffix("-fill")
+            yield Drawing(pack, "outline" if name == path.stem else "filled", name, path.read_text())
+
+
+_GLYPH = re.compile(r'\.(\w+)-([a-z0-9-]+):before\s*{\s*content:\s*"\\([0-9a-f]+)"')
+
+
+def _font(pack: str) -> Iterator[Drawing]:
+    """Teams that ship a font: a style sheet names the glyphs, and their outlines become SVG."""
+    from fontTools.pens.svgPathPen import SVGPathPen
+    from fontTools.ttLib import TTFont
+
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of oddities in tables that are not used
+    folder = _folder(pack) / "assets" / pack
+    with TTFont(folder / f"{pack}.ttf") as font:
+        glyphs, of_point, up = font.getGlyphSet(), font.getBestCmap(), font["hhea"].ascent  # pyright: ignore[reportAttributeAccessIssue]
+        size = font["head"].unitsPerEm  # pyright: ignore[reportAttributeAccessIssue]
+        for prefix, name, point in _GLYPH.findall((folder / f"{pack}.css").read_text()):
+            if prefix == "bxl":  # logos
+                continue
+            style = {"bx": "regular", "bxs": "solid"}.get(prefix) or (
+                "outline" if name.endswith("-outline") else "filled"
+            )
+            glyph = glyphs[of_point[int(point, 16)]]
+            glyph.draw(pen := SVGPathPen(glyphs))
+            # a font's y axis points up; a glyph that is not square stands in the middle
+            yield Drawing(
+                pack,
+                style,
+                name.removesuffix("-outline"),
+                f'<svg viewBox="{(glyph.width - size) / 2} 0 {size} {size}">'
+                f'<path transform="translate(0 {up}) scale(1 -1)" d="{pen.getCommands()}"/></svg>',
+            )
 
 
 def _openmoji(pack: str) -> Iterator[Drawing]:

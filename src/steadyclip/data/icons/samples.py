@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from steadyclip.data.icons.captions import caption
+from steadyclip.data.icons.duplicates import same
 from steadyclip.data.icons.packs import PRETRAINING, Drawing, drawings
 from steadyclip.data.icons.render import PLAIN, Look, random_look
 from steadyclip.data.icons.tables import IconClass, read_table, split_drawings
@@ -126,9 +127,13 @@ def _topic(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
 
 
 def _pretrain() -> list[Sample]:
-    """Every drawing of the pretraining half once, black on white: training varies colours and pose itself."""
+    """Every drawing of the pretraining half once, black on white: training varies colours and pose itself.
+
+    What looks like a drawing of the downstream half is left out.
+    """
     return [
         Sample(drawing.key, drawing, PLAIN, drawing.text, "train", drawing.style, caption(drawing))
         for pack in PRETRAINING
         for drawing in drawings(pack)
+        if drawing.key not in same()
     ]

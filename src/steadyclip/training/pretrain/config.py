@@ -19,6 +19,10 @@ class PretrainConfig:
     """Column with encoded image bytes (PNG, JPEG, ...)."""
     text_column: str = "text"
     """Column with one text for each image."""
+    caption_column: str | None = "caption"
+    """Column with a longer text for each image, which the text tower learns too; left out where there is none."""
+    start_from: Path | None = None
+    """Output folder of an earlier pretraining of the same sizes: its teacher and vision transformer are trained on."""
     text_teacher: str = "all-minilm-l6-v2"
     """Sentence encoder that defines the space: the installed package of that name, or a local directory."""
     augment: Literal["drawings", "photos"] = "drawings"
@@ -45,6 +49,8 @@ class PretrainConfig:
     """Passes of contrastive training of both towers."""
     negatives: int = 4096
     """Random texts beside the batch's own in the softmax over texts."""
+    softness: float = 0.07
+    """Temperature of the softmax over texts that images are taught: near meanings are no mistakes; 0 teaches one text."""
     image_size: int = 64
     """Pixels, width and height."""
     patch_size: int = 8

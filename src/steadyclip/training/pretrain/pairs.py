@@ -11,26 +11,30 @@ from torch import Tensor
 
 from steadyclip.data.decode import UnreadableImage, decode
 from steadyclip.errors import DataError
+from steadyclip.training.seeds import step_seed
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """``images_N3HW`` uint8; ``text_N`` the index of each image's text among the distinct ``texts``."""
+    """``images_N3HW`` uint8; ``text_N`` the index of each image's text among the distinct ``texts``; distinct captions."""
 
     images_N3HW: Tensor
     text_N: Tensor
     texts: list[str]
+    captions: list[str]
     skipped: list[str]
 
     def batch(self, step: int, size: int, seed: int) -> Tensor:
         """Row numbers of a step: every epoch is a seeded permutation, and the last short batch is left out."""
         per_epoch = len(self.images_N3HW) // size
         epoch, place = divmod(step, per_epoch)
-        order_N = torch.randperm(len(self.images_N3HW), generator=torch.Generator().manual_seed(seed * 7_919 + epoch))
+        order_N = torch.randperm(
+            len(self.images_N3HW), generator=torch.Generator().manual_seed(step_seed(seed, "order", epoch))
+        )
         return order_N[place * size : (place + 1) * size]
 
 
-def read_pairs(path: Path, size: int, image_column: str, text_column: str) -> Pairs:
+def read_pairs(path: Path, size: int, image_column: str, text_column: str, caption_column: str | None = None) -> Pairs:
     """Decodes a parquet of image bytes and text to ``size`` x ``size`` pixels (shortest side, centre crop, on white).
 
     Raises:
@@ -48,6 +52,9 @@ def read_pairs(path: Path, size: int, image_column: str, text_column: str) -> Pa
                 f"{path} has no column {column!r} but {', '.join(columns)}: name it by --image-column / --text-column."
             )
     table = pq.read_table(path, columns=[image_column, text_column])
+    captions = set()
+    if caption_column in columns:
+        captions = set(pq.read_table(path, columns=[caption_column])[caption_column].to_pylist()) - {None, ""}
     images, texts, skipped = [], [], []
     for row, (data, text) in enumerate(
         zip(table[image_column].to_pylist(), table[text_column].to_pylist(), strict=True)
@@ -69,4 +76,4 @@ def read_pairs(path: Path, size: int, image_column: str, text_column: str) -> Pa
         )
     distinct = sorted(set(texts))
     place = {text: i for i, text in enumerate(distinct)}
-    return Pairs(torch.stack(images), torch.tensor([place[t] for t in texts]), distinct, skipped)
+    return Pairs(torch.stack(images), torch.tensor([place[t] for t in texts]), distinct, sorted(captions), skipped)

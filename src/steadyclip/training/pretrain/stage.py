@@ -13,9 +13,16 @@ from torch import Tensor, nn
 
 from steadyclip.errors import SteadyClipError
 from steadyclip.methods.recipe import Recipe
-from steadyclip.training.checkpoint import load_optimizer, newest_checkpoint, optimizer_tensors, save_checkpoint
+from steadyclip.training.checkpoint import (
+    Checkpoint,
+    load_optimizer,
+    newest_checkpoint,
+    optimizer_tensors,
+    save_checkpoint,
+)
 from steadyclip.training.pretrain.config import PretrainConfig
-from steadyclip.training.schedule import learning_rate
+from steadyclip.training.schedule import learning_rate, make_optimizer
+from steadyclip.training.seeds import step_seed
 
 Log = Callable[[str], None]
 Names = dict[nn.Parameter, str]
@@ -43,8 +50,10 @@ def run_stage(
     folder = config.out / "stages"
     folder.mkdir(parents=True, exist_ok=True)
     names = {p: name for name, p in module.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(names, lr=peak_rate, weight_decay=0.05, betas=(0.9, 0.98))
-    schedule = Recipe(learning_rate=peak_rate, steps=steps, warmup_steps=max(1, steps // 20))
+    recipe = Recipe(
+        learning_rate=peak_rate, weight_decay=0.05, beta2=0.98, steps=steps, warmup_steps=max(1, steps // 20)
+    )
+    optimizer = make_optimizer(recipe, names)
     done = _resume(folder / name, module, optimizer, names, steps)
     curve = _trim(folder / f"{name}.jsonl", done)
     device = next(module.parameters()).device
@@ -53,11 +62,11 @@ def run_stage(
     first, total, count = done, torch.zeros((), device=device), 0
     with curve.open("a") as lines:
         for step in range(done, steps):
-            rate = learning_rate(schedule, step, steps)
+            rate = learning_rate(recipe, step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            torch.manual_seed(_seed(config.seed, name, step))
-            generator = torch.Generator().manual_seed(_seed(config.seed, name, step) + 1)
+            torch.manual_seed(step_seed(config.seed, name, step))
+            generator = torch.Generator().manual_seed(step_seed(config.seed, name, step, "loss"))
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 value = loss(step, generator)
             optimizer.zero_grad(set_to_none=True)
@@ -88,8 +97,16 @@ def run_stage(
     module.eval()
 
 
-def _seed(seed: int, stage: str, step: int) -> int:
-    return (seed * 1_000_003 + sum(map(ord, stage))) * 2_000_003 + 2 * step
+def start_from(folder: Path, name: str, module: nn.Module) -> None:
+    """Sets ``module`` to what stage ``name`` of the pretraining in ``folder`` ended with.
+
+    Raises:
+        SteadyClipError: there is no such stage, or its model has other sizes.
+    """
+    checkpoint = newest_checkpoint(folder / "stages" / name)
+    if checkpoint is None:
+        raise SteadyClipError(f"--start-from {folder}: no checkpoint in {folder / 'stages' / name}.")
+    _load(module, checkpoint, "give the same sizes (--width, --embed-dim, ...) as there")
 
 
 def _resume(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, names: Names, steps: int) -> int:
@@ -99,12 +116,16 @@ def _resume(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, n
         return 0
     if checkpoint.step > steps:
         raise SteadyClipError(f"{checkpoint.path} is beyond the {steps} steps asked for: choose another --out.")
+    _load(module, checkpoint, "choose another --out")
+    load_optimizer(optimizer, names, checkpoint.tensors("optimizer"))
+    return checkpoint.step
+
+
+def _load(module: nn.Module, checkpoint: Checkpoint, remedy: str) -> None:
     try:
         module.load_state_dict(checkpoint.tensors("module"))
     except RuntimeError:
-        raise SteadyClipError(f"{checkpoint.path} is of another model: choose another --out.") from None
-    load_optimizer(optimizer, names, checkpoint.tensors("optimizer"))
-    return checkpoint.step
+        raise SteadyClipError(f"{checkpoint.path} is of another model: {remedy}.") from None
 
 
 def _trim(path: Path, step: int) -> Path:

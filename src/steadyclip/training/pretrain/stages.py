@@ -22,7 +22,7 @@ from steadyclip.models.huggingface import quiet
 from steadyclip.training.pretrain import augment
 from steadyclip.training.pretrain.config import PretrainConfig
 from steadyclip.training.pretrain.pairs import Pairs, read_pairs
-from steadyclip.training.pretrain.stage import Log, run_stage
+from steadyclip.training.pretrain.stage import Log, run_stage, start_from
 from steadyclip.training.pretrain.student import (
     TextStudent,
     VisionStudent,
@@ -47,11 +47,13 @@ class _Lessons:
     def __init__(self, config: PretrainConfig, pairs: Pairs, space: SentenceSpace, device: torch.device) -> None:
         self.config, self.pairs, self.device = config, pairs, device
         self.names_NE = space.texts_NE[: len(pairs.texts)].to(device)
-        self.words = space.vocabulary()
-        self.words_NE = space(self.words).to(device)
         self.augment = getattr(augment, config.augment)
-        self.texts = [*pairs.texts, *self.words]
-        self.texts_NE = torch.cat([self.names_NE, self.words_NE])
+        # class names are often two things ("fruit or vegetable"), which no drawing is called
+        two = random.Random(config.seed)
+        eithers = [f"{two.choice(pairs.texts)} or {two.choice(pairs.texts)}" for _ in pairs.texts]
+        phrases = [*space.vocabulary(), *pairs.captions, *eithers]
+        self.texts = [*pairs.texts, *phrases]
+        self.texts_NE = torch.cat([self.names_NE, space(phrases).to(device)])
 
     def images(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augmented, normalised images (B, 3, H, W) and the index of their texts (B,)."""
@@ -60,11 +62,17 @@ class _Lessons:
         return (self.augment(images_B3HW, generator) - MEAN) / STD, self.pairs.text_N[rows_B].to(self.device)
 
     def name_loss(self, features_BE: Tensor, text_B: Tensor, generator: torch.Generator) -> Tensor:
-        """Softmax of image features over the batch's texts and random others, all in the frozen space."""
+        """Softmax of image features over the batch's texts and random others, all in the frozen space.
+
+        What is taught is the softmax of the right text's own similarities, so that near meanings are no mistakes.
+        """
         others_K = torch.randint(len(self.names_NE), (self.config.negatives,), generator=generator).to(self.device)
         candidates_M, target_B = torch.unique(torch.cat([text_B, others_K]), return_inverse=True)
         logits_BM = F.normalize(features_BE.float(), dim=-1) @ self.names_NE[candidates_M].T / TEMPERATURE
-        return F.cross_entropy(logits_BM, target_B[: len(text_B)])
+        if not self.config.softness:
+            return F.cross_entropy(logits_BM, target_B[: len(text_B)])
+        near_BM = self.names_NE[text_B] @ self.names_NE[candidates_M].T / self.config.softness
+        return F.cross_entropy(logits_BM, near_BM.softmax(-1))
 
 
 def pretrain(config: PretrainConfig, log: Log = print) -> Path:
@@ -81,7 +89,9 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
     device = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     )
-    pairs = read_pairs(_parquet(config.data), config.image_size, config.image_column, config.text_column)
+    pairs = read_pairs(
+        _parquet(config.data), config.image_size, config.image_column, config.text_column, config.caption_column
+    )
     if len(pairs.text_N) < config.batch_size:
         raise DataError(f"{config.data} has {len(pairs.text_N)} pairs, fewer than --batch-size {config.batch_size}.")
     log(f"{len(pairs.text_N)} pairs, {len(pairs.texts)} distinct texts, {len(pairs.skipped)} unreadable; on {device}")
@@ -93,6 +103,8 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
 
     torch.manual_seed(config.seed)
     teacher = ResidualCNN(config.embed_dim).to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if config.start_from:
+        start_from(config.start_from, "teacher", teacher)
     run_stage("teacher", teacher, _teacher_loss(teacher, lessons), steps=config.teacher_epochs * per_epoch,
               peak_rate=2e-3, config=config, log=log)  # fmt: skip
 
@@ -101,6 +113,8 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
     clip = build_student(tokenizer, config)
     clip.to(device)  # pyright: ignore[reportArgumentType]  (the stub of transformers binds self twice)
     vision = VisionStudent(clip, teacher.map_width).to(device)
+    if config.start_from:
+        start_from(config.start_from, "distil", vision)
     run_stage("distil", vision, _distil_loss(vision, teacher, lessons), steps=config.distil_epochs * per_epoch,
               peak_rate=1e-3, config=config, log=log)  # fmt: skip
 
