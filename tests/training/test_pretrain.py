@@ -17,6 +17,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from steadyclip import load
 from steadyclip.errors import DataError, ModelError, SteadyClipError
 from steadyclip.training.pretrain import PretrainConfig, augment, pretrain
+from steadyclip.training.pretrain.pairs import read_pairs
 
 COLOURS = {"red": (230, 20, 20), "green": (20, 200, 30), "blue": (30, 30, 230), "black": (0, 0, 0)}
 
@@ -146,6 +147,29 @@ def test_the_teacher_learns(straight: tuple[PretrainConfig, list[str]]) -> None:
     assert curve[-1]["loss"] < 0.5 * curve[0]["loss"]
 
 
+def test_goes_on_from_an_earlier_pretraining(
+    config: PretrainConfig, straight: tuple[PretrainConfig, list[str]], tmp_path: Path
+) -> None:
+    """The loss starts where the earlier one ended, not where a fresh model starts."""
+    earlier = straight[0].out
+    pretrain(dataclasses.replace(config, out=tmp_path / "on", start_from=earlier), log=silent)
+    for stage in ("teacher", "distil"):
+        fresh, on = (
+            json.loads((out / "stages" / f"{stage}.jsonl").read_text().splitlines()[0])["loss"]
+            for out in (earlier, tmp_path / "on")
+        )
+        assert on < 0.8 * fresh, stage
+
+
+def test_captions_are_read_where_there_are_some(pairs: Path, tmp_path: Path) -> None:
+    table = pq.read_table(pairs)
+    captions = [f"{text}, drawn" for text in table["text"].to_pylist()]
+    path = tmp_path / "pairs.parquet"
+    pq.write_table(table.append_column("caption", [captions]), path)
+    assert read_pairs(path, 16, "image", "text", "caption").captions == sorted(set(captions))
+    assert read_pairs(path, 16, "image", "text", "remark").captions == []
+
+
 def test_mistakes_are_clear(config: PretrainConfig, tmp_path: Path) -> None:
     def fails(error: type[SteadyClipError], match: str, **changes: object) -> None:
         with pytest.raises(error, match=match):
@@ -156,6 +180,7 @@ def test_mistakes_are_clear(config: PretrainConfig, tmp_path: Path) -> None:
     fails(DataError, "has 32 pairs, fewer than --batch-size 64", batch_size=64)
     fails(ModelError, "no folder with a config.json, no known name", text_teacher=str(tmp_path))
     fails(ModelError, "embed_dim=64 is wider than the sentence encoder", embed_dim=64)
+    fails(SteadyClipError, "no checkpoint in .*teacher", start_from=tmp_path)
     pretrain(dataclasses.replace(config, teacher_epochs=1, distil_epochs=1, text_steps=1, joint_epochs=1), log=silent)
     with pytest.raises(SteadyClipError, match=r"other settings: teacher_epochs \(1 there, 6 now\)"):
         pretrain(dataclasses.replace(config, distil_epochs=1, text_steps=1, joint_epochs=1), log=silent)

@@ -43,7 +43,7 @@ def test_a_pack_is_read_whole_and_without_brands(pack: str) -> None:
 def test_glyphs_of_a_font_stand_upright_inside_their_picture(pack: str) -> None:
     by_name = {one.name: one for one in drawings(pack)}
     down = by_name["down-arrow" if pack == "boxicons" else "arrow-down-thick"]
-    rows, columns = np.nonzero((pixels(down)[..., 0] < 128))
+    rows, columns = np.nonzero(pixels(down)[..., 0] < 128)
     widths = [np.ptp(columns[rows == row]) for row in np.unique(rows)]
     assert max(widths[: len(widths) // 2]) > widths[-1], "the tip of an arrow down is below"
     for one in list(by_name.values())[::40]:

@@ -50,7 +50,7 @@ class PretrainConfig:
     negatives: int = 4096
     """Random texts beside the batch's own in the softmax over texts."""
     softness: float = 0.07
-    """Temperature of the softmax over texts that images are taught: near meanings are no mistakes; 0 teaches one text."""
+    """Temperature of the softmax over texts that images are taught: near meanings are no mistakes; 0 for one text."""
     image_size: int = 64
     """Pixels, width and height."""
     patch_size: int = 8

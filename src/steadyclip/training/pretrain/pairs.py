@@ -16,7 +16,7 @@ from steadyclip.training.seeds import step_seed
 
 @dataclass(frozen=True)
 class Pairs:
-    """``images_N3HW`` uint8; ``text_N`` the index of each image's text among the distinct ``texts``; distinct captions."""
+    """``images_N3HW`` uint8; ``text_N`` the index of each image's text among the distinct ``texts``; and captions."""
 
     images_N3HW: Tensor
     text_N: Tensor
