@@ -93,15 +93,17 @@ class DataCheck:
             raise UsageError("name the folder to check: steadyclip data check ROOT, or one data set with --data.")
         root = Path(place).expanduser()
         findings = catalog.check(root)
-        for finding in findings:
-            say(*finding.lines())
-        say(*catalog.strangers(root))
         there = [finding for finding in findings if finding.there]
         broken = [finding.entry.name for finding in there if not finding.complete]
+        say(*(line for finding in findings if there for line in finding.lines()), *catalog.strangers(root)[:10])
         if not there:
+            own = catalog.find(root.resolve().name)
+            hint = (
+                f"give the folder above it, {root.resolve().parent}" if own else "see docs/datasets.md for their names"
+            )
             raise DataError(
-                f"{root} holds none of the field's data sets, such as {root / findings[1].entry.folder}. To check a "
-                "single folder: steadyclip data check --data FOLDER."
+                f"{root} holds no folder of the field's data sets: {hint}. "
+                f"A data set of your own: steadyclip data check --data {root}"
             )
         say(f"{len(there) - len(broken)} of {len(findings)} data sets are complete. No image was opened: "
             f"steadyclip data check --data NAME --root {root} reads every one.")  # fmt: skip

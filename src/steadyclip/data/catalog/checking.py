@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,20 +51,20 @@ def check(root: Path) -> tuple[Finding, ...]:
     return tuple(_finding(entry, root) for entry in catalog())
 
 
-def strangers(root: Path) -> Iterator[str]:
+def strangers(root: Path) -> list[str]:
     """A line on each folder below ``root`` that is not the folder of a data set of the catalog."""
-    known = {entry.folder: entry for entry in catalog()}
+    known = [entry.folder for entry in catalog()]
+    lines = []
     for folder in folders_in(root):
+        meant = find(folder.name)
         if folder.name in known:
             continue
-        meant = find(folder.name)
         if meant:
-            yield f"{folder.name}/ is not read: rename it to {meant.folder} if it is {meant.name}."
+            lines.append(f"{folder.name}/ is not read: rename it to {meant.folder} if it is {meant.name}.")
         else:
-            yield (
-                f"{folder.name}/ is not in the catalog.{nearest(folder.name, known)} "
-                f"To check it alone: steadyclip data check --data {folder}"
-            )
+            hint = nearest(folder.name, known)
+            lines.append(f"{folder.name}/ is not in the catalog.{hint} Alone: steadyclip data check --data {folder}")
+    return lines
 
 
 def _finding(entry: Entry, root: Path) -> Finding:

@@ -56,6 +56,10 @@ def read(entry: Entry, root: Path) -> Listing:
     found = problems(entry, reading, root)
     if found:
         raise DataError(f"{entry.name}: {found[0]}")
+    there = tally(entry, reading.present)
+    more = [f"{part} {there[part]:,} for {count:,}" for part, count in entry.counts.items() if there[part] > count]
+    if more:
+        reading.listing.notes.append(f"more images than the official data set has: {', '.join(more)}")
     return reading.listing
 
 
@@ -110,7 +114,7 @@ def tally(entry: Entry, pictures: Iterable[Picture]) -> dict[str, int]:
 
 def _split_file(entry: Entry, base: Path) -> Reading:
     """Pictures as one of CoOp's split files names them."""
-    path = _needed(base, entry.split, SPLIT_FILES)
+    path = _needed(entry, base, entry.split, SPLIT_FILES)
     pictures, classes = zhou_entries(path)
     images = base / entry.images
     listing = Listing(entry.name, pictures, FileStore(images), entry.templates, classes)
@@ -119,11 +123,11 @@ def _split_file(entry: Entry, base: Path) -> Reading:
 
 def _aircraft(entry: Entry, base: Path) -> Reading:
     """The authors' lists: ``variants.txt`` is the classes, ``images_variant_train.txt`` "number class name"."""
-    classes = tuple(_lines(_needed(base, "variants.txt", entry.home)))
+    classes = tuple(_lines(_needed(entry, base, "variants.txt", entry.home)))
     pictures = []
     for split in SPLITS:
         name = f"images_variant_{split}.txt"
-        for row, line in enumerate(_lines(_needed(base, name, entry.home)), start=1):
+        for row, line in enumerate(_lines(_needed(entry, base, name, entry.home)), start=1):
             number, _, label = line.partition(" ")
             if label not in classes:
                 raise DataError(f"{entry.name}: {name} row {row}: {label!r} is not in variants.txt. Take both again.")
@@ -219,7 +223,9 @@ def _class_names(entry: Entry, base: Path) -> dict[str, str]:
     path = base / CLASS_NAMES
     if not path.is_file() and beside.is_file():
         path = beside
-    names = dict(line.split(" ", 1) for line in _lines(_needed(path.parent, CLASS_NAMES, SPLIT_FILES)) if " " in line)
+    names = dict(
+        line.split(" ", 1) for line in _lines(_needed(entry, path.parent, CLASS_NAMES, SPLIT_FILES)) if " " in line
+    )
     if len(names) < entry.classes or list(names) != sorted(names):
         raise DataError(
             f"{entry.name}: {path} must name ImageNet's classes in the order of their ids, one 'n01440764 tench' a "
@@ -239,9 +245,9 @@ def _lines(path: Path) -> list[str]:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
-def _needed(base: Path, name: str, source: str) -> Path:
+def _needed(entry: Entry, base: Path, name: str, source: str) -> Path:
     if not (base / name).is_file():
-        raise DataError(f"{name} is missing in {base}. Take it from {source}.")
+        raise DataError(f"{entry.name}: {name} is missing in {base}. Take it from {source}.")
     return base / name
 
 
