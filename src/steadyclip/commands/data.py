@@ -105,12 +105,10 @@ class DataCheck:
                 f"{root} holds no folder of the field's data sets: {hint}. "
                 f"A data set of your own: steadyclip data check --data {root}"
             )
-        say(f"{len(there) - len(broken)} of {len(findings)} data sets are complete. No image was opened: "
+        say(f"complete: {len(there) - len(broken)} of {len(findings)} data sets. No image was opened: "
             f"steadyclip data check --data NAME --root {root} reads every one.")  # fmt: skip
         if broken:
-            raise DataError(
-                f"{len(broken)} of the {len(there)} data sets in {root} are incomplete: {', '.join(broken)}."
-            )
+            raise DataError(f"{len(broken)} of {len(there)} data sets in {root} are incomplete: {', '.join(broken)}.")
 
     @staticmethod
     def _check_one(data: ImageData) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,12 @@ class DataOptions:
     """Column of a table with class names."""
     max_unreadable: float = 0.05
     """Share of unreadable images above which it is an error; below it they are skipped and listed."""
+
+    @property
+    def words(self) -> str:
+        """The options that name the data, as one types them."""
+        words = ["--data", self.data, *(("--root", str(self.root)) if self.root else ())]
+        return shlex.join([*words, *(("--sources", *self.sources) if self.sources else ())])
 
     def load(self) -> ImageData:
         from steadyclip.data import load_data

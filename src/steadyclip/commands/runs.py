@@ -47,7 +47,7 @@ class Train:
         result = fit(load(self.model), method, task, recipe=recipe, config=dataclasses.replace(self.run, out=out))
         if result.seconds:
             say(f"trained in {result.seconds:.0f} s")
-        say(f"run: {out}", f"next: steadyclip evaluate {out} --data {self.source.data}")
+        say(f"run: {out}", f"next: steadyclip evaluate {out} {self.source.words}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from steadyclip.cli import main
+from steadyclip.commands.options import DataOptions
 from steadyclip.data import ImageData, load_data
 from steadyclip.data.catalog import catalog, check, entry
 from steadyclip.errors import DataError
@@ -280,13 +281,13 @@ def test_data_check_of_a_root(lay, tmp_path: Path, capsys: pytest.CaptureFixture
     assert out[0] == "ImageNet        not there    imagenet/ (https://image-net.org)"
     assert out[8] == "DTD             complete     141 of 141 images (train 47, val 47, test 47), 47 classes"
     assert out[20] == "caltech101/ is not read: rename it to caltech-101 if it is Caltech101."
-    assert out[21].startswith("2 of 20 data sets are complete.")
+    assert out[21].startswith("complete: 2 of 20 data sets.")
     (tmp_path / "PACS" / "photo" / "Thing_0" / "0.jpg").unlink()
     monkeypatch.setenv("STEADYCLIP_DATA", str(tmp_path))
     assert main(["data", "check"]) == 1
     out, error = capsys.readouterr()
     assert "PACS            incomplete   139 of 140 images" in out
-    assert error == f"error: 1 of the 2 data sets in {tmp_path} are incomplete: PACS.\n"
+    assert error == f"error: 1 of 2 data sets in {tmp_path} are incomplete: PACS.\n"
 
 
 def test_data_check_of_one_by_name(lay, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -305,6 +306,11 @@ def test_data_check_of_the_wrong_folder(lay, tmp_path: Path, capsys: pytest.Capt
     assert "no folder" in capsys.readouterr().err
     assert main(["data", "check"]) == 2
     assert "name the folder to check" in capsys.readouterr().err
+
+
+def test_the_data_options_can_be_typed_again():
+    options = DataOptions("officehome", root=Path("my data"), sources=("Real World", "Art"))
+    assert options.words == "--data officehome --root 'my data' --sources 'Real World' Art"
 
 
 def test_entries_cannot_be_changed():
