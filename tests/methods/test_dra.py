@@ -1,0 +1,222 @@
+"""The loss of DRA, its controls, and what is computed how often."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from steadyclip.adapters import TokenRank, watch_tokens
+from steadyclip.errors import UsageError
+from steadyclip.evaluation import text_head
+from steadyclip.methods import Batch, get_method
+from steadyclip.methods.dra import DRA
+from steadyclip.models import DualEncoder, Tower
+from steadyclip.models.testing import tiny
+
+NAMES = ("cat", "dog", "owl")
+
+
+def batch_for(model: DualEncoder) -> Batch:
+    images_BCHW = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    prompts = model.tokenize([f"a photo of a {name}." for name in NAMES])
+    return Batch(images_BCHW, torch.tensor([0, 1, 2, 0]), prompts, 0)
+
+
+def adapted(method: DRA, family: str = "clip") -> DualEncoder:
+    model = tiny(family)
+    torch.manual_seed(0)
+    method.adapt(model, NAMES)
+    for parameter in model.adapters.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def count_runs(tower: Tower) -> list[int]:
+    runs: list[int] = []
+    tower.blocks[0].module.register_forward_hook(lambda _, args, __: runs.append(len(args[0])))
+    return runs
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_loss_is_cross_entropy_plus_the_distance_to_the_frozen_features(family: str) -> None:
+    method = DRA(l1_weight=0.1, l1_image=3.0, l1_text=7.0)
+    model = adapted(method, family)
+    batch, frozen = batch_for(model), tiny(family)
+    terms = method.loss(model, batch)
+    with torch.no_grad():
+        image_BD, text_CD = model.encode_image(batch.images_BCHW), model.encode_text(batch.prompts)
+        image0_BD, text0_CD = frozen.encode_image(batch.images_BCHW), frozen.encode_text(batch.prompts)
+        l1_image = sum((image_BD - image0_BD).abs().flatten().tolist()) / image_BD.numel()
+        l1_text = sum((text_CD - text0_CD).abs().flatten().tolist()) / text_CD.numel()
+        expected = {
+            "cross_entropy": F.cross_entropy(model.logits(image_BD, text_CD), batch.labels_B),
+            "l1_image": torch.tensor(0.1 * 3.0 * l1_image),
+            "l1_text": torch.tensor(0.1 * 7.0 * l1_text),
+        }
+    torch.testing.assert_close({name: term.detach() for name, term in terms.items()}, expected)
+    assert l1_image > 1e-3
+    assert l1_text > 1e-3
+
+
+def test_l1_on_what_is_added() -> None:
+    method = DRA(l1="delta", l1_weight=1.0)
+    model = adapted(method)
+    batch = batch_for(model)
+    terms = method.loss(model, batch)
+    with torch.no_grad(), watch_tokens(model) as traces:
+        model.encode_image(batch.images_BCHW)
+        model.encode_text(batch.prompts)
+    for tower, weight in (("image", 10.0), ("text", 25.0)):
+        means = [t.delta_BND[t.ranks_BN > 0].abs().mean() for t in traces if t.tower == tower]
+        torch.testing.assert_close(terms[f"l1_{tower}"].detach(), weight * sum(means) / len(means))
+    terms["l1_image"].backward()
+    adapter = model.adapters["image_0_mlp"]
+    assert isinstance(adapter, TokenRank)
+    assert adapter.traces is None
+    assert adapter.up.grad is not None
+
+
+@pytest.mark.parametrize("method", [DRA(l1="off"), DRA(l1_weight=0.0)])
+def test_without_l1_only_the_cross_entropy_is_left(method: DRA) -> None:
+    model = adapted(method)
+    runs = count_runs(model.image_tower)
+    assert list(method.loss(model, batch_for(model))) == ["cross_entropy"]
+    assert runs == [4]
+
+
+def test_frozen_features_are_computed_once_per_batch_and_once_per_training() -> None:
+    method = DRA()
+    model = adapted(method)
+    images, texts = count_runs(model.image_tower), count_runs(model.text_tower)
+    batch = batch_for(model)
+    for _ in range(3):
+        method.loss(model, batch)
+    assert images == [4, 4] * 3  # tuned and frozen
+    assert texts == [3] * 4  # tuned, and frozen once
+
+
+def test_one_tower_only() -> None:
+    for tower, other in (("image", "text"), ("text", "image")):
+        method = DRA(towers=tower)  # pyright: ignore[reportArgumentType]
+        model = adapted(method)
+        assert {key.split("_")[0] for key in model.adapters} == {tower}
+        runs = count_runs(model.image_tower)
+        terms = method.loss(model, batch_for(model))
+        assert list(terms) == ["cross_entropy", f"l1_{tower}"]
+        assert len(runs) == (2 if tower == "image" else 1)  # no frozen pass where nothing can differ
+        with torch.no_grad():
+            features = {"image": model.encode_image(batch_for(model).images_BCHW), "text": model.encode_text(NAMES)}
+            with model.frozen():
+                frozen = {"image": model.encode_image(batch_for(model).images_BCHW), "text": model.encode_text(NAMES)}
+        assert torch.equal(features[other], frozen[other])
+        assert not torch.allclose(features[tower], frozen[tower], atol=1e-4)
+
+
+def ranks_of(method: DRA) -> tuple[Tensor, Tensor]:
+    """Scores and ranks in the last block of the image tower."""
+    model = adapted(method).eval()
+    with torch.no_grad(), watch_tokens(model) as traces:
+        model.encode_image(batch_for(model).images_BCHW)
+    return traces[-1].scores_BN, traces[-1].ranks_BN
+
+
+def test_controls_move_the_ranks_and_nothing_else() -> None:
+    scores_BN, ranks_BN = ranks_of(DRA())
+    patches = slice(1, None)
+    for scores_N, ranks_N in zip(scores_BN[:, patches], ranks_BN[:, patches], strict=True):
+        assert scores_N[ranks_N == 32].min() >= scores_N[ranks_N == 16].max()
+        assert scores_N[ranks_N == 16].min() >= scores_N[ranks_N == 8].max()
+    assert (ranks_BN[:, 0] == 32).all()
+    scores_BN, ranks_BN = ranks_of(DRA(assignment="inverse"))
+    for scores_N, ranks_N in zip(scores_BN[:, patches], ranks_BN[:, patches], strict=True):
+        assert scores_N[ranks_N == 8].min() >= scores_N[ranks_N == 16].max() >= scores_N[ranks_N == 32].max()
+    _, ranks_BN = ranks_of(DRA(assignment="random"))
+    assert sorted(ranks_BN[0].tolist()) == [8] * 5 + [16] * 6 + [32] * 6
+    assert (ranks_BN[0] == ranks_BN[1]).all()
+
+
+def test_uniform_has_as_many_multiply_adds() -> None:
+    for shares, mean in ((None, 19), ((0.5, 0.25, 0.25), 22)):
+        _, ranks_BN = ranks_of(DRA(assignment="uniform", shares=shares))
+        assert (ranks_BN == mean).all()
+        _, dynamic_BN = ranks_of(DRA(shares=shares))
+        assert abs(float(dynamic_BN.float().mean()) - mean) < 1
+
+
+def test_dra_and_the_bottleneck_baseline_have_equal_parameters() -> None:
+    counts = []
+    for name in ("dra", "bottleneck"):
+        model = tiny("clip")
+        get_method(name).adapt(model, NAMES)
+        counts.append(sum(p.numel() for p in model.parameters() if p.requires_grad))
+    assert counts[0] == counts[1]
+
+
+def test_text_features_depend_on_the_prompts_alone_so_a_head_encodes_them_once() -> None:
+    model = adapted(DRA())
+    with torch.no_grad():
+        before = model.encode_text(NAMES)
+        model.encode_image(batch_for(model).images_BCHW)
+        assert torch.equal(model.encode_text(NAMES), before)
+        runs = count_runs(model.text_tower)
+        head = text_head(model, NAMES, ("a photo of a {}.",))
+        for images_BCHW in batch_for(model).images_BCHW.split(1):
+            head.logits(model.encode_image(images_BCHW))
+    assert runs == [3]
+
+
+def test_it_learns() -> None:
+    method = DRA()
+    model = tiny("clip")
+    torch.manual_seed(0)
+    method.adapt(model, NAMES)
+    batch = batch_for(model)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(30):
+        loss = torch.stack(list(method.loss(model, batch).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0], losses
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"ranks": "8,16"}, "whole numbers, the largest first"),
+        ({"ranks": "8,0"}, "whole numbers, the largest first"),
+        ({"shares": "0.5,0.5"}, "3 numbers above 0, one for each rank, adding up to 1"),
+        ({"shares": "0.5,0.25,0.2"}, "adding up to 1"),
+        ({"first_block": "0"}, "at least 1"),
+        ({"scale": "0"}, "above 0"),
+        ({"l1_weight": "-1"}, "0 or more"),
+        ({"assignment": "best"}, "one of importance, inverse, random, uniform"),
+    ],
+)
+def test_knobs_out_of_range_are_named(knobs: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        get_method("dra", knobs)
+    with pytest.raises(UsageError, match="method 'dra'"):
+        get_method("dra", knobs)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"score": "received"},
+        {"score": "learned"},
+        {"channel": "squeeze_excite"},
+        {"assignment": "random"},
+        {"l1": "delta"},
+        {"shares": "0.2,0.3,0.5"},
+    ],
+    ids=str,
+)
+def test_every_option_keeps_the_promises_of_a_method(knobs: dict[str, str]) -> None:
+    from steadyclip.testing import check_method
+
+    check_method(get_method("dra", knobs), families=["clip"])
