@@ -198,7 +198,18 @@ def _batch(model: DualEncoder, step: int) -> Batch:
     generator = torch.Generator().manual_seed(step)
     images_BCHW = _images(model, generator)
     labels_B = torch.arange(len(images_BCHW)) % len(NAMES)
-    return Batch(images_BCHW, labels_B, model.tokenize([TEMPLATES[0].format(name) for name in NAMES]), step)
+    texts = [f"{'one' if i % 2 else 'a big'} {NAMES[i % len(NAMES)]}" for i in range(len(images_BCHW))]
+    return Batch(
+        images_BCHW,
+        labels_B,
+        prompts=model.tokenize([TEMPLATES[0].format(name) for name in NAMES]),
+        step=step,
+        streams={"captions": {"texts": texts}, "pairs": {"images_BCHW": images_BCHW.flip(0), "texts": texts}},
+        classes=NAMES,
+        templates=TEMPLATES,
+        keys=tuple(f"{i}.png" for i in range(len(images_BCHW))),
+        seed=step,
+    )
 
 
 def _images(model: DualEncoder, generator: torch.Generator) -> Tensor:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
+import hashlib
 import inspect
 import itertools
 import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
@@ -37,6 +40,11 @@ class Batch:
     ``images_BCHW`` float pixels after the training transform; ``labels_B`` integer class labels; ``prompts`` the
     tokenised class prompts, one for each of the C classes, the same at every step: their text features are computed
     once per step, not once per image. ``streams`` holds one collated dict for each further stream of the method.
+
+    For texts that change from step to step there are the names of the C ``classes``, all ``templates``, the ``keys`` of
+    the B images, and ``seed``, which depends on the training's seed and the step only: where several processes share
+    the step's images, what is drawn from it is the same in each. (Torch is seeded anew for every step too, but
+    differently in each process.)
     """
 
     images_BCHW: Tensor
@@ -44,15 +52,23 @@ class Batch:
     prompts: Tokens
     step: int
     streams: dict[str, dict[str, Any]] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    seed: int = 0
 
 
 class Stream(Protocol):
-    """A further source of training data: the trainer draws one batch from it at every step, in a seeded order."""
+    """A further source of training data: the trainer draws one batch from it at every step, in a seeded order.
+
+    A stream with an attribute ``of_images`` that is True has one item for each training image, in their order, and
+    gives the items of the step's images.
+    """
 
     def __len__(self) -> int: ...
 
     def item(self, index: int, rng: Any) -> dict[str, Any]:
-        """One sample; ``rng`` is a ``random.Random`` seeded from (seed, stream, epoch, index)."""
+        """One sample; ``rng`` is a ``random.Random`` seeded from (seed, stream, epoch or step, index)."""
         ...
 
     def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]: ...
@@ -79,6 +95,8 @@ class Method:
     """``merge`` leaves plain weights with the same features."""
     uses_frozen_features: ClassVar[bool] = False
     """Learns by ``solve`` from the cached features of the frozen model instead of gradient steps on images."""
+    whole_batch: ClassVar[bool] = False
+    """The loss compares the images of a batch with each other: a batch cannot be computed in parts."""
 
     def adapt(self, model: DualEncoder, classes: Sequence[str]) -> None:
         """Attach what is trained and set ``requires_grad`` everywhere else to False."""
@@ -117,7 +135,34 @@ class Method:
 
     def knobs(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
-        return dataclasses.asdict(self)
+        return {
+            knob: value.as_posix() if isinstance(value, Path) else value
+            for knob, value in dataclasses.asdict(self).items()
+        }
+
+    def files(self) -> dict[str, str]:
+        """Knob -> 16 hex digits over the content, for each knob that names a file: a file of the same name with other
+        content is another training.
+
+        Raises:
+            UsageError: no such file.
+        """
+        found = {}
+        for knob, value in dataclasses.asdict(self).items():
+            if isinstance(value, Path):
+                self.require(knob, value.is_file(), "a file; there is none of that name")
+                found[knob] = _content(value, value.stat().st_size, value.stat().st_mtime_ns)
+        return found
+
+
+@functools.lru_cache
+def _content(path: Path, size: int, changed: int) -> str:
+    """Hash of a file; read once as long as its size and time of change are the same."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
 
 
 _REGISTRY: dict[str, type[Method]] = {}
@@ -219,4 +264,5 @@ def _spell(kind: Any) -> str:
         return "one of " + ", ".join(map(str, options))
     if options:
         return " or ".join(_spell(o) for o in options if o is not Ellipsis)
-    return {int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}.get(kind, "text")
+    words = {Path: "a file", int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}
+    return words.get(kind, "text")

@@ -1,9 +1,10 @@
-"""Full fine-tuning: every weight of both towers, by cross-entropy among class prompts."""
+"""Full fine-tuning: every weight, by cross-entropy among class prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -26,9 +27,11 @@ class Full(Method):
     # rate, decay and schedule as in WiSE-FT and FLYP; batch and length are ours for few shots
     recipe = Recipe(learning_rate=1e-5, weight_decay=0.1, epochs=20, batch_size=32, warmup_steps=50, clip_norm=1.0)
 
+    towers: Literal["both", "image", "text"] = "both"
+    """Which towers are trained; the logit scale always is."""
+
     def adapt(self, model: DualEncoder, classes: Sequence[str]) -> None:
-        model.keep_frozen_copy()
-        model.requires_grad_(True)
+        model.train_weights(self.towers)
 
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         return {"cross_entropy": prompt_cross_entropy(model, batch)}

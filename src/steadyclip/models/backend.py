@@ -21,6 +21,8 @@ class Backend(ABC):
     """How to call, view, tokenise for and save the networks of one library. Immutable: copies of a model share it."""
 
     family: str
+    image_parts: tuple[str, ...]
+    """Names of the network's submodules that only images go through; the rest, but for scale and bias, is for texts."""
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Tokens:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -206,6 +206,20 @@ class DualEncoder(nn.Module):
             self._frozen_copy = {
                 f"network.{name}": value.detach().clone() for name, value in self.network.named_parameters()
             }
+
+    def train_weights(self, towers: Literal["both", "image", "text"] = "both") -> None:
+        """Let the weights of ``towers``, the logit scale and the bias be trained, nothing else; keeps a frozen copy."""
+        self.keep_frozen_copy()
+        self.requires_grad_(False)
+        for name, weight in self.network.named_parameters():
+            part = name.split(".")[0]
+            tower = "image" if part in self._backend.image_parts else "text"
+            weight.requires_grad_(towers in ("both", tower) or part in ("logit_scale", "logit_bias"))
+
+    def frozen_state(self) -> dict[str, Tensor]:
+        """The pretrained values of the network's weights that are trained, by the names of ``trained_state``."""
+        weights = self._frozen_copy or {}
+        return {name: value for name, value in weights.items() if self.get_parameter(name).requires_grad}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DualEncoder:
         super()._apply(fn, recurse)

@@ -51,6 +51,8 @@ class HuggingFace(Backend):
     to full length; it gets an attention mask only where its tokenizer makes one.
     """
 
+    image_parts = ("vision_model", "visual_projection")
+
     def __init__(self, family: str, tokenizer: Any, context: int, image_settings: dict[str, Any]) -> None:
         self.family = family
         self.tokenizer = tokenizer

@@ -93,6 +93,7 @@ class OpenClip(Backend):
     """Calls an open_clip ``CLIP`` or ``CustomTextCLIP`` whose towers are open_clip's own transformers."""
 
     family = "open_clip"
+    image_parts = ("visual",)
 
     def __init__(self, tokenizer: Any, config: dict[str, Any]) -> None:
         self.tokenizer = tokenizer

@@ -2,5 +2,6 @@
 
 from steadyclip.objectives.classification import prompt_cross_entropy
 from steadyclip.objectives.consistency import kl_from
+from steadyclip.objectives.contrastive import info_nce
 
-__all__ = ["kl_from", "prompt_cross_entropy"]
+__all__ = ["info_nce", "kl_from", "prompt_cross_entropy"]

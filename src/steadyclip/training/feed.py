@@ -70,9 +70,14 @@ class Feed:
 
     def steps(self, start: int, stop: int) -> Iterator[list[Part]]:
         """The parts of steps ``start`` to ``stop`` (exclusive)."""
-        extra = {name: self._stream(name, stream, start, stop) for name, stream in self.streams.items()}
+        of_images = {name: stream for name, stream in self.streams.items() if getattr(stream, "of_images", False)}
+        extra = {
+            name: self._stream(name, stream, start, stop)
+            for name, stream in self.streams.items()
+            if name not in of_images
+        }
         images = self._images(start)
-        for _ in range(start, stop):
+        for step in range(start, stop):
             images_BCHW, labels_B, index_B = next(images)
             pieces = zip(*(t.chunk(self.config.accumulate) for t in (images_BCHW, labels_B, index_B)), strict=True)
             drawn = {name: next(batches) for name, batches in extra.items()}
@@ -82,7 +87,10 @@ class Feed:
                     labels,
                     tuple(self.task.train.keys[i] for i in index.tolist()),
                     len(index) / self.batch_size,
-                    {name: batch[i] for name, batch in drawn.items()},
+                    {
+                        **{name: batch[i] for name, batch in drawn.items()},
+                        **{name: self._of_images(name, stream, step, index) for name, stream in of_images.items()},
+                    },
                 )
                 for i, (pixels, labels, index) in enumerate(pieces)
             ]
@@ -115,6 +123,11 @@ class Feed:
                     f"{self.task.train.name}: no image of a whole batch can be read any more: {_list(self.skipped)}."
                 )
             epoch, first = epoch + 1, 0
+
+    def _of_images(self, name: str, stream: Stream, step: int, index_B: Tensor) -> dict[str, Any]:
+        """The items of the images ``index_B``."""
+        seed = f"{self.config.seed}/{name}/{step}"
+        return stream.collate([stream.item(i, random.Random(f"{seed}/{i}")) for i in index_B.tolist()])
 
     def _stream(self, name: str, stream: Stream, start: int, stop: int) -> Iterator[list[dict[str, Any]]]:
         """As many items a step as there are images, in parts like them."""

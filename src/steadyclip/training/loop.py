@@ -76,6 +76,7 @@ class Loop:
         )
         tokens = model.tokenize(prompts(task.classes, task.templates[:1]))
         self.prompts = {name: ids.to(model.device) for name, ids in tokens.items()}
+        self.classes, self.templates = tuple(task.classes), tuple(task.templates)
         self.losses = Losses(self._sum)
         self.seconds_before = 0.0
         self.start = 0
@@ -170,6 +171,10 @@ class Loop:
             prompts=self.prompts,
             step=step,
             streams={name: _move(batch, device) for name, batch in part.streams.items()},
+            classes=self.classes,
+            templates=self.templates,
+            keys=part.keys,
+            seed=step_seed(self.config.seed, step),
         )
 
     def _set_modes(self) -> None:

@@ -40,7 +40,7 @@ def describe(model: DualEncoder, method: Method, task: ImageTask, recipe: Recipe
         "finished": False,
         "created": now(),
         "model": {"name": model.name, "family": model.family, "weights_hash": model.weights_hash},
-        "method": {"name": method.name, "knobs": method.knobs()},
+        "method": {"name": method.name, "knobs": method.knobs(), "files": method.files()},
         "recipe": dataclasses.asdict(recipe) if recipe else None,
         "config": {**settings, "out": None, "cache": None},  # a run folder may be moved, and tells no one's paths
         "task": {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from steadyclip.errors import DataError, ModelError, SteadyClipError
+from steadyclip.errors import DataError, ModelError, SteadyClipError, UsageError
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.training.config import TrainConfig
@@ -77,7 +77,7 @@ def fit(
     config, recipe = config or TrainConfig(), recipe or method.recipe
     if method.uses_frozen_features:
         recipe = None
-    _check(model, task, recipe, config)
+    _check(model, method, task, recipe, config)
     accelerator = _accelerator(config)
     model.to(accelerator.device)
     run = describe(model, method, task, recipe, config)
@@ -109,7 +109,7 @@ def fit(
     return _result({**(folder.run if folder else run), **results, "finished": True}, rows)
 
 
-def _check(model: DualEncoder, task: ImageTask, recipe: Recipe | None, config: TrainConfig) -> None:
+def _check(model: DualEncoder, method: Method, task: ImageTask, recipe: Recipe | None, config: TrainConfig) -> None:
     if len(model.adapters) or any(p.requires_grad for p in model.parameters()):
         raise ModelError(f"{model.name} has been trained or adapted already: load it afresh before training.")
     if not len(task.train):
@@ -119,6 +119,11 @@ def _check(model: DualEncoder, task: ImageTask, recipe: Recipe | None, config: T
     if recipe is not None:
         check_recipe(recipe)
     config.check()
+    if method.whole_batch and config.accumulate > 1:
+        raise UsageError(
+            f"method {method.name!r} compares the images of a batch with each other: accumulate={config.accumulate} "
+            "would give another loss. Set it to 1; where memory is short lower batch_size, or use more devices."
+        )
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
