@@ -1,0 +1,114 @@
+"""The anchor file: for each fine-tune image the pairs that were retrieved for it, pictures included.
+
+Parquet, a row a pair: ``query`` (key of the fine-tune image), ``rank`` from 1, ``similarity``, ``pool_key``, ``text``
+and ``image`` (the encoded picture, so that a training needs no pool).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from steadyclip.anchors.tables import read_table, write_table
+from steadyclip.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REMEDY = "Make one with `steadyclip anchors retrieve`."
+_ROWS = 256
+"""Pairs in a row group: what is held in memory while writing."""
+
+
+class Pair(NamedTuple):
+    """One row of the file."""
+
+    query: str
+    rank: int
+    similarity: float
+    pool_key: str
+    text: str
+    image: bytes
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """The pairs of an anchor file, in its order; pictures stay encoded.
+
+    ``about`` says what they were made from: pool and weights hash, kind of query, k, threshold of near-duplicates.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    table: pa.Table = field(repr=False)
+
+    def __len__(self) -> int:
+        """Pairs in all."""
+        return self.table.num_rows
+
+    def __getitem__(self, index: int) -> Pair:
+        return Pair(*(self.table.column(name)[index].as_py() for name in Pair._fields))
+
+    def pairs(self, key: str) -> list[tuple[bytes, str]]:
+        """(encoded picture, text) of each pair of the fine-tune image ``key``, best first.
+
+        Raises:
+            DataError: nothing was retrieved for that image.
+        """
+        if key not in self._rows:
+            raise DataError(f"{self.path} has no pairs for {key}: it was made for other images. {REMEDY}")
+        return [(pair.image, pair.text) for pair in map(self.__getitem__, self._rows[key])]
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The fine-tune images, in the file's order."""
+        return tuple(self._rows)
+
+    @cached_property
+    def distinct(self) -> tuple[int, ...]:
+        """Rows at which a pair of the pool occurs for the first time: several images may have retrieved the same."""
+        first: dict[str, int] = {}
+        for row, pool_key in enumerate(self.table.column("pool_key").to_pylist()):
+            first.setdefault(pool_key, row)
+        return tuple(first.values())
+
+    @cached_property
+    def _rows(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {}
+        for row, query in enumerate(self.table.column("query").to_pylist()):
+            rows.setdefault(query, []).append(row)
+        return rows
+
+
+def read_anchors(path: str | Path) -> Anchors:
+    """The anchors in the file ``path``, wholly in memory.
+
+    Raises:
+        DataError: no such file, or not an anchor file, or without any pair.
+    """
+    path = Path(path)
+    table, about = read_table(path, Pair._fields, "an anchor file", REMEDY)
+    if not table.num_rows:
+        raise DataError(f"{path} holds no pairs. {REMEDY}")
+    return Anchors(path, about, table)
+
+
+def write_anchors(path: str | Path, pairs: Iterable[Pair], about: Mapping[str, Any]) -> Anchors:
+    """Write an anchor file and read it back; ``pairs`` may come one by one, as few of them are held at a time.
+
+    Raises:
+        DataError: the file cannot be written, or there is no pair.
+    """
+    import pyarrow as pa
+
+    kinds = (pa.string(), pa.int32(), pa.float32(), pa.string(), pa.string(), pa.binary())
+    schema = pa.schema(list(zip(Pair._fields, kinds, strict=True)))
+    rest = iter(pairs)
+    groups = iter(lambda: list(itertools.islice(rest, _ROWS)), [])
+    batches = (pa.RecordBatch.from_pylist([pair._asdict() for pair in group], schema) for group in groups)
+    write_table(Path(path), batches, schema, about)
+    return read_anchors(path)

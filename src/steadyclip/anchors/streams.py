@@ -1,0 +1,114 @@
+"""What a method takes from anchors: the captions of its own images, and a stream of retrieved pairs.
+
+B items in a batch, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from steadyclip.data.decode import decode, quiet
+from steadyclip.errors import DataError
+
+if TYPE_CHECKING:
+    from steadyclip.anchors.pairs import Anchors
+    from steadyclip.data import ImageSet
+    from steadyclip.models import Preprocess
+
+Order = Literal["retrieved", "distinct"]
+
+
+class Captions:
+    """Captions by image. Not drawn like a stream: a caption is that of an image of the batch, looked up by its key."""
+
+    def __init__(self, source: ImageSet | Mapping[str, str], name: str = "") -> None:
+        """``source``: images that carry captions, or captions by key (``read_captions``); ``name``: for errors."""
+        if isinstance(source, Mapping):
+            self._texts = {key: text for key, text in source.items() if text.strip()}
+            self.name = name or "these captions"
+        else:
+            pairs = zip(source.keys, source.captions, strict=True)
+            self._texts = {key: text for key, text in pairs if text and text.strip()}
+            self.name = name or f"the captions of {source.name}"
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def texts(self, keys: Sequence[str]) -> list[str]:
+        """The caption of each image.
+
+        Raises:
+            DataError: an image has none.
+        """
+        try:
+            return [self._texts[key] for key in keys]
+        except KeyError as missing:
+            raise DataError(
+                f"{self.name} have none for {missing.args[0]}. Complete them with `steadyclip anchors caption`."
+            ) from None
+
+    def check(self, images: ImageSet) -> None:
+        """See that every image has a caption; to call before a training, not in it.
+
+        Raises:
+            DataError: some have none; the line counts them, and the captions of images that are not in the set.
+        """
+        missing = [key for key in images.keys if key not in self._texts]
+        if not missing:
+            return
+        foreign = sorted(self._texts.keys() - set(images.keys))
+        others = f"; {len(foreign)} captions are of other images, for instance {foreign[0]}" if foreign else ""
+        raise DataError(
+            f"{self.name}: {len(missing)} of {len(images)} images of {images.name} have no caption, for instance "
+            f"{missing[0]}{others}. Complete them with `steadyclip anchors caption`."
+        )
+
+
+class RetrievedPairs:
+    """A stream (``steadyclip.methods.base.Stream``) of retrieved image-text pairs, in batches of their own."""
+
+    def __init__(
+        self,
+        anchors: Anchors,
+        preprocess: Preprocess,
+        order: Order = "retrieved",
+        scale: tuple[float, float] | None = (0.08, 1.0),
+    ) -> None:
+        """One pass over the pairs is an epoch of the stream.
+
+        Args:
+            anchors: where the pairs are.
+            preprocess: the model's.
+            order: "retrieved" takes a pair as often as it was retrieved, "distinct" takes each pair of the pool once.
+            scale: share of the picture that a random crop covers, with a flip half of the time; None for evaluation
+                pixels.
+        """
+        self.anchors, self.preprocess, self.scale = anchors, preprocess, scale
+        self.rows = range(len(anchors)) if order == "retrieved" else anchors.distinct
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def item(self, index: int, rng: random.Random) -> dict[str, Any]:
+        """``image`` (C, H, W) float32, ``text``, and ``key``, that of the pool.
+
+        Raises:
+            UnreadableImage: the picture in the anchor file cannot be decoded.
+        """
+        pair = self.anchors[self.rows[index]]
+        with quiet():
+            image = decode(pair.image, f"{self.anchors.path.name}: {pair.pool_key}")
+        pixels = self.preprocess(image) if self.scale is None else self.preprocess.train(image, rng, scale=self.scale)
+        return {"image": pixels, "text": pair.text, "key": pair.pool_key}
+
+    def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """``images_BCHW``, ``texts`` and ``keys`` (tuples of B strings: one pair of the pool may occur twice)."""
+        return {
+            "images_BCHW": torch.stack([item["image"] for item in items]),
+            "texts": tuple(item["text"] for item in items),
+            "keys": tuple(item["key"] for item in items),
+        }
