@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from PIL import Image
 
 from steadyclip.experiments.bench import run_bench
 from steadyclip.experiments.grid import GridResult
-from steadyclip.experiments.launchers import side_by_side
+from steadyclip.experiments.launchers import forkserver, side_by_side
 from steadyclip.experiments.protocols import BaseToNew, Protocol
 from steadyclip.experiments.rows import parse_rows
 from steadyclip.models.testing import write_tiny
@@ -55,20 +54,20 @@ def table(
         seeds,
         model=str(world / "model"),
         out=out,
-        config=TrainConfig(**{"progress": False, "device": "cpu", **config}),
+        config=TrainConfig(**{"progress": False, "device": "cpu", "checkpoint_steps": 1, **config}),
         **({"launcher": side_by_side(jobs), "side_by_side": jobs} if jobs > 1 else {}),
         log=log,
     )
 
 
 def contents(out: Path) -> dict[str, Any]:
-    """Every record by its path, without times and dates."""
+    """Every record by its path, without times, dates and the state of the checkout."""
     found = {}
     for file in sorted(out.glob("*/records/*.json")):
         content = json.loads(file.read_text())
-        for name in ("created", "seconds", "images_per_second"):
+        for name in ("created", "commit", "seconds", "images_per_second"):
             content.pop(name)
-        for name in ("created", "completed", "seconds", "images_per_second"):
+        for name in ("created", "commit", "completed", "seconds", "images_per_second"):
             (content["training"] or {}).pop(name, None)
         found[file.relative_to(out).as_posix()] = content
     return found
@@ -79,11 +78,7 @@ def contents(out: Path) -> dict[str, Any]:
 
 def in_process(function: Any, *args: Any) -> Any:
     """Start ``function(*args)`` in a fresh process with the libraries loaded; returns the process."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["accelerate", "steadyclip.training.loop", "steadyclip.models.testing", "grid_world"]
-    )
-    process = context.Process(target=function, args=args)
+    process = forkserver().Process(target=function, args=args)
     process.start()
     return process
 
@@ -101,7 +96,7 @@ def killed_after(world: Path, out: Path, steps: int) -> None:
         return loss(self, model, batch)
 
     LoRA.loss = fatal
-    table(world, out, checkpoint_steps=1)
+    table(world, out)
 
 
 def run_table(world: Path, out: Path, jobs: int = 1) -> None:

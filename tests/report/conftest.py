@@ -57,11 +57,14 @@ def _make(
     skipped: tuple[tuple[str, str], ...] = (),
     data_hash: str = "feedfeedfeedfeed",
     note: str = "",
+    role: str = "",
 ) -> Record:
     """A record with ``top1``, or with the reason of a linear probe when it is None."""
     half = 0.03
     images = images or {"base": 900, "new": 1100}.get(subset, 1000)
     training = None if seed is None else {"recipe": _RECIPE if recipe is None else recipe, "config": {"seed": seed}}
+    if training and role:
+        training["task"] = {"name": "icons", "subset": "all"}
     pairs = [(a, b) for a in classes for b in classes if a != b][:5]
     return Record(
         created=created,
@@ -85,6 +88,7 @@ def _make(
         seconds=2.0,
         images_per_second=500.0,
         note=note,
+        role=role,
     )
 
 

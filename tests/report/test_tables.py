@@ -105,6 +105,79 @@ def test_all_classes_have_a_column_for_each_domain(make: Make) -> None:
     assert (own.title, own.columns) == ("own, all classes", ("top-1",))
 
 
+def test_few_shot_curves(make: Make) -> None:
+    records = [make("zero-shot", "all", 0.5, role="id")]
+    for seed in (1, 2):
+        for shots, top1 in ((1, 0.5), (4, 0.6), (16, 0.7)):
+            records.append(make("lora", "all", top1 + 0.02 * seed, seed=seed, shots=shots, role="id"))
+    (curve,) = main_table(records).sections
+    assert (curve.title, curve.columns) == ("icons, few-shot", ("1 shot", "4 shots", "16 shots"))
+    assert curve.caption == "1, 4, 16 shots; seeds 1, 2; 1000 lines images"
+    assert rows(curve) == {
+        "zero-shot": ["50.0"] * 3,
+        "lora": ["53.0 ± 1.4 +3.0 *", "63.0 ± 1.4 +13.0 *", "73.0 ± 1.4 +23.0 *"],
+    }
+
+
+def transfer(make: Make, shots: int | None = 16) -> list[Record]:
+    """The home test set, two other domains, two other data sets; two seeds of a method beside zero-shot."""
+    where = [("icons", "lines", "id"), ("icons", "fill", "ood"), ("icons", "emoji", "ood")]
+    where += [("animals", "lines", "transfer"), ("food", "lines", "transfer")]
+    records = [make("zero-shot", "all", 0.4, name=name, domain=domain, role=role) for name, domain, role in where]
+    for seed in (1, 2):
+        for i, (name, domain, role) in enumerate(where):
+            top1 = 0.3 + 0.1 * i + 0.02 * (seed if i == 2 else -seed if i == 1 else 0)
+            records.append(make("full", "all", top1, seed=seed, shots=shots, name=name, domain=domain, role=role))
+    return records
+
+
+def test_transfer_to_domains_and_data(make: Make) -> None:
+    (section,) = main_table(transfer(make)[::-1]).sections  # the order of the records does not matter to the means
+    assert section.title == "icons to other domains and other data"
+    assert sorted(section.columns[1:3]) == ["emoji", "fill"]
+    assert (section.columns[0], section.columns[3]) == ("lines", "mean of domains")
+    (section,) = main_table(transfer(make)).sections
+    assert section.columns == ("lines", "fill", "emoji", "mean of domains", "animals", "food", "mean of data")
+    full = section.rows[1]
+    assert [round(cell.value or 0, 6) for cell in full.cells] == [30.0, 37.0, 53.0, 45.0, 60.0, 70.0, 65.0]
+    # fill falls with the seed as emoji rises: the mean over domains does not move
+    assert [round(cell.spread or 0, 6) for cell in full.cells[1:4]] == [1.414214, 1.414214, 0.0]
+    assert section.caption.startswith("16 shots; seeds 1, 2; ")
+
+
+def test_transfer_of_one_kind(make: Make) -> None:
+    domains = [r for r in transfer(make) if r.role != "transfer"]
+    data = [r for r in transfer(make, None) if r.role != "ood"]
+    (shifted,) = main_table(domains).sections
+    assert (shifted.title, shifted.columns) == ("icons to other domains", ("lines", "fill", "emoji", "mean of domains"))
+    (crossed,) = main_table(data).sections
+    assert (crossed.title, crossed.columns) == ("icons to other data", ("icons", "animals", "food", "mean of data"))
+    assert "all training images" in crossed.caption
+    (zero,) = main_table([r for r in domains if r.training is None]).sections
+    assert (zero.title, len(zero.rows)) == ("icons to other domains", 1)
+
+
+def test_a_folder_of_several_protocols(make: Make) -> None:
+    few = [make("full", "all", 0.5, seed=1, shots=1, role="id")]
+    everything = [r for r in transfer(make, None) if r.training is not None]
+    halves = [make("full", half, 0.5, seed=1, shots=16) for half in ("base", "new")]
+    found = main_table([*transfer(make), *few, *everything, *halves]).sections
+    assert [section.title for section in found] == [
+        "icons, base to new", "icons, few-shot", "icons to other domains and other data",
+        "icons to other domains and other data",
+    ]  # fmt: skip
+    assert found[2].caption.startswith("16 shots")
+    assert "all training images" in found[3].caption
+
+
+def test_csv(experiment: list[Record]) -> None:
+    lines = main_table(experiment).csv().splitlines()
+    assert lines[0] == "table,method,column,mean,std,seeds,difference,margin,note"
+    assert len(lines) == 1 + 4 * 3
+    assert lines[1].startswith('"icons, base to new",zero-shot,base,54.1000,,1,,3.0000,')
+    assert "linear probe knows no names" in lines[5]
+
+
 def test_models_are_not_mixed(make: Make) -> None:
     one, two = make("zero-shot", "all", 0.5), make("zero-shot", "all", 0.6, weights_hash="f" * 16)
     assert len(main_table([one, two]).sections) == 2

@@ -37,6 +37,8 @@ class Bench:
     targets: tuple[str, ...] | None = None
     """Where else to score: data sets, or domains of the data; by default its other domains, and for `icons` the other
     icon sets."""
+    sources: tuple[str, ...] = ()
+    """Domains to train on, where the data has several; all images of the others are then test images."""
     shots: tuple[int, ...] | None = None
     """Training images per class; by default 16, for few-shot 1 2 4 8 16, for robust all."""
     seeds: tuple[int, ...] = (1, 2, 3)
@@ -84,8 +86,8 @@ class Bench:
         rows = parse_rows(self.methods, settings_for(self.model, self.recipes))
         root = self.root
         protocol = choose(
-            self.protocol, self.data, lambda spec: load_data(spec, root=root), self.targets,
-            self.shots,
+            self.protocol, self.data, lambda data: load_data(data.name, sources=data.sources, root=root), self.targets,
+            self.shots, self.sources,
         )  # fmt: skip
         jobs = {name: int(value) if value.isdecimal() else value for name, value in parse_knobs(self.slurm).items()}
         if self.launcher == "slurm":

@@ -14,7 +14,10 @@ _PUBLIC = {
     "Features": "features",
     "Head": "heads",
     "Record": "records",
+    "averaged": "wise",
+    "choose_alpha": "wise",
     "evaluate": "scoring",
+    "evaluate_averaged": "wise",
     "image_features": "features",
     "load_records": "records",
     "text_head": "heads",
@@ -24,7 +27,10 @@ __all__ = [
     "Features",
     "Head",
     "Record",
+    "averaged",
+    "choose_alpha",
     "evaluate",
+    "evaluate_averaged",
     "image_features",
     "load_records",
     "metrics",
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     from steadyclip.evaluation.heads import Head, text_head
     from steadyclip.evaluation.records import Record, load_records
     from steadyclip.evaluation.scoring import evaluate
+    from steadyclip.evaluation.wise import averaged, choose_alpha, evaluate_averaged
 
 
 def __getattr__(name: str) -> object:

@@ -115,7 +115,8 @@ class Record:
 
     ``training`` is the run as the trainer described it, None for a method that was not trained; ``images_per_second``
     is None when no image was encoded (features came from the cache, or there was nothing to score). ``drift`` is None
-    where it was not measured. Records of a grid also have ``settings``, where the recipe comes from, and the ``role``
+    where it was not measured; ``wise_alpha`` is the share of the trained weights where they were averaged with the
+    pretrained ones. Records of a grid also have ``settings``, where the recipe comes from, and the ``role``
     of the test images beside those of training: "id" more of the same, "ood" the same classes elsewhere, "transfer"
     other classes.
     """
@@ -139,6 +140,7 @@ class Record:
     drift: Drift | None = None
     settings: str = ""
     role: str = ""
+    wise_alpha: float | None = None
     schema: int = SCHEMA
     kind: str = KIND
 

@@ -156,7 +156,7 @@ def method_label(method: Method) -> str:
         value = getattr(method, field.name)
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if value != default:
-            changed.append(f"{field.name} {value}")
+            changed.append(f"{field.name} {value.name if isinstance(value, Path) else value}")
     return f"{method.name} ({', '.join(changed)})" if changed else method.name
 
 

@@ -18,7 +18,7 @@ from steadyclip.errors import DataError, SteadyClipError
 from steadyclip.evaluation.files import write_atomic
 from steadyclip.evaluation.records import Record
 from steadyclip.experiments.locks import owning
-from steadyclip.experiments.protocols import Cell, Sample, Test
+from steadyclip.experiments.protocols import Cell, Sample, Source, Target
 from steadyclip.training.config import DECIDES, TrainConfig
 
 if TYPE_CHECKING:
@@ -53,15 +53,15 @@ class Bench:
     config: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     root: Path | None = None
 
-    def data(self, spec: str, templates: tuple[str, ...] | None = None) -> ImageData:
-        """The data source, listed once for each process."""
-        return _open(spec, templates, self.root)
+    def data(self, source: Source) -> ImageData:
+        """The data set, listed once for each process."""
+        return _open(source, self.root)
 
     def task(self, cell: Cell) -> ImageTask:
         """What the cell trains on, its pictures not yet opened."""
         return _task(cell.sample, cell.seed or 1, self.root)
 
-    def test_set(self, cell: Cell, test: Test) -> ImageSet:
+    def test_set(self, cell: Cell, test: Target) -> ImageSet:
         """The pictures of ``test``, without any that the cell trains on."""
         return _test_set(test, cell.sample, cell.seed, self.root)
 
@@ -85,11 +85,11 @@ class Bench:
             parts += [cell.sample.subset, shots, f"seed{cell.seed}"]
         return self.out / "-".join([*parts, self._digest(cell)])
 
-    def record_file(self, cell: Cell, test: Test) -> Path:
+    def record_file(self, cell: Cell, test: Target) -> Path:
         """Where the record of ``test`` belongs."""
         parts = [_slug(self.data(test.data).name), test.subset, *([_slug(test.domain)] if test.domain else [])]
-        if test.templates is not None:
-            parts.append(hashlib.sha256(json.dumps(test.templates).encode()).hexdigest()[:6])
+        if test.data.templates is not None:
+            parts.append(hashlib.sha256(json.dumps(test.data.templates).encode()).hexdigest()[:6])
         return self.folder(cell) / "records" / f"{'-'.join(parts)}.json"
 
     def stored(self, cell: Cell) -> tuple[Record, ...] | None:
@@ -98,7 +98,7 @@ class Bench:
         records = tuple(record for record in found if record is not None)
         return records if len(records) == len(found) else None
 
-    def missing(self, cell: Cell) -> list[Test]:
+    def missing(self, cell: Cell) -> list[Target]:
         """The tests without a record."""
         return [test for test in cell.tests if self._stored(cell, test) is None]
 
@@ -110,7 +110,7 @@ class Bench:
             images += 3 * recipe.batch_size * recipe.total_steps(len(task.train), len(task.classes))
         return images
 
-    def _stored(self, cell: Cell, test: Test) -> Record | None:
+    def _stored(self, cell: Cell, test: Target) -> Record | None:
         """The record, unless it is missing, broken, or of other pictures, names or prompts."""
         with contextlib.suppress(DataError):
             record, images = Record.read(self.record_file(cell, test)), self.test_set(cell, test)
@@ -178,8 +178,7 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
     model = load(bench.model)
     config = bench.config_of(cell)
     if cell.seed is not None:
-        data = bench.data(cell.sample.data, cell.sample.templates)
-        task = data.task(shots=cell.sample.shots, seed=cell.seed, subset=cell.sample.subset)
+        task = bench.data(cell.sample.data).task(shots=cell.sample.shots, seed=cell.seed, subset=cell.sample.subset)
         run = fit(model, row.method, task, recipe=row.recipe, config=config).run
     elif config.device == "auto":
         model.to(_accelerator())
@@ -204,25 +203,25 @@ def _accelerator() -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _open(spec: str, templates: tuple[str, ...] | None, root: Path | None) -> ImageData:
+def _open(source: Source, root: Path | None) -> ImageData:
     from steadyclip.data import load_data
 
-    return load_data(spec, templates=templates, root=root)
+    return load_data(source.name, templates=source.templates, root=root, sources=source.sources)
 
 
 @functools.lru_cache(maxsize=256)
 def _task(sample: Sample, seed: int, root: Path | None) -> ImageTask:
-    data = _open(sample.data, sample.templates, root)
+    data = _open(sample.data, root)
     return data.task(shots=sample.shots, seed=seed, subset=sample.subset, verify=False)
 
 
 @functools.lru_cache(maxsize=256)
-def _test_set(test: Test, sample: Sample, seed: int | None, root: Path | None) -> ImageSet:
+def _test_set(test: Target, sample: Sample, seed: int | None, root: Path | None) -> ImageSet:
     seen: set[str] = set()
     if seed is not None and test.data == sample.data:
         task = _task(sample, seed, root)
         seen = {*task.train.keys, *task.val.keys}
-    return _open(test.data, test.templates, root).test_set(test.subset, test.domain, exclude=seen)
+    return _open(test.data, root).test_set(test.subset, test.domain, exclude=seen)
 
 
 def _slug(text: str) -> str:

@@ -14,6 +14,7 @@ from steadyclip.experiments.protocols import (
     FewShot,
     Protocol,
     RobustFineTuning,
+    Source,
 )
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ ICON_SETS = (
 def choose(
     name: str,
     data: Sequence[str],
-    open_data: Callable[[str], ImageData],
+    open_data: Callable[[Source], ImageData],
     targets: Sequence[str] | None = None,
     shots: Sequence[int] | None = None,
+    sources: Sequence[str] = (),
 ) -> Protocol:
     """The protocol ``name`` on ``data``.
 
@@ -38,45 +40,50 @@ def choose(
         name: one of ``PROTOCOLS``.
         data: what to train on; one for protocols with targets.
         open_data: how to load one.
-        targets: domains of the source, or other data sets: those with exactly the source's classes are scored as the
-            source under shift, the others as transfer. By default all other domains, and for `icons` its fellow sets.
+        targets: domains of the source, or other data sets: those without a class of their own are the source under
+            shift, the others are transfer. By default all other domains, and for `icons` its fellow sets.
         shots: training images per class; by default the field's.
+        sources: domains to train on; by default those that have training images.
 
     Raises:
         UsageError: the protocol takes one source, or one number of shots, or needs targets.
     """
     if not data:
         raise UsageError("no data was named: --data icons, for instance.")
-    few = list(shots or [16])
+    few, taken = list(shots or [16]), tuple(sources)
+    if taken and name not in (DomainGeneralization.name, RobustFineTuning.name):
+        raise UsageError(f"{name} knows no domains: --sources belongs to domain-generalization and robust.")
+    if targets and name in (FewShot.name, BaseToNew.name):
+        raise UsageError(f"{name} has no targets: name every data set with --data.")
     if name == FewShot.name:
         return FewShot(tuple(data), tuple(shots) if shots else FewShot.shots)
     if len(few) > 1 or (name == RobustFineTuning.name and shots):
         what = "every training image" if name == RobustFineTuning.name else "one number of shots"
         raise UsageError(f"{name} takes {what}: leave --shots {' '.join(map(str, few))} out, or run few-shot.")
     if name == BaseToNew.name:
-        if targets:
-            raise UsageError("base-to-new has no targets: name every data set with --data.")
         return BaseToNew(tuple(data), few[0])
     if len(data) > 1:
         raise UsageError(f"{name} trains on one data set: name the others with --targets.")
-    source = open_data(data[0])
+    source = open_data(Source(data[0], sources=taken))
     domains, same, other = _sort(source, data[0], targets, open_data)
     if name == CrossDataset.name:
         if not other and not same:
             raise UsageError(f"cross-dataset needs data sets to score on: --targets, beside --data {data[0]}.")
         return CrossDataset(data[0], (*same, *other), few[0])
+    if name == DomainGeneralization.name and targets and other:
+        raise UsageError(f"{other[0]} has other classes than {data[0]}: that is cross-dataset, not {name}.")
     if not domains and not same:
         raise UsageError(f"{name} needs other domains of {data[0]}, or data sets with its classes: --targets.")
     if name == DomainGeneralization.name:
-        return DomainGeneralization(data[0], domains, same, few[0])
+        return DomainGeneralization(data[0], domains, same, few[0], taken)
     # The icon sets' own prompt ("an icon of a {}.") is as general as one can be.
     generic = None if data[0] == "icons" else RobustFineTuning.generic
     templates = imagenet_80() if source.name == "ImageNet" else None
-    return RobustFineTuning(data[0], domains, same, other, templates, generic)
+    return RobustFineTuning(data[0], domains, same, other, templates, generic, taken)
 
 
 def _sort(
-    source: ImageData, spec: str, targets: Sequence[str] | None, open_data: Callable[[str], ImageData]
+    source: ImageData, spec: str, targets: Sequence[str] | None, open_data: Callable[[Source], ImageData]
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Domains of the source, data sets of the same classes, data sets of others."""
     home = set(source.splits["train"].domains)
@@ -87,5 +94,5 @@ def _sort(
         if target in source.domains:
             domains.append(target)
         else:
-            (same if set(open_data(target).classes) <= set(source.classes) else other).append(target)
+            (same if set(open_data(Source(target)).classes) <= set(source.classes) else other).append(target)
     return tuple(domains), tuple(same), tuple(other)

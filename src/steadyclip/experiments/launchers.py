@@ -19,6 +19,15 @@ from steadyclip.experiments.cell import Bench, Outcome, attempt
 from steadyclip.experiments.grid import Launcher
 from steadyclip.experiments.protocols import Cell
 
+# What a cell imports on its way.
+_PRELOADED = [
+    "accelerate",
+    "steadyclip.methods",
+    "steadyclip.evaluation.scoring",
+    "steadyclip.training.loop",
+    "transformers.models.clip.modeling_clip",
+]
+
 # How long a process may take to save its state after it was asked to stop.
 _PATIENCE = 60.0
 
@@ -62,7 +71,7 @@ class _Worker:
     """A process that does one cell after another."""
 
     def __init__(self, bench: Bench, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = forkserver()
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, bench, threads))
         self.process.start()
@@ -85,6 +94,16 @@ class _Worker:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             hint = " (out of memory?)" if code == -9 else ""
             return self.cell, Outcome(error=f"its process {how}{hint}")
+
+
+def forkserver() -> Any:
+    """How processes start: with the libraries loaded, forked from a clean process that did so once. Where there is no
+    fork, each loads them."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
 
 
 def _serve(pipe: Connection, bench: Bench, threads: int) -> None:

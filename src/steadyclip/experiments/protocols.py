@@ -21,25 +21,31 @@ Role = Literal["id", "ood", "transfer"]
 
 
 @dataclass(frozen=True)
-class Test:
-    """Test images to score: ``data`` as for ``load_data``; ``domain`` None is that of training; ``templates`` None are
-    the data set's own."""
+class Source:
+    """A data set: ``name``, ``templates`` (None: own) and ``sources`` (domains to train on) as for ``load_data``."""
 
-    data: str
+    name: str
+    templates: tuple[str, ...] | None = None
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Test images to score; ``domain`` None takes those that are trained on."""
+
+    data: Source
     subset: Subset = "all"
     domain: str | None = None
     role: Role = "id"
-    templates: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
     """What is trained on, but for the seed: ``shots`` None takes every training image."""
 
-    data: str
+    data: Source
     subset: Subset = "all"
     shots: int | None = None
-    templates: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,16 +55,16 @@ class Cell:
     row: Row
     sample: Sample
     seed: int | None
-    tests: tuple[Test, ...]
+    tests: tuple[Target, ...]
 
     @property
     def title(self) -> str:
         """For people."""
         if self.seed is None:
-            return f"{self.row.label}, {self.sample.data}"
+            return f"{self.row.label}, {self.sample.data.name}"
         shots = "all images" if self.sample.shots is None else f"{self.sample.shots}-shot"
         subset = "" if self.sample.subset == "all" else f" {self.sample.subset}"
-        return f"{self.row.label}, {self.sample.data}{subset}, {shots}, seed {self.seed}"
+        return f"{self.row.label}, {self.sample.data.name}{subset}, {shots}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Protocol:
 
     name: ClassVar[str]
 
-    def plan(self) -> Iterator[tuple[Sample, tuple[Test, ...]]]:
+    def plan(self) -> Iterator[tuple[Sample, tuple[Target, ...]]]:
         """What each row is trained on, with the tests of that training."""
         raise NotImplementedError
 
@@ -105,9 +111,9 @@ class BaseToNew(Protocol):
     data: tuple[str, ...]
     shots: int | None = 16
 
-    def plan(self) -> Iterator[tuple[Sample, tuple[Test, ...]]]:
-        for data in self.data:
-            yield Sample(data, "base", self.shots), (Test(data, "base"), Test(data, "new", role="transfer"))
+    def plan(self) -> Iterator[tuple[Sample, tuple[Target, ...]]]:
+        for data in map(Source, self.data):
+            yield Sample(data, "base", self.shots), (Target(data, "base"), Target(data, "new", role="transfer"))
 
 
 @dataclass(frozen=True)
@@ -119,10 +125,10 @@ class FewShot(Protocol):
     data: tuple[str, ...]
     shots: tuple[int, ...] = (1, 2, 4, 8, 16)
 
-    def plan(self) -> Iterator[tuple[Sample, tuple[Test, ...]]]:
-        for data in self.data:
+    def plan(self) -> Iterator[tuple[Sample, tuple[Target, ...]]]:
+        for data in map(Source, self.data):
             for shots in self.shots:
-                yield Sample(data, shots=shots), (Test(data),)
+                yield Sample(data, shots=shots), (Target(data),)
 
 
 @dataclass(frozen=True)
@@ -135,14 +141,16 @@ class CrossDataset(Protocol):
     targets: tuple[str, ...]
     shots: int | None = 16
 
-    def plan(self) -> Iterator[tuple[Sample, tuple[Test, ...]]]:
-        targets = (Test(target, role="transfer") for target in self.targets)
-        yield Sample(self.source, shots=self.shots), (Test(self.source), *targets)
+    def plan(self) -> Iterator[tuple[Sample, tuple[Target, ...]]]:
+        source = Source(self.source)
+        targets = (Target(Source(target), role="transfer") for target in self.targets)
+        yield Sample(source, shots=self.shots), (Target(source), *targets)
 
 
 @dataclass(frozen=True)
 class DomainGeneralization(Protocol):
-    """Train on the source; score on the same classes elsewhere: its other ``domains``, and data sets of their own."""
+    """Train on the source, or on its domains ``sources``; score on the same classes elsewhere: in other ``domains``,
+    and in other data sets."""
 
     name = "domain-generalization"
 
@@ -150,9 +158,11 @@ class DomainGeneralization(Protocol):
     domains: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     shots: int | None = 16
+    sources: tuple[str, ...] = ()
 
-    def plan(self) -> Iterator[tuple[Sample, tuple[Test, ...]]]:
-        yield Sample(self.source, shots=self.shots), (Test(self.source), *shifted(self))
+    def plan(self) -> Iterator[tuple[Sample, tuple[Target, ...]]]:
+        source = Source(self.source, sources=self.sources)
+        yield Sample(source, shots=self.shots), (Target(source), *shifted(source, self.domains, self.targets))
 
 
 @dataclass(frozen=True)
@@ -168,18 +178,18 @@ class RobustFineTuning(Protocol):
     zero_shot: tuple[str, ...] = ()
     templates: tuple[str, ...] | None = None
     generic: tuple[str, ...] | None = ("a photo of a {}.",)
+    sources: tuple[str, ...] = ()
 
-    def plan(self) -> Iterator[tuple[Sample, tuple[Test, ...]]]:
-        others = (Test(data, role="transfer", templates=self.generic) for data in self.zero_shot)
-        home = Test(self.source, templates=self.templates)
-        moved = (dataclasses.replace(test, templates=self.templates) for test in shifted(self))
-        yield Sample(self.source, templates=self.templates), (home, *moved, *others)
+    def plan(self) -> Iterator[tuple[Sample, tuple[Target, ...]]]:
+        source = Source(self.source, self.templates, self.sources)
+        others = (Target(Source(name, self.generic), role="transfer") for name in self.zero_shot)
+        yield Sample(source), (Target(source), *shifted(source, self.domains, self.targets), *others)
 
 
-def shifted(protocol: DomainGeneralization | RobustFineTuning) -> list[Test]:
-    """The tests under shift: domains of the source, then data sets of the same classes."""
-    domains = [Test(protocol.source, domain=domain, role="ood") for domain in protocol.domains]
-    return domains + [Test(target, role="ood") for target in protocol.targets]
+def shifted(source: Source, domains: Sequence[str], targets: Sequence[str]) -> list[Target]:
+    """Tests under shift: domains of the source, then data sets of its classes, with the source's templates."""
+    moved = [Target(source, domain=domain, role="ood") for domain in domains]
+    return moved + [Target(Source(target, source.templates), role="ood") for target in targets]
 
 
 PROTOCOLS = {cls.name: cls for cls in (BaseToNew, FewShot, CrossDataset, DomainGeneralization, RobustFineTuning)}

@@ -17,11 +17,16 @@ from steadyclip.training.config import DECIDES
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
+ROLES = ("id", "ood", "transfer")
+MEANS = {"ood": "mean of domains", "transfer": "mean of data"}
 MISSING = "no record of this evaluation was given."
 
 
 def main_table(records: Iterable[Record], *, baseline: str = "zero-shot") -> Table:
     """One row for each method, with the columns base, new and H, or one for each domain where all classes were scored.
+
+    Records of a grid, which know the role of their test images, also make few-shot curves (a column for each number of
+    shots) and tables of transfer (a column for each test set of one training, and means over domains and data sets).
 
     Means and sample standard deviations over seeds; H of a data set is the harmonic mean of its two means (the protocol
     of base-to-new evaluation). With several data sets a section of averages is added, with both ways to average H.
@@ -51,6 +56,11 @@ def main_table(records: Iterable[Record], *, baseline: str = "zero-shot") -> Tab
             found.append(_base_to_new(group, f"{name}, base to new{where}{suffix}", baseline))
         if len(set(names)) == len(names) > 1:
             found.append(_average(found, suffix, baseline))
+        curves = _curves([r for r in others if r.role == "id"], suffix, baseline)
+        transfers = _transfers([r for r in others if r.role], suffix, baseline)
+        shown = {id(r) for section in (*curves, *transfers) for row in section.rows for r in row.records}
+        others = [r for r in others if id(r) not in shown]
+        found += curves + transfers
         for (name, subset), group in _group(others, lambda r: (r.data.name, r.data.subset)).items():
             found.append(_per_domain(group, f"{name}, {subset} classes{suffix}", baseline))
         sections += found
@@ -76,14 +86,94 @@ def _per_domain(records: Sequence[Record], title: str, baseline: str) -> Section
     return _section(records, title, tuple(domain or "top-1" for domain in domains), cells, baseline)
 
 
+def _curves(records: Sequence[Record], suffix: str, baseline: str) -> list[Section]:
+    """One section for each test set that several numbers of shots were scored on."""
+    sections = []
+    for (name, *_), group in _group(records, _test).items():
+        shots = sorted({r.shots for r in group if r.shots is not None})
+        if len(shots) < 2:
+            continue
+
+        def cells(group: Sequence[Record], shots: Sequence[int] = shots) -> tuple[Cell, ...]:
+            # what learns nothing is the same with any number of shots
+            return tuple(_over_seeds([r for r in group if r.shots in (k, None)]) for k in shots)
+
+        group = [r for r in group if r.shots is not None or r.training is None]
+        columns = tuple(_count(k, "shot") for k in shots)
+        sections.append(_section(group, f"{name}, few-shot{suffix}", columns, cells, baseline, by_shots=False))
+    return sections
+
+
+def _transfers(records: Sequence[Record], suffix: str, baseline: str) -> list[Section]:
+    """One section for each training whose result was scored on other domains or other data."""
+    untrained = [r for r in records if r.training is None]
+    trainings = _group(
+        [r for r in records if r.training is not None], lambda r: (str(training_part(r, "task").get("name")), r.shots)
+    )
+    if not trainings:
+        home = next((r.data.name for r in records if r.role == "id"), "")
+        trainings = {(home, None): []}
+    sections = []
+    for (source, _), group in trainings.items():
+        sets = set(map(_test, group or untrained))
+        group = [*(r for r in untrained if _test(r) in sets), *group]
+        tests = sorted(_group(group, _test).values(), key=lambda of: ROLES.index(of[0].role))
+        if any(of[0].role != "id" for of in tests):
+            sections.append(_transfer(group, [of[0] for of in tests], source, suffix, baseline))
+    return sections
+
+
+def _transfer(records: Sequence[Record], tests: Sequence[Record], source: str, suffix: str, baseline: str) -> Section:
+    """``tests`` holds one record of each test set, in the order of the columns."""
+    roles = {test.role for test in tests}
+    inside = any(test.role == "ood" and test.data.name == source for test in tests)
+    parts: list[tuple[str, list[Hashable]]] = []
+    for role in ROLES:
+        chosen = [test for test in tests if test.role == role]
+        for test in chosen:
+            domain = test.data.domain if inside and test.data.name == source else None
+            parts.append((domain or test.data.name, [_test(test)]))
+        if role != "id" and len(chosen) > 1:
+            parts.append((MEANS[role], [_test(test) for test in chosen]))
+
+    def cells(group: Sequence[Record]) -> tuple[Cell, ...]:
+        return tuple(
+            _over_sets(group, sets) if len(sets) > 1 else _over_seeds(_on(group, sets[0])) for _, sets in parts
+        )
+
+    where = {"ood": "other domains", "transfer": "other data"}
+    title = f"{source} to {' and '.join(text for role, text in where.items() if role in roles)}{suffix}"
+    return _section(records, title, tuple(name for name, _ in parts), cells, baseline)
+
+
+def _on(records: Sequence[Record], test: Hashable) -> list[Record]:
+    return [r for r in records if _test(r) == test]
+
+
+def _over_sets(records: Sequence[Record], sets: Sequence[Hashable]) -> Cell:
+    """The mean over test sets; its spread is that of the means of each seed."""
+    cell = _mean_cell([_over_seeds(_on(records, test)) for test in sets], len(sets))
+    of_seed = _group([r for r in records if _test(r) in sets and r.metrics is not None], lambda r: r.seed)
+    means = [statistics.fmean(100 * r.metrics.top1 for r in group if r.metrics) for group in of_seed.values()]
+    if cell.value is None or len(means) < 2 or any(len(group) != len(sets) for group in of_seed.values()):
+        return cell
+    return dataclasses.replace(cell, spread=statistics.stdev(means))
+
+
+def _test(r: Record) -> tuple[str, str, str | None, tuple[str, ...]]:
+    """What was scored: images, names and prompts."""
+    return r.data.name, r.data.subset, r.data.domain, r.data.templates
+
+
 def _section(
     records: Sequence[Record],
     title: str,
     columns: tuple[str, ...],
     cells: Callable[[Sequence[Record]], tuple[Cell, ...]],
     baseline: str,
+    by_shots: bool = True,
 ) -> Section:
-    rows = [Row(label, cells(group), tuple(group)) for label, group in _rows(records).items()]
+    rows = [Row(label, cells(group), tuple(group)) for label, group in _rows(records, by_shots).items()]
     return _compare(Section(title, _caption(records), columns, tuple(rows), None), baseline)
 
 
@@ -157,7 +247,7 @@ def _compare(section: Section, baseline: str) -> Section:
     return dataclasses.replace(section, rows=tuple(rows), baseline=rows[0] if first else None)
 
 
-def _rows(records: Sequence[Record]) -> dict[str, list[Record]]:
+def _rows(records: Sequence[Record], by_shots: bool = True) -> dict[str, list[Record]]:
     """Records by row label: the method's label, and whatever else tells trainings apart other than the seed."""
     rows: dict[str, list[Record]] = {}
     all_shots = {r.shots for r in records if r.shots is not None}
@@ -166,7 +256,7 @@ def _rows(records: Sequence[Record]) -> dict[str, list[Record]]:
         differing = [name for name in _union(trainings) if len({json.dumps(t.get(name)) for t in trainings}) > 1]
         for record, training in zip(group, trainings, strict=True):
             extra = [f"{name.replace('_', ' ')} {training.get(name)}" for name in differing]
-            if len(all_shots) > 1 and record.shots is not None:
+            if by_shots and len(all_shots) > 1 and record.shots is not None:
                 extra.insert(0, _count(record.shots, "shot"))
             rows.setdefault(", ".join([label, *extra]), []).append(record)
     return rows
@@ -197,7 +287,7 @@ def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
 
     def same(r: Record) -> Hashable:
         run = (r.model.weights_hash, r.method.label, r.shots, r.seed, json.dumps(_training(r), sort_keys=True))
-        return run, (r.data.name, r.data.subset, r.data.domain)
+        return run, _test(r)
 
     kept, older = [], 0
     for group in _group(records, same).values():
@@ -211,10 +301,15 @@ def _caption(records: Sequence[Record]) -> str:
     shots = sorted({r.shots for r in records if r.shots is not None})
     seeds = sorted({r.seed for r in records if r.seed is not None})
     parts = [f"{', '.join(map(str, shots))} shot{_s(shots[-1])}"] if shots else []
+    if any(r.role and r.training is not None and r.shots is None for r in records):
+        parts.append("all training images")
     parts += [f"seed{_s(len(seeds))} {', '.join(map(str, seeds))}"] if seeds else []
     counts = {}
-    for (subset, domain), group in _group(records, lambda r: (r.data.subset, r.data.domain)).items():
+    sets = {r.data.name for r in records}
+    for (data, subset, domain), group in _group(records, lambda r: (r.data.name, r.data.subset, r.data.domain)).items():
         name = subset if subset in HALVES else domain or "test"
+        if len(sets) > 1:
+            name = f"{data} {domain}" if domain else data
         counts[name] = " or ".join(str(n) for n in sorted({r.data.images for r in group}))
     if len(set(counts.values())) == 1 < len(counts):
         images = [f"{counts.popitem()[1]} images in each test set"]

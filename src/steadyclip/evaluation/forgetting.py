@@ -1,0 +1,96 @@
+"""What a training changed, from its records and those of the frozen model on the same test images."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from steadyclip.errors import DataError
+from steadyclip.evaluation.records import Record
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """Accuracy of one class under the frozen and under the trained model, as fractions of its ``images``."""
+
+    name: str
+    images: int
+    before: float
+    after: float
+
+    @property
+    def change(self) -> float:
+        """Above 0 for a winner, below for a loser."""
+        return self.after - self.before
+
+
+def same_test(a: Record, b: Record) -> bool:
+    """Both were scored on the same images, among the same names, by the same prompts, from the same weights."""
+    return (a.data.hash, a.data.classes, a.data.templates, a.model.weights_hash) == (
+        b.data.hash,
+        b.data.classes,
+        b.data.templates,
+        b.model.weights_hash,
+    )
+
+
+def held_out(record: Record) -> bool:
+    """The classes of its test images were not trained on: new classes, or another data set's."""
+    return record.role == "transfer" or record.data.subset == "new"
+
+
+def class_changes(record: Record, frozen: Record) -> list[ClassChange]:
+    """Every class with test images, the greatest winner first, the greatest loser last.
+
+    Raises:
+        DataError: the two were not scored on the same test.
+    """
+    _expect_same(record, frozen)
+    before = {score.name: score.correct for score in frozen.per_class}
+    changes = [
+        ClassChange(score.name, score.images, before[score.name] / score.images, score.correct / score.images)
+        for score in record.per_class
+        if score.images
+    ]
+    return sorted(changes, key=lambda change: -change.change)
+
+
+def change(record: Record, frozen: Record) -> float | None:
+    """Change of top-1 accuracy against the frozen model; None where either could not classify.
+
+    Raises:
+        DataError: the two were not scored on the same test.
+    """
+    _expect_same(record, frozen)
+    if record.metrics is None or frozen.metrics is None:
+        return None
+    return record.metrics.top1 - frozen.metrics.top1
+
+
+def forgetting(records: Sequence[Record], frozen: Iterable[Record]) -> float | None:
+    """Mean change of top-1 accuracy over held-out test sets, each the mean over its records; below 0, it was forgotten.
+
+    Args:
+        records: of one method, any test sets and seeds; those that are not held out do not count.
+        frozen: of the frozen model; a test set without its like among them does not count.
+
+    Returns:
+        A difference of fractions, or None where there is no held-out test set with both.
+    """
+    frozen = list(frozen)
+    sets: dict[tuple[str, tuple[str, ...]], list[float]] = {}
+    for record in filter(held_out, records):
+        reference = next((each for each in frozen if same_test(record, each)), None)
+        changed = None if reference is None else change(record, reference)
+        if changed is not None:
+            sets.setdefault((record.data.hash, record.data.templates), []).append(changed)
+    return statistics.fmean(statistics.fmean(each) for each in sets.values()) if sets else None
+
+
+def _expect_same(record: Record, frozen: Record) -> None:
+    if not same_test(record, frozen):
+        raise DataError(
+            f"{record.method.label} and {frozen.method.label} were not scored on the same images, names and prompts of "
+            f"{record.data.name}: evaluate both again."
+        )

@@ -1,0 +1,269 @@
+"""Grids from folder to table: what is kept, what is done again, what a failure and a kill leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from grid_world import ROWS, contents, in_process, killed_after, run_table, table
+
+from steadyclip.errors import SteadyClipError
+from steadyclip.experiments import grid
+from steadyclip.experiments.launchers import through_submitit
+from steadyclip.experiments.locks import owning
+from steadyclip.experiments.protocols import CrossDataset, FewShot
+from steadyclip.report import main_table
+
+LORA = ROWS[2]
+
+
+@pytest.fixture(scope="module")
+def reference(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished grid."""
+    out = tmp_path_factory.mktemp("reference")
+    assert not table(world, out).failed
+    return out
+
+
+def test_records_of_every_row_seed_and_half(reference: Path, world: Path) -> None:
+    said: list[str] = []
+    result = table(world, reference, log=said.append)  # kept, so it takes no time
+    assert len(result.records) == (1 + 2 + 2) * 2
+    by = {(r.method.label, r.seed, r.data.subset): r for r in result.records}
+    assert by["linear-probe", 1, "new"].metrics is None
+    assert by[LORA, 2, "base"].method.name == "lora"
+    assert by[LORA, 2, "base"].data.classes == ("class 0", "class 1", "class 2")
+    assert by[LORA, 2, "new"].role == "transfer"
+    assert by[LORA, 2, "new"].settings == "published"
+    drift = by[LORA, 2, "new"].drift
+    assert drift is not None
+    assert 0 < drift.image.cka <= 1
+    assert drift.text.cosine < 1
+    assert by["zero-shot", None, "new"].drift is None
+    (section,) = main_table(result.records).sections
+    assert [row.label for row in section.rows] == list(ROWS)
+    assert section.rows[2].cells[0].spread is not None
+    assert said[0].startswith("photos: 5 classes")
+
+
+def test_nothing_finished_is_done_again(reference: Path, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.stat().st_mtime_ns for path in reference.rglob("*") if path.is_file()}
+    monkeypatch.setattr(grid, "attempt", lambda *_: pytest.fail("a finished cell was tried"))
+    table(world, reference)
+    assert {path: path.stat().st_mtime_ns for path in reference.rglob("*") if path.is_file()} == before
+
+
+def test_other_settings_have_a_folder_of_their_own(world: Path, tmp_path: Path) -> None:
+    for decay in (0.0, 0.1):
+        table(world, tmp_path, [f"lora[steps=1,batch_size=6,weight_decay={decay}]"], seeds=(1,))
+    table(world, tmp_path, ["lora[steps=1,batch_size=6,weight_decay=0.1]"], seeds=(1,), precision="bf16")
+    assert len(list(tmp_path.glob("lora*"))) == 3
+
+
+def test_a_lost_or_broken_record_is_made_again_without_training(world: Path, tmp_path: Path) -> None:
+    table(world, tmp_path, [LORA], seeds=(1,))
+    before = contents(tmp_path)
+    first, second = sorted(tmp_path.glob("*/records/*.json"))
+    first.unlink()
+    second.write_text("{")
+    (weights,) = tmp_path.glob("*/trained.safetensors")
+    stamp = weights.stat().st_mtime_ns
+    table(world, tmp_path, [LORA], seeds=(1,))
+    assert contents(tmp_path) == before
+    assert weights.stat().st_mtime_ns == stamp
+
+
+def test_protocols_share_what_is_trained(world: Path, tmp_path: Path) -> None:
+    photos = str(world / "photos")
+    result = table(world, tmp_path, [*ROWS[:1], LORA], (1,), FewShot((photos,), (1, 2)))
+    assert len(list(tmp_path.glob("lora*"))) == 2
+    (curve,) = main_table(result.records).sections
+    assert (curve.title, curve.columns) == ("photos, few-shot", ("1 shot", "2 shots"))
+    zero, lora = curve.rows
+    assert zero.cells[0].value == zero.cells[1].value
+    assert lora.cells[0].seeds == 1
+    crossed = table(world, tmp_path, [*ROWS[:1], LORA], (1,), CrossDataset(photos, ("icon-animals", "icon-food"), 2))
+    assert len(list(tmp_path.glob("lora*"))) == 2
+    (transfer,) = main_table(crossed.records).sections
+    assert transfer.title == "photos to other data"
+    assert transfer.columns == ("photos", "icon-animals", "icon-food", "mean of data")
+    means = [sum(cell.value or 0 for cell in row.cells[1:3]) / 2 for row in transfer.rows]
+    assert [row.cells[3].value for row in transfer.rows] == pytest.approx(means)
+
+
+def test_a_failed_cell_stops_no_other_and_is_named(world: Path, tmp_path: Path, capsys) -> None:
+    bad = "lora[steps=3,batch_size=6,learning_rate=1e30]"
+    result = table(world, tmp_path, [bad, "linear-probe"], seeds=(1,), progress=True)
+    assert [r.method.label for r in result.records] == ["linear-probe"] * 2
+    ((cell, error),) = result.failed
+    assert cell.title == f"{bad}, {world / 'photos'} base, 3-shot, seed 1"
+    assert "not finite" in error
+    with pytest.raises(SteadyClipError, match="1 cell failed; the same command again tries only this") as caught:
+        result.check()
+    assert "\n" not in str(caught.value)
+    assert "[1/2] lora[" in capsys.readouterr().err
+
+
+def test_a_bug_leaves_its_traceback(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from steadyclip.methods.lora import LoRA
+
+    with monkeypatch.context() as broken:
+        broken.setattr(LoRA, "loss", lambda *_: 1 / 0)
+        result = table(world, tmp_path, [LORA], seeds=(1,))
+    ((_, error),) = result.failed
+    (trace,) = tmp_path.glob("*/error.txt")
+    assert error == f"ZeroDivisionError: division by zero (a bug; the traceback is in {trace})"
+    assert "Traceback" in trace.read_text()
+    assert not table(world, tmp_path, [LORA], seeds=(1,)).failed
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("steps", [1, 6])
+def test_kill_and_start_again_gives_the_same_records(world: Path, reference: Path, tmp_path: Path, steps: int) -> None:
+    process = in_process(killed_after, world, tmp_path, steps)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert contents(tmp_path) != contents(reference)
+    assert not table(world, tmp_path).failed
+    assert contents(tmp_path) == contents(reference)
+
+
+def test_two_grids_on_one_folder(world: Path, reference: Path, tmp_path: Path) -> None:
+    both = [in_process(run_table, world, tmp_path) for _ in range(2)]
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert contents(tmp_path) == contents(reference)
+    assert not list((tmp_path / "locks").iterdir())
+
+
+def test_side_by_side_a_process_that_dies_fails_its_cell_only(
+    world: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is killed from outside, as a machine without memory does."""
+    from steadyclip.experiments import launchers
+
+    killed: list[int] = []
+
+    class Fragile(launchers._Worker):
+        def start(self, cell) -> None:
+            super().start(cell)
+            if not killed:
+                killed.append(self.process.pid or 0)
+                os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(launchers, "_Worker", Fragile)
+    ((cell, error),) = table(world, tmp_path, jobs=2).failed
+    assert (cell.row.label, error) == ("zero-shot", "its process was killed by SIGKILL (out of memory?)")
+    assert not table(world, tmp_path, jobs=2).failed
+    assert contents(tmp_path) == contents(reference)
+
+
+def test_when_a_grid_dies_its_processes_end(world: Path, tmp_path: Path) -> None:
+    slow = "lora[steps=100000,batch_size=6]"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\nfrom grid_world import table\n"
+        "if __name__ == '__main__':\n"
+        f"    table(Path(sys.argv[2]), Path(sys.argv[3]), [{slow!r}], seeds=(1, 2), jobs=2, checkpoint_steps=None)\n"
+    )
+    script = tmp_path / "grid.py"
+    script.write_text(code)
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, str(script), str(Path(__file__).parent), str(world), str(out)])
+    try:
+        locks = until(lambda: list(out.glob("locks/*.lock")) if len(list(out.glob("*/log.jsonl"))) == 2 else None)
+        owners = [json.loads(lock.read_text())["pid"] for lock in locks]
+        assert len(set(owners)) == 2
+    finally:
+        process.kill()
+        process.wait()
+    until(lambda: not any(map(alive, owners)))
+    assert len(list(out.glob("*/checkpoints/step-*"))) == 2  # saved before they went
+
+
+def until(found, seconds: float = 240):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if result := found():
+            return result
+        time.sleep(0.1)
+    raise AssertionError("nothing happened")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def hold(path: Path, ready: Path) -> None:
+    with owning(path) as owner:
+        assert owner is None
+        ready.touch()
+        time.sleep(600)
+
+
+def test_a_lock_names_its_owner_and_dies_with_it(tmp_path: Path) -> None:
+    lock, ready = tmp_path / "locks" / "a.lock", tmp_path / "ready"
+    process = in_process(hold, lock, ready)
+    until(ready.exists)
+    with owning(lock) as owner:
+        assert owner is not None
+        assert owner.startswith(f"process {process.pid} on ")
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert lock.exists()  # what is left of it does not matter
+    with owning(lock) as owner:
+        assert owner is None
+    assert not lock.exists()
+
+
+def test_a_folder_that_cannot_be_locked(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SteadyClipError, match="cannot lock"), owning(tmp_path / "file" / "a.lock"):
+        pass
+
+
+def test_a_cell_that_another_grid_is_at_is_waited_for(world: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(grid, "POLL_SECONDS", 0.05)
+    real, tries = grid.attempt, []
+
+    def busy_twice(cell, bench):
+        tries.append(cell)
+        return grid.Outcome(owner="process 7 on elsewhere") if len(tries) < 3 else real(cell, bench)
+
+    monkeypatch.setattr(grid, "attempt", busy_twice)
+    result = table(world, tmp_path, ["zero-shot"], progress=True)
+    assert len(result.records) == 2
+    assert capsys.readouterr().err.count("process 7 on elsewhere is at it") == 1
+
+
+def test_submitit_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(SteadyClipError, match='pip install "steadyclip\\[slurm\\]"'):
+        through_submitit()
+
+
+def test_through_submitit(world: Path, reference: Path, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    from steadyclip.experiments.bench import run_bench
+    from steadyclip.experiments.protocols import BaseToNew
+    from steadyclip.experiments.rows import parse_rows
+    from steadyclip.training import TrainConfig
+
+    result = run_bench(
+        BaseToNew((str(world / "photos"),), 3), parse_rows(ROWS), (1, 2), model=str(world / "model"), out=tmp_path,
+        config=TrainConfig(progress=False, device="cpu"), launcher=through_submitit({"timeout_min": 5}, "local"),
+        log=lambda line: None,
+    )  # fmt: skip
+    assert not result.failed
+    assert contents(tmp_path) == contents(reference)
