@@ -106,6 +106,32 @@ def test_a_stream_gives_every_item_once_an_epoch_and_is_shared() -> None:
         assert sorted(whole[step]["random"]) == sorted(halves[0][step]["random"] + halves[1][step]["random"])
 
 
+class Keyed(Numbers):
+    """One item for each of the 16 pictures: its key, and a random number."""
+
+    of_images = True
+
+    def __len__(self) -> int:
+        return 16
+
+    def item(self, index, rng: random.Random):
+        return {"key": make_task().train.keys[index], "random": rng.random()}
+
+
+def test_a_stream_of_images_gives_the_items_of_the_very_images() -> None:
+    def random_by_key(shard, start=0, **config):
+        parts = [
+            part for parts in feed(streams={"k": Keyed()}, shard=shard, **config).steps(start, 3) for part in parts
+        ]
+        assert all(tuple(part.streams["k"]["key"]) == part.keys for part in parts)
+        return [(key, x) for part in parts for key, x in zip(part.keys, part.streams["k"]["random"], strict=True)]
+
+    whole = random_by_key((0, 1))
+    assert len({x for _, x in whole}) == len(whole)  # drawn anew for each step
+    assert random_by_key((0, 1), start=2) == whole[12:]
+    assert sorted(random_by_key((0, 2), accumulate=3) + random_by_key((1, 2))) == sorted(whole)
+
+
 class Vanishing(MemoryStore):
     def read(self, key):
         if key in self.gone:

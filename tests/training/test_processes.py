@@ -3,7 +3,20 @@
 import socket
 
 import pytest
-from training_world import Harmful, clip, close, files, in_process, make_task, stop_one_of_two, train_shared
+import torch
+from training_world import (
+    Harmful,
+    captioned_task,
+    clip,
+    close,
+    contrast,
+    files,
+    in_process,
+    make_task,
+    stop_one_of_two,
+    train_shared,
+    write_pairs,
+)
 
 from steadyclip.training import TrainConfig, fit
 from steadyclip.training.checkpoint import read_tensors
@@ -24,13 +37,26 @@ def launch(function, *args) -> list[int]:
     return [process.exitcode for process in processes]
 
 
-@pytest.mark.parametrize(("name", "accumulate"), [("everything", 1), ("lora", 2), ("linear-probe", 1)])
+@pytest.mark.parametrize(
+    ("name", "accumulate"), [("everything", 1), ("lora", 2), ("linear-probe", 1), ("flyp", 1), ("arf", 1)]
+)
 def test_two_processes_give_the_weights_of_one(tmp_path, name, accumulate) -> None:
+    if name == "arf":
+        write_pairs(tmp_path / "anchors.parquet", captioned_task().train)
     assert launch(train_shared, tmp_path / "two", name, accumulate) == [0, 0]
     train_shared(tmp_path / "one", name, accumulate)
     two, one = (read_tensors(tmp_path / run / "trained.safetensors") for run in ("two", "one"))
     assert close(two, one)
     assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+def test_infonce_of_two_unequal_processes_has_the_value_and_the_gradients_of_one(tmp_path) -> None:
+    assert launch(contrast, tmp_path) == [0, 0]
+    contrast(tmp_path)
+    first, second, whole = (read_tensors(tmp_path / name) for name in ("0-of-2", "1-of-2", "0-of-1"))
+    assert torch.allclose(first["loss"] + second["loss"], whole["loss"], atol=1e-6)
+    assert torch.allclose(torch.cat([first["features"], second["features"]]) / 2, whole["features"], atol=1e-6)
+    assert torch.allclose((first["scale"] + second["scale"]) / 2, whole["scale"], atol=1e-6)
 
 
 def test_a_signal_to_one_process_stops_both_and_one_process_can_go_on(tmp_path) -> None:

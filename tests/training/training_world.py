@@ -5,6 +5,7 @@ Also a way to run a training in a process of its own, which starts in no time: t
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from steadyclip.anchors import Pair, write_anchors
 from steadyclip.data import ImageSet, ImageTask
 from steadyclip.errors import SteadyClipError
 from steadyclip.methods import get_method
@@ -28,7 +30,9 @@ from steadyclip.methods.base import Batch, Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.models import DualEncoder
 from steadyclip.models.testing import tiny
+from steadyclip.objectives import info_nce
 from steadyclip.training import Stopped, TrainConfig, fit
+from steadyclip.training.checkpoint import write_tensors
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220), "white": (240, 240, 240)}
 RECIPE = Recipe(learning_rate=1e-3, weight_decay=0.1, steps=7, batch_size=6, warmup_steps=2, clip_norm=1.0)
@@ -188,8 +192,27 @@ def for_two(name: str):
 
 def train_shared(out, name, accumulate) -> None:
     config = TrainConfig(out=out, progress=False, accumulate=accumulate, device="cpu", checkpoint_steps=4, log_every=2)
-    method = for_two(name)
-    fit(clip(), method, make_task(val=1), recipe=method.recipe and RECIPE, config=config)
+    method, task = for_two(name), make_task(val=1)
+    if name == "arf":  # the test has written the anchor file
+        method, task = get_method("arf", {"anchors": out.parent / "anchors.parquet"}), captioned_task()
+    fit(clip(), method, task, recipe=method.recipe and RECIPE, config=config)
+
+
+def contrast(out: Path) -> None:
+    """InfoNCE of five pairs with two of one class, 3 and 2 of them in two processes, and its gradients."""
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1:
+        torch.distributed.init_process_group("gloo")
+    pairs_5E = F.normalize(torch.randn(5, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
+    sizes = [3, 2] if processes > 1 else [5]
+    own_BE = pairs_5E.split(sizes)[rank].clone().requires_grad_()
+    labels_B = torch.tensor([0, 1, 2, 0, 3]).split(sizes)[rank]
+    model = clip()
+    model.train_weights()
+    loss = info_nce(model, *own_BE.chunk(2, dim=1), labels_B) * (sizes[rank] / 5)
+    (loss * processes).backward()  # as the loop does, since the gradients of processes are averaged
+    found = {"loss": loss.detach(), "features": own_BE.grad, "scale": model.network.logit_scale.grad}
+    write_tensors(out / f"{rank}-of-{processes}", found)
 
 
 def stop_one_of_two(out) -> None:
@@ -200,6 +223,26 @@ def stop_one_of_two(out) -> None:
         fit(clip(), Harmful(harm="terminate", at=at), make_task(), config=config)
     except Stopped:
         os._exit(5)
+
+
+# ---- anchors
+
+
+def captioned_task() -> ImageTask:
+    task = make_task(val=1)
+    captions = tuple(f"number {i} is a {key.split('/')[0]} square" for i, key in enumerate(task.train.keys))
+    return dataclasses.replace(task, train=dataclasses.replace(task.train, captions=captions))
+
+
+def write_pairs(path: Path, images: ImageSet, texts: Sequence[str] = ("a red wall", "the sky", "grass")) -> Path:
+    """An anchor file with a pair for each image."""
+    pool = [images.store.read(key) for key in images.keys[: len(texts)]]
+    pairs = (
+        Pair(key, 1, 0.5, f"pool-{i % len(texts)}", texts[i % len(texts)], pool[i % len(texts)])
+        for i, key in enumerate(images.keys)
+    )
+    write_anchors(path, pairs, {})
+    return path
 
 
 # ---- comparing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -13,7 +13,10 @@ from steadyclip.errors import UsageError
 from steadyclip.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from steadyclip.data import ImageData
     from steadyclip.evaluation import Record
+    from steadyclip.methods import Method
+    from steadyclip.models import DualEncoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +70,15 @@ class Evaluate:
     """Processes that decode images."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`."""
+    wise_alpha: float | Literal["val"] | None = None
+    """Average the weights first: 0 is the pretrained model, 1 the trained one; `val` takes what is best on the
+    validation images of the run."""
+    wise_curve: bool = False
+    """Score at 0, 0.1, ..., 1."""
 
     def __call__(self) -> None:
         from steadyclip.data import read_split
-        from steadyclip.evaluation import evaluate
+        from steadyclip.evaluation import evaluate, evaluate_averaged
         from steadyclip.report import main_table
         from steadyclip.training import load_run
 
@@ -85,17 +93,45 @@ class Evaluate:
             subsets = [self.subset]
         elif same and run["task"]["subset"] == "base":
             subsets = ["base", "new"]
+        common: dict[str, Any] = {"batch_size": self.batch_size, "workers": self.workers, "progress": True}
+        alphas = self._alphas(model, method, data, split, common)
         records: list[Record] = []
         for subset in subsets:
-            record = evaluate(
-                model, method, data.test_set(subset, self.domain, exclude=seen), subset=subset, templates=templates,
-                batch_size=self.batch_size, workers=self.workers, run=run, progress=True,
-            )  # fmt: skip
-            parts = [data.name, subset, *([self.domain] if self.domain else [])]
-            records.append(record)
-            path = record.write(self.run / "records" / f"{'-'.join(parts)}.json")
-            say(f"record: {path}", *(f"skipped {key}: {reason}" for key, reason in record.data.skipped))
+            images = data.test_set(subset, self.domain, exclude=seen)
+            options = {"subset": subset, "templates": templates, "run": run, **common}
+            if alphas is None:
+                found = [evaluate(model, method, images, **options)]
+            else:
+                found = evaluate_averaged(model, method, images, alphas, **options)
+            for record in found:
+                alpha = [] if record.wise_alpha is None else [f"alpha{record.wise_alpha:g}"]
+                parts = [data.name, subset, *([self.domain] if self.domain else []), *alpha]
+                path = record.write(self.run / "records" / f"{'-'.join(parts)}.json")
+                say(f"record: {path}", *(f"skipped {key}: {reason}" for key, reason in record.data.skipped))
+            records += found
         show(main_table(records))
+
+    def _alphas(
+        self, model: DualEncoder, method: Method, data: ImageData, split: dict[str, Any], options: dict[str, Any]
+    ) -> tuple[float, ...] | None:
+        """Shares of the trained weights to score; None: no average is asked for."""
+        from steadyclip.evaluation import choose_alpha
+        from steadyclip.evaluation.wise import ALPHAS
+
+        if self.wise_curve and self.wise_alpha is not None:
+            raise UsageError("give --wise-alpha or --wise-curve, not both.")
+        if self.wise_curve:
+            return ALPHAS
+        if self.wise_alpha != "val":
+            return None if self.wise_alpha is None else (self.wise_alpha,)
+        if data.name != split["data"]:
+            raise UsageError(
+                f"--wise-alpha val looks at the validation images of {split['data']!r}, and --data is {data.name!r}: "
+                "choose alpha there, and give it here as a number."
+            )
+        alpha = choose_alpha(model, method, data.restore(split).val, **options)
+        say(f"alpha {alpha:g}, chosen on validation images")
+        return (alpha,)
 
 
 @dataclasses.dataclass(frozen=True)

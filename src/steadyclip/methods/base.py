@@ -18,7 +18,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -168,7 +168,10 @@ def _content(path: Path, size: int, changed: int) -> str:
 _REGISTRY: dict[str, type[Method]] = {}
 
 
-def register(cls: type[Method]) -> type[Method]:
+M = TypeVar("M", bound=type[Method])
+
+
+def register(cls: M) -> M:
     """Class decorator: the definition is the registry entry, and its ``name`` the id."""
     if cls.name in _REGISTRY:
         raise ValueError(f"two methods are named {cls.name!r}")

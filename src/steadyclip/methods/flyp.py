@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from steadyclip.evaluation.heads import prompts
 from steadyclip.methods.base import Batch, Method, register
 from steadyclip.methods.recipe import Recipe
 from steadyclip.models import DualEncoder
@@ -42,19 +41,19 @@ class FLYP(Method):
         """l(x, t), x the images and t a prompt of the class of each."""
         return {"prompts": self.prompt_loss(model, batch, model.encode_image(batch.images_BCHW))}
 
-    def prompt_loss(self, model: DualEncoder, batch: Batch, image_BD: Tensor) -> Tensor:
-        """l(x, t), a scalar, from the image features (B, D)."""
-        text_BD = encode_distinct(model, self.class_prompts(batch))
+    def prompt_loss(self, model: DualEncoder, batch: Batch, image_BD: Tensor, again: bool = False) -> Tensor:
+        """l(x, t), a scalar, from the image features (B, D); ``again`` draws other templates."""
+        text_BD = encode_distinct(model, self.class_prompts(batch, again))
         return info_nce(model, image_BD, text_BD, batch.labels_B if self.mask_same_class else None)
 
-    def class_prompts(self, batch: Batch) -> list[str]:
+    def class_prompts(self, batch: Batch, again: bool = False) -> list[str]:
         """A prompt of the class of each of the B images, the same however many processes share the batch."""
-        templates, names = batch.templates, [batch.classes[label] for label in batch.labels_B.tolist()]
-        if self.draw == "image":
-            drawn = (random.Random(f"{batch.seed}/{key}").choice(templates) for key in batch.keys)
-            return [prompts([name], [template])[0] for name, template in zip(names, drawn, strict=True)]
-        template = templates[0] if self.draw == "first" else random.Random(batch.seed).choice(templates)
-        return prompts(names, [template])
+        names = [batch.classes[label] for label in batch.labels_B.tolist()]
+        # a template for each image where its key is part of the seed
+        seeds = [f"{batch.seed}/{again}/{key if self.draw == 'image' else ''}" for key in batch.keys]
+        choices = batch.templates[:1] if self.draw == "first" else batch.templates
+        drawn = [random.Random(seed).choice(choices) for seed in seeds]
+        return [template.replace("{}", name) for template, name in zip(drawn, names, strict=True)]
 
 
 def encode_distinct(model: DualEncoder, texts: Sequence[str]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from steadyclip.data.cutout import cutout
 from steadyclip.errors import SteadyClipError
 from steadyclip.evaluation.heads import prompts
-from steadyclip.methods.base import Batch, Method
+from steadyclip.methods.base import Batch, Method, Stream
 from steadyclip.methods.recipe import Recipe
 from steadyclip.training.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from steadyclip.training.config import TrainConfig
@@ -55,12 +56,13 @@ class Loop:
         model: DualEncoder,
         method: Method,
         task: ImageTask,
+        streams: Mapping[str, Stream],
         recipe: Recipe,
         config: TrainConfig,
         accelerator: Accelerator,
         folder: RunFolder | None,
     ) -> None:
-        """``model`` is adapted already."""
+        """``model`` is adapted already; ``streams`` are the method's."""
         self.model, self.method, self.recipe, self.config = model, method, recipe, config
         self.accelerator, self.folder = accelerator, folder
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
@@ -68,9 +70,7 @@ class Loop:
             raise ValueError(f"method {method.name} has a recipe but adapt() leaves nothing to train")
         self.optimizer = make_optimizer(recipe, self.names)
         rank, processes = accelerator.process_index, accelerator.num_processes
-        self.feed = Feed(
-            task, model.preprocess, recipe.batch_size, config, method.streams(model, task), (rank, processes)
-        )
+        self.feed = Feed(task, model.preprocess, recipe.batch_size, config, streams, (rank, processes))
         self.steps = dataclasses.replace(recipe, batch_size=self.feed.batch_size).total_steps(
             len(task.train), len(task.classes)
         )

@@ -80,6 +80,7 @@ def fit(
     _check(model, method, task, recipe, config)
     accelerator = _accelerator(config)
     model.to(accelerator.device)
+    streams = method.streams(model, task) if recipe else {}  # before a folder is made: they may lack something
     run = describe(model, method, task, recipe, config)
     folder = RunFolder(config.out, run) if config.out else None
     if folder and folder.exists and not resume:
@@ -98,7 +99,7 @@ def fit(
         if recipe is not None:
             from steadyclip.training.loop import Loop
 
-            loop = Loop(model, method, task, recipe, config, accelerator, folder)
+            loop = Loop(model, method, task, streams, recipe, config, accelerator, folder)
             results, rows = loop.run(), loop.losses.rows
         else:
             results = _solve(model, method, task, config)

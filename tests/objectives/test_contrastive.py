@@ -1,0 +1,54 @@
+"""InfoNCE against loops and closed forms; for several processes see tests/training/test_processes.py."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from steadyclip.models.testing import tiny
+from steadyclip.objectives import info_nce
+
+
+def features(pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    image_BD, text_BD = (F.normalize(torch.randn(pairs, 16, generator=generator), dim=-1) for _ in range(2))
+    return image_BD, text_BD
+
+
+def by_loops(logits: list[list[float]], labels: list[int] | None) -> float:
+    """Every softmax spelled out: images among texts, then texts among images."""
+    count, total = len(logits), 0.0
+    for i in range(count):
+        rivals = [j for j in range(count) if j == i or labels is None or labels[j] != labels[i]]
+        total -= math.log(math.exp(logits[i][i]) / sum(math.exp(logits[i][j]) for j in rivals)) / 2
+        total -= math.log(math.exp(logits[i][i]) / sum(math.exp(logits[j][i]) for j in rivals)) / 2
+    return total / count
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+@pytest.mark.parametrize("labels", [None, [0, 1, 0, 2, 1], [0, 1, 2, 3, 4]])
+def test_it_is_what_loops_say(family, labels) -> None:
+    model, (image_BD, text_BD) = tiny(family), features(5)
+    loss = info_nce(model, image_BD, text_BD, None if labels is None else torch.tensor(labels))
+    assert float(loss) == pytest.approx(by_loops(model.logits(image_BD, text_BD).tolist(), labels), rel=1e-5)
+
+
+def test_equal_features_give_the_logarithm_of_the_batch() -> None:
+    same_BD = F.normalize(torch.ones(8, 16), dim=-1)
+    assert float(info_nce(tiny("clip"), same_BD, same_BD)) == pytest.approx(math.log(8), rel=1e-6)
+
+
+def test_one_class_alone_has_nothing_to_tell_apart_where_it_is_masked() -> None:
+    image_BD, text_BD = features(4)
+    assert float(info_nce(tiny("clip"), image_BD, text_BD, torch.zeros(4, dtype=torch.long))) == 0.0
+
+
+def test_features_and_scale_get_gradients_that_are_finite_also_where_masked() -> None:
+    model, (image_BD, text_BD) = tiny("clip"), features(4)
+    model.train_weights()
+    info_nce(model, image_BD.requires_grad_(), text_BD.requires_grad_(), torch.tensor([0, 0, 1, 2])).backward()
+    for gradient in (image_BD.grad, text_BD.grad, model.network.logit_scale.grad):
+        assert gradient is not None
+        assert gradient.isfinite().all()
+        assert gradient.abs().sum() > 0
