@@ -167,21 +167,27 @@ def test_text_features_depend_on_the_prompts_alone_so_a_head_encodes_them_once()
     assert runs == [3]
 
 
-def test_it_learns() -> None:
-    method = DRA()
-    model = tiny("clip")
-    torch.manual_seed(0)
-    method.adapt(model, NAMES)
-    batch = batch_for(model)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
-    losses = []
-    for _ in range(30):
-        loss = torch.stack(list(method.loss(model, batch).values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0], losses
+def test_it_learns_and_l1_holds_it_near_the_frozen_model() -> None:
+    losses, moved = {}, {}
+    for l1 in ("off", "features"):
+        method = DRA(l1=l1)  # pyright: ignore[reportArgumentType]
+        model = tiny("clip")
+        torch.manual_seed(0)
+        method.adapt(model, NAMES)
+        batch = batch_for(model)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+        losses[l1] = []
+        for _ in range(30):
+            terms = method.loss(model, batch)
+            optimizer.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
+            optimizer.step()
+            losses[l1].append(terms["cross_entropy"].item())
+        with torch.no_grad():
+            moved[l1] = F.l1_loss(model.encode_text(batch.prompts), model.frozen_text(batch.prompts)).item()
+    assert losses["off"][-1] < 0.1 * losses["off"][0]
+    assert losses["features"][-1] < 0.9 * losses["features"][0]
+    assert moved["features"] < 0.5 * moved["off"]
 
 
 @pytest.mark.parametrize(
