@@ -239,9 +239,7 @@ def _upper_triangle(c: int, device: torch.device) -> Tensor:
 
 def _width(tower: str, layer: str, inputs: set[int], blocks: int) -> int:
     if len(inputs) != 1:
-        raise ModelError(
-            f"the {layer} layers of the {tower} tower differ in width ({sorted(inputs)}): leave {layer} out."
-        )
+        raise ModelError(f"the {layer} layers of the {tower} tower differ in inputs {sorted(inputs)}: leave {layer} out.")
     (width,) = inputs
     if width % blocks:
         raise ModelError(f"{width} inputs of {layer} in the {tower} tower are no multiple of blocks={blocks}.")
