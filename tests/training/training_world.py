@@ -200,6 +200,8 @@ def train_shared(out, name, accumulate) -> None:
 
 def contrast(out: Path) -> None:
     """InfoNCE of five pairs with two of one class, 3 and 2 of them in two processes, and its gradients."""
+    model = clip()
+    model.train_weights()
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1:
         torch.distributed.init_process_group("gloo")
@@ -207,8 +209,6 @@ def contrast(out: Path) -> None:
     sizes = [3, 2] if processes > 1 else [5]
     own_BE = pairs_5E.split(sizes)[rank].clone().requires_grad_()
     labels_B = torch.tensor([0, 1, 2, 0, 3]).split(sizes)[rank]
-    model = clip()
-    model.train_weights()
     loss = info_nce(model, *own_BE.chunk(2, dim=1), labels_B) * (sizes[rank] / 5)
     (loss * processes).backward()  # as the loop does, since the gradients of processes are averaged
     found = {"loss": loss.detach(), "features": own_BE.grad, "scale": model.network.logit_scale.grad}
