@@ -114,20 +114,21 @@ class Bench:
         """The record, unless it is missing, broken, or of other pictures, names or prompts."""
         with contextlib.suppress(DataError):
             record, images = Record.read(self.record_file(cell, test)), self.test_set(cell, test)
-            if record.data.hash == images.hash and record.data.templates == images.templates:
+            same = record.data.hash == _hash_of_test_set(test, cell.sample, cell.seed, self.root)
+            if same and record.data.templates == images.templates:
                 return record
         return None
 
     def _digest(self, cell: Cell) -> str:
         row = cell.row
-        about = {"weights": self.weights_hash, "method": row.method.name, "knobs": row.method.knobs()}
+        method = {"name": row.method.name, "knobs": row.method.knobs(), "files": row.method.files()}
+        about: dict[str, Any] = {"weights": self.weights_hash, "method": method}
         if cell.seed is not None:
             config = dataclasses.asdict(dataclasses.replace(self.config, **row.config, seed=cell.seed))
-            task = self.task(cell)
             about |= {
                 "recipe": dataclasses.asdict(row.recipe) if row.recipe else None,
                 "config": {name: config[name] for name in DECIDES},
-                "task": [task.hash, task.templates],
+                "task": [_hash_of_task(cell.sample, cell.seed, self.root), self.data(cell.sample.data).templates],
             }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -183,9 +184,12 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
     elif config.device == "auto":
         model.to(_accelerator())
     for test in bench.missing(cell):
+        images = bench.test_set(cell, test)
+        among, classes = len(images.classes), len(bench.data(cell.sample.data).classes)
+        note = f"scored among its own {among} of {classes} classes." if test.role == "ood" and among < classes else ""
         record = evaluate(
-            model, row.method, bench.test_set(cell, test), subset=test.subset, run=run, workers=config.workers,
-            cache=bench.features, drift=row.recipe is not None,
+            model, row.method, images, subset=test.subset, run=run, workers=config.workers, cache=bench.features,
+            drift=row.recipe is not None, note=note,
         )  # fmt: skip
         method = dataclasses.replace(record.method, label=row.label)
         record = dataclasses.replace(record, method=method, settings=row.settings, role=test.role)
@@ -222,6 +226,16 @@ def _test_set(test: Target, sample: Sample, seed: int | None, root: Path | None)
         task = _task(sample, seed, root)
         seen = {*task.train.keys, *task.val.keys}
     return _open(test.data, root).test_set(test.subset, test.domain, exclude=seen)
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_of_task(sample: Sample, seed: int, root: Path | None) -> str:
+    return _task(sample, seed, root).hash
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_of_test_set(test: Target, sample: Sample, seed: int | None, root: Path | None) -> str:
+    return _test_set(test, sample, seed, root).hash
 
 
 def _slug(text: str) -> str:
