@@ -96,6 +96,18 @@ def test_base_run_is_scored_on_base_and_new(photos: Path, model: Path, tmp_path:
     assert len(list((out / "records").glob("*.json"))) == 2
 
 
+def test_averages_of_weights(photos: Path, model: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "full"
+    words = [word.replace("lora", "full") for word in train(photos, model, out)]
+    assert main(words) == 0
+    assert main(["evaluate", str(out), "--data", str(photos), "--wise-curve"]) == 0
+    records = [json.loads(path.read_text()) for path in (out / "records").glob("*.json")]
+    assert sorted(record["wise_alpha"] for record in records) == [tenths / 10 for tenths in range(11)]
+    assert "full, alpha 0.3" in capsys.readouterr().out
+    assert main(["evaluate", str(out), "--data", str(photos), "--wise-alpha", "val"]) == 0
+    assert "chosen on validation images" in capsys.readouterr().out
+
+
 def test_sample_prints_the_files_of_the_run(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "sample", "--data", str(photos), "--shots", "4", "--seed", "1", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -146,6 +158,8 @@ def test_methods_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
         ("train --data {photos} --model {photos} --shots 1", 1, "config.json"),
         ("evaluate {photos} --data {photos}", 1, "run.json"),
         ("evaluate {run} --data {photos} --domain snow", 1, "unknown domain 'snow'"),
+        ("evaluate {run} --data {photos} --wise-alpha 0.5", 1, "adapters were trained, not its own weights"),
+        ("evaluate {run} --data {photos} --wise-alpha 0.5 --wise-curve", 2, "not both"),
         ("predict {run}", 2, "name at least one picture"),
         ("predict {run} {photos}/nope.png", 1, "nope.png"),
         ("predict {run} {run}/run.json", 1, "run.json"),
