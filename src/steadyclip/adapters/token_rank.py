@@ -193,15 +193,18 @@ def group_ranks(scores_BN: Tensor, layout: Layout, ranks: Sequence[int], shares:
     p of n (from 0) is in the first group whose cumulative share exceeds p / n: what does not divide evenly, and the few
     tokens of a short text, go to the more important groups.
     """
-    order_BN = scores_BN.masked_fill(~layout.valid_BN, -torch.inf)
+    keys_BN = scores_BN.masked_fill(~layout.valid_BN, -torch.inf)
     if layout.summary_B is not None:
-        order_BN = order_BN.scatter(1, layout.summary_B[:, None], torch.inf)
-    place_BN = order_BN.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        keys_BN = keys_BN.scatter(1, layout.summary_B[:, None], torch.inf)
+    order_BN = keys_BN.argsort(dim=1, descending=True, stable=True)
+    positions_N = torch.arange(order_BN.shape[1], device=order_BN.device)
+    place_BN = torch.empty_like(order_BN).scatter_(1, order_BN, positions_N.expand_as(order_BN))
     count_B1 = layout.valid_BN.sum(dim=1, keepdim=True)
-    group_BN = torch.zeros_like(place_BN)
-    for edge in list(itertools.accumulate(shares))[:-1]:
-        group_BN += place_BN + 1e-3 >= count_B1 * edge  # 3 * (0.1 + 0.2) is a little more than 0.9
-    return torch.tensor(ranks, device=scores_BN.device)[group_BN].masked_fill(~layout.valid_BN, 0)
+    ranks_BN = torch.full_like(place_BN, ranks[0])
+    for edge, (rank, following) in zip(itertools.accumulate(shares), itertools.pairwise(ranks), strict=False):
+        # the little is for rounding: 10 * (0.1 + 0.2) is more than 3
+        ranks_BN += (following - rank) * (place_BN + 1e-3 >= count_B1 * edge)
+    return ranks_BN.masked_fill(~layout.valid_BN, 0)
 
 
 def pooled_response(x_BND: Tensor, scores_BN: Tensor) -> Tensor:
