@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadyclip.adapters import Orthogonal, attach_orthogonal
-from steadyclip.adapters.orthogonal import cayley
+from steadyclip.adapters.orthogonal import _Turn, cayley
 from steadyclip.errors import ModelError
 from steadyclip.models import DualEncoder, Tower, load
 from steadyclip.models.testing import tiny
@@ -62,17 +62,27 @@ def test_equals_the_cayley_parametrization_of_torch() -> None:
     torch.testing.assert_close(ours, linear.weight, atol=1e-12, rtol=0)
 
 
-def test_equals_its_formula_and_its_gradient_equals_that_of_autograd() -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("back", [False, True])
+def test_equals_its_formula_and_its_gradient_equals_that_of_autograd(back: bool, frozen: bool) -> None:
+    """Rows times the map or its transpose; the rows are activations, or weights without a gradient."""
     torch.manual_seed(0)
-    P = torch.randn(3, 5, 5, dtype=torch.float64)
-    S, eye = ((P - P.mT) / 2).requires_grad_(), torch.eye(5, dtype=torch.float64)
-    weight = torch.randn_like(P)
-    formula = (eye - S) @ torch.linalg.inv(eye + S)
-    (expected,) = torch.autograd.grad((formula * weight).sum(), S)
-    (got,) = torch.autograd.grad((cayley(S) * weight).sum(), S)
-    torch.testing.assert_close(cayley(S), formula)
+    P, eye = torch.randn(3, 5, 5, dtype=torch.float64, requires_grad=True), torch.eye(5, dtype=torch.float64)
+    S = (P - P.mT) / 2
+    rows = torch.randn(2, 4, 15, dtype=torch.float64, requires_grad=not frozen)
+    Q = (eye - S) @ torch.linalg.inv(eye + S)
+    torch.testing.assert_close(cayley(S), Q.detach())
+    turn = _Turn(cayley(S), S)
+    got, expected = (turn.back if back else turn)(rows), rows @ torch.block_diag(*(Q.mT if back else Q))
     torch.testing.assert_close(got, expected)
-    assert torch.autograd.gradcheck(cayley, S)
+    weight = torch.randn_like(got)
+    inputs = [P] if frozen else [P, rows]
+    for a, b in zip(
+        torch.autograd.grad((got * weight).sum(), inputs, retain_graph=True),
+        torch.autograd.grad((expected * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=spell)
@@ -204,7 +214,7 @@ def test_layers_of_one_width_are_solved_in_one_call_for_a_forward_pass(monkeypat
     monkeypatch.setattr(torch.linalg, "solve_ex", lambda A, B: (calls.append(tuple(A.shape)), solve(A, B))[1])
     model, _ = adapted(layers=("q", "out", "fc1", "fc2"))
     model.encode_image(IMAGES)
-    assert sorted(calls) == [(2 * 4, 16, 16), (3 * 2 * 4, 8, 8)]  # 2 blocks of the tower, K = 4
+    assert sorted(calls) == [(2, 4, 16, 16), (3 * 2, 4, 8, 8)]  # 2 blocks of the tower, K = 4
     model.encode_image(IMAGES)  # nothing changed and nothing flowed back: the same maps
     assert len(calls) == 2
     model.encode_text(TEXTS)
@@ -306,5 +316,5 @@ def test_blocks_must_divide_the_inputs() -> None:
         attach_orthogonal(tiny("clip"), layers=("fc1",), blocks=5)
     blocks = tiny("clip").image_tower.blocks
     blocks[1].fc1.in_features = 64
-    with pytest.raises(ModelError, match=r"differ in inputs \[32, 64\]: leave fc1 out\."):
+    with pytest.raises(ModelError, match=r"fc1 of the image tower has \[32, 64\] inputs"):
         Orthogonal(Tower("image", blocks, 32), ("fc1",))

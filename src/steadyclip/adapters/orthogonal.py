@@ -9,6 +9,7 @@ Shapes: n blocks of a tower, K diagonal blocks of width c in a map (K c inputs),
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -37,7 +38,7 @@ class Orthogonal(Adapter):
         constraint: "none" takes ``A = I + P``, the same parameters without the orthogonality.
         inverse: "neumann" sums ``terms`` terms of the series of ``(I + S)^-1``: cheaper, and orthogonal only near 0.
         storage: "full" keeps P (K, c, c), "packed" the strict upper triangle of S: half of the memory, the same maps.
-        rotate: multiply the "activations" or the "weights" by the map; "auto" takes what costs less.
+        rotate: turn the "activations" or the "weights"; "auto" takes what costs less.
 
     Raises:
         ModelError: the inputs of a layer are not a multiple of ``blocks``, or differ between the blocks of the tower.
@@ -67,7 +68,7 @@ class Orthogonal(Adapter):
             self.widths[layer] = c = _width(tower.name, layer, {linear.in_features for linear in linears}, blocks)
             shape = (c * (c - 1) // 2,) if self.packed else (c, c)
             self.P[layer] = nn.Parameter(torch.zeros(len(linears), blocks, *shape, device=linears[0].weight.device))
-        self._maps: tuple[Any, dict[str, tuple[Tensor, ...]]] | None = None
+        self._kept: tuple[Any, dict[str, list[_Turn]]] | None = None
 
     def install(self) -> list[RemovableHandle]:
         return [
@@ -83,27 +84,28 @@ class Orthogonal(Adapter):
         if not self.enabled:
             return None
         assert isinstance(linear, nn.Linear)
-        A_Kcc, x = self._map(linear), inputs[0]
-        if self._weights_are_cheaper(linear, A_Kcc, x):
+        turn, x = self._turn(linear), inputs[0]
+        if self._weights_are_cheaper(linear, turn.A_Kcc.shape[-1], x):
             # For the length of this call the instance's attribute hides the parameter of the same name.
-            linear.__dict__["weight"] = _times(linear.weight, A_Kcc.mT)
+            linear.__dict__["weight"] = turn.back(linear.weight)
             return None
-        return (_times(x, A_Kcc), *inputs[1:])
+        return (turn(x), *inputs[1:])
 
     def _after(self, linear: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         linear.__dict__.pop("weight", None)
 
-    def _weights_are_cheaper(self, linear: nn.Linear, A_Kcc: Tensor, x: Tensor) -> bool:
-        """Multiplications, divided by the number of inputs: T c for the activations, O c for the weights.
+    def _weights_are_cheaper(self, linear: nn.Linear, c: int, x: Tensor) -> bool:
+        """By multiplications, divided by the number of inputs.
 
-        With gradients, the activations have that for x and for A as well; the weights have T O for the gradient of
-        the rotated weight, which a frozen weight does not need, and O c for A.
+        To turn rows costs their number times c. With gradients, the activations cost that three times: forward, for x,
+        and for S. The weights cost it four times (nothing is kept, so they are turned again), and T O for the gradient
+        of the turned weight, which a frozen weight does not need.
         """
         if self.rotate != "auto":
             return self.rotate == "weights"
-        tokens, outputs, c = x.numel() // x.shape[-1], linear.out_features, A_Kcc.shape[-1]
-        if torch.is_grad_enabled() and A_Kcc.requires_grad:
-            return tokens * outputs + 2 * outputs * c < 3 * tokens * c
+        tokens, outputs = x.numel() // x.shape[-1], linear.out_features
+        if torch.is_grad_enabled() and any(P.requires_grad for P in self.P.values()):
+            return tokens * outputs + 4 * outputs * c < 3 * tokens * c
         return outputs < tokens
 
     @torch.no_grad()
@@ -111,41 +113,43 @@ class Orthogonal(Adapter):
         """W <- W A^T."""
         for linear in self.places:
             assert isinstance(linear, nn.Linear)
-            linear.weight.copy_(_times(linear.weight, self._map(linear).mT))
+            linear.weight.copy_(self._turn(linear).back(linear.weight))
 
     # ---- the maps
 
-    def _map(self, linear: nn.Linear) -> Tensor:
-        layer, index = self.places[linear]
-        return self.maps()[layer][index]
-
     def maps(self) -> dict[str, tuple[Tensor, ...]]:
-        """Layer -> the diagonal (K, c, c) of A for each block of the tower, float32.
+        """Layer -> the diagonal (K, c, c) of A for each block of the tower, float32, without gradients."""
+        return {layer: tuple(turn.A_Kcc.detach() for turn in turns) for layer, turns in self._turns().items()}
 
-        Computed at the first call and kept until a parameter changes, or, with gradients, until they have flowed back.
-        """
+    def _turn(self, linear: nn.Module) -> _Turn:
+        layer, index = self.places[linear]
+        return self._turns()[layer][index]
+
+    def _turns(self) -> dict[str, list[_Turn]]:
+        """Solved at the first call, kept until a parameter changes or, with gradients, until these have flowed back."""
         kept_for = (
             torch.is_grad_enabled(),
             torch.is_inference_mode_enabled(),
             *(parameter._version for parameter in self.P.values()),
         )
-        if self._maps is None or self._maps[0] != kept_for:
-            self._maps = (kept_for, self._solve_all())
-        return self._maps[1]
+        if self._kept is None or self._kept[0] != kept_for:
+            self._kept = (kept_for, self._solve_all())
+        return self._kept[1]
 
-    def _solve_all(self) -> dict[str, tuple[Tensor, ...]]:
-        maps: dict[str, tuple[Tensor, ...]] = {}
+    def _solve_all(self) -> dict[str, list[_Turn]]:
+        turns: dict[str, list[_Turn]] = {}
         with torch.autocast(next(iter(self.P.values())).device.type, enabled=False):
             for c in set(self.widths.values()):
                 layers = [layer for layer, width in self.widths.items() if width == c]
-                generators = [self._generator(layer, c).flatten(0, 1) for layer in layers]
-                Q = self._solve(generators[0] if len(layers) == 1 else torch.cat(generators))
-                if Q.requires_grad:
-                    Q.register_hook(self._forget)  # the graph behind Q is spent when a gradient has arrived here
-                for layer, Q_layer in zip(layers, Q.split([len(g) for g in generators]), strict=True):
-                    n, K = self.P[layer].shape[:2]
-                    maps[layer] = Q_layer.view(n, K, c, c).unbind()
-        return maps
+                generators = [self._generator(layer, c) for layer in layers]
+                S = generators[0] if len(layers) == 1 else torch.cat(generators)  # (blocks of all layers, K, c, c)
+                if S.requires_grad:
+                    S.register_hook(self._forget)  # what hangs on S is spent when its gradient has come
+                A, has_gradient = self._solve(S)
+                pairs = zip(S.unbind(), A.unbind(), strict=True)
+                each = iter([_Turn(A_Kcc, None if has_gradient else S_Kcc) for S_Kcc, A_Kcc in pairs])
+                turns |= {layer: [next(each) for _ in g] for layer, g in zip(layers, generators, strict=True)}
+        return turns
 
     def _generator(self, layer: str, c: int) -> Tensor:
         """(n, K, c, c): S, or P itself where nothing constrains it."""
@@ -156,24 +160,25 @@ class Orthogonal(Adapter):
             return upper - upper.mT
         return P if self.constraint == "none" else (P - P.mT) / 2
 
-    def _solve(self, S: Tensor) -> Tensor:
+    def _solve(self, S: Tensor) -> tuple[Tensor, bool]:
+        """The diagonal blocks of A, and whether gradients flow through them; through a Cayley map they go round it."""
         if self.constraint == "none":
-            return torch.eye(S.shape[-1], device=S.device) + S
-        if self.inverse == "exact":
-            return cayley(S)
-        return _neumann(S, self.terms)
+            return torch.eye(S.shape[-1], device=S.device) + S, True
+        if self.inverse == "neumann":
+            return _neumann(S, self.terms), True
+        return cayley(S), False
 
     def _forget(self, _: Tensor) -> None:
-        self._maps = None
+        self._kept = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Orthogonal:
-        self._maps = None  # to another device
+        self._kept = None  # to another device
         super()._apply(fn, recurse)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies solve their own maps: tensors with a graph cannot be copied."""
-        return {**self.__dict__, "_maps": None}
+        return {**self.__dict__, "_kept": None}
 
 
 def attach_orthogonal(
@@ -185,34 +190,68 @@ def attach_orthogonal(
             model.attach(f"orthogonal_{tower.name}", Orthogonal(tower, layers, **settings))
 
 
+@torch.no_grad()
 def cayley(S: Tensor) -> Tensor:
-    """The Cayley map ``(I - S) (I + S)^-1`` of skew-symmetric matrices (m, c, c): orthogonal, without eigenvalue -1.
+    """The Cayley map ``(I - S) (I + S)^-1`` of skew-symmetric matrices (..., c, c): orthogonal, without eigenvalue -1.
 
-    It equals ``2 (I + S)^-1 - I``, so one solve gives it, and its gradient needs nothing but the result.
+    It is computed as ``2 (I + S)^-1 - I``, by one solve, and carries no gradient (see ``_Turned``).
 
     Source: Cayley 1846. Exact, since the paper's third version reports that an approximate inverse was unstable.
     """
-    Q = _Cayley.apply(S)
-    assert isinstance(Q, Tensor)
-    return Q
+    eye = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)
+    # I + S is never singular, so there is nothing to check (which would make the processor wait for the device).
+    return torch.linalg.solve_ex(eye + S, eye.expand_as(S)).result.mul_(2).sub_(eye)
 
 
-class _Cayley(torch.autograd.Function):
+@dataclass
+class _Turn:
+    """The map of one layer; ``S_Kcc`` receives the gradient where ``A_Kcc`` is a Cayley map."""
+
+    A_Kcc: Tensor
+    S_Kcc: Tensor | None
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Rows (..., K c) times A: what a token becomes by A^T."""
+        return self._times(rows, self.A_Kcc, 1)
+
+    def back(self, rows: Tensor) -> Tensor:
+        """Rows times A^T, the Cayley map of -S."""
+        return self._times(rows, self.A_Kcc.mT, -1)
+
+    def _times(self, rows: Tensor, A_Kcc: Tensor, sign: int) -> Tensor:
+        if self.S_Kcc is None or not (torch.is_grad_enabled() and self.S_Kcc.requires_grad):
+            return _times(rows, A_Kcc)
+        kind = rows.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
+        turned = _Turned.apply(rows.to(dtype), self.S_Kcc, A_Kcc.to(dtype), sign)
+        assert isinstance(turned, Tensor)
+        return turned
+
+
+class _Turned(torch.autograd.Function):
+    """Rows r times the Cayley map Q of ``sign * S``, with a gradient for S that goes round the solve.
+
+    With M = (I + S)^-1 = (I + Q) / 2, dQ = -2 M dS M, so a gradient g of r' = r Q gives
+    dS = -2 (r M)^T (g M^T) = -1/2 (r + r')^T (g + g Q^T), and g Q^T is needed anyway: it is the gradient of r.
+    """
+
     @staticmethod
-    def forward(ctx: Any, S: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        eye = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)
-        # I + S is never singular, so there is nothing to check (which would make the processor wait for the device).
-        Q = torch.linalg.solve_ex(eye + S, eye.expand_as(S)).result.mul_(2).sub_(eye)
-        ctx.save_for_backward(Q)
-        return Q
+    def forward(ctx: Any, rows: Tensor, S_Kcc: Tensor, Q_Kcc: Tensor, sign: int) -> Tensor:  # pyright: ignore
+        turned = _times(rows, Q_Kcc)
+        # Rows without a gradient are frozen weights, which cost no memory: they are turned again when needed.
+        ctx.save_for_backward(rows + turned if ctx.needs_input_grad[0] else rows, Q_Kcc)
+        ctx.sign, ctx.dtype = sign, S_Kcc.dtype
+        return turned
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, G: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """-2 M^T G M^T with M = (I + S)^-1 = (I + Q) / 2."""
-        (Q,) = ctx.saved_tensors
-        half = torch.baddbmm(G, Q.mT, G)
-        return torch.baddbmm(half, half, Q.mT).mul_(-0.5)
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor, None, None]:  # pyright: ignore
+        rows, Q_Kcc = ctx.saved_tensors
+        K = len(Q_Kcc)
+        both = rows if ctx.needs_input_grad[0] else rows + _times(rows, Q_Kcc)
+        g_rows = _times(g, Q_Kcc.mT)
+        g_S = torch.bmm(_blocks(both, K).mT, _blocks(g + g_rows, K)).to(ctx.dtype).mul_(-0.5 * ctx.sign)
+        return g_rows if ctx.needs_input_grad[0] else None, g_S, None, None
 
 
 def _neumann(S: Tensor, terms: int) -> Tensor:
@@ -226,9 +265,12 @@ def _neumann(S: Tensor, terms: int) -> Tensor:
 
 def _times(rows: Tensor, blocks_Kcc: Tensor) -> Tensor:
     """Rows (..., K c) times a block-diagonal matrix."""
-    K, c, _ = blocks_Kcc.shape
-    rows_KTc = rows.reshape(-1, K, c).transpose(0, 1)
-    return torch.bmm(rows_KTc, blocks_Kcc).transpose(0, 1).reshape(rows.shape)
+    return torch.bmm(_blocks(rows, len(blocks_Kcc)), blocks_Kcc).transpose(0, 1).reshape(rows.shape)
+
+
+def _blocks(rows: Tensor, K: int) -> Tensor:
+    """Rows (..., K c) -> (K, rows, c)."""
+    return rows.reshape(-1, K, rows.shape[-1] // K).transpose(0, 1)
 
 
 def _upper_triangle(c: int, device: torch.device) -> Tensor:
@@ -239,7 +281,7 @@ def _upper_triangle(c: int, device: torch.device) -> Tensor:
 
 def _width(tower: str, layer: str, inputs: set[int], blocks: int) -> int:
     if len(inputs) != 1:
-        raise ModelError(f"the {layer} layers of the {tower} tower differ in inputs {sorted(inputs)}: leave {layer} out.")
+        raise ModelError(f"{layer} of the {tower} tower has {sorted(inputs)} inputs in different blocks: leave it out.")
     (width,) = inputs
     if width % blocks:
         raise ModelError(f"{width} inputs of {layer} in the {tower} tower are no multiple of blocks={blocks}.")
