@@ -6,10 +6,24 @@ The file is parquet, a row an image: ``path`` (its key in the image set), ``capt
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from steadyclip.anchors.tables import read_table
+from steadyclip.anchors.tables import read_table, write_table
+from steadyclip.data.decode import UnreadableImage, quiet
 from steadyclip.errors import DataError
+from steadyclip.evaluation.files import write_atomic
+from steadyclip.evaluation.provenance import versions
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from steadyclip.data import ImageSet
 
 COLUMNS = ("path", "caption", "captioner", "decoding")
 REMEDY = "Make one with `steadyclip anchors caption`, or write the columns path and caption yourself."
@@ -32,3 +46,199 @@ def read_captions(path: str | Path) -> dict[str, str]:
             raise DataError(f"{path} row {number}: a second caption for {key}. Remove one of them.")
         captions[key] = caption
     return captions
+
+
+class Captioner(Protocol):
+    """Writes captions."""
+
+    @property
+    def name(self) -> str:
+        """Goes into the file, and so does ``decoding``."""
+        ...
+
+    @property
+    def decoding(self) -> Mapping[str, Any]:
+        """How the captions come about, as JSON values."""
+        ...
+
+    def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
+        """One caption for each of ``pictures``, the decoded pictures of ``images``."""
+        ...
+
+
+@dataclass(frozen=True)
+class TemplateCaptioner:
+    """The control: the class name in one of the set's templates, chosen by the key; no picture is looked at."""
+
+    name: str = "template"
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
+        return [
+            _pick(images.templates, key).replace("{}", images.classes[label])
+            for key, label in zip(images.keys, images.labels, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class ManifestCaptioner:
+    """The captions that the data set brings along in its manifest."""
+
+    name: str = "manifest"
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
+        return [caption or "" for caption in images.captions]
+
+
+def caption_images(
+    images: ImageSet,
+    captioner: Captioner,
+    out: str | Path,
+    *,
+    batch_size: int = 32,
+    workers: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+    log: Callable[[str], None] = print,
+) -> dict[str, str]:
+    """Write captions of ``images`` to ``out``, those that it already holds excepted; a killed run goes on.
+
+    After each batch its captions are on disk, beside ``out``; ``out`` itself appears whole, at the end.
+
+    Args:
+        images: what to caption. Pictures that cannot be read get no caption and are named.
+        captioner: who writes them.
+        out: the captions file (parquet).
+        batch_size: pictures that the captioner gets at once.
+        workers: threads that decode.
+        progress: called with images done and all.
+        log: takes one line on each picture without a caption, and on captions of other images in ``out``.
+
+    Returns:
+        All captions of the file by key.
+
+    Raises:
+        DataError: ``out`` was made, or is being made, by another captioner, or no picture got a caption.
+    """
+    from steadyclip.experiments.locks import owning
+
+    out = Path(out)
+    with owning(out.with_suffix(".lock")) as owner, quiet():
+        if owner:
+            raise DataError(f"{out} is being written by {owner}.")
+        before = _same_captioner(out, captioner) if out.exists() else {}
+        foreign = before.keys() - set(images.keys)
+        if foreign:
+            log(f"{out} also holds captions of {len(foreign)} other images, for instance {min(foreign)}: kept")
+        todo = images.subset(i for i, key in enumerate(images.keys) if key not in before)
+        if not len(todo):
+            return before
+        new, skipped = _caption_all(todo, captioner, out, batch_size, workers, progress)
+        for key, reason in skipped.items():
+            log(f"no caption for {key}: {reason}")
+        if not (captions := before | new):
+            key, reason = next(iter(skipped.items()))
+            raise DataError(
+                f"none of the {len(todo)} images of {images.name} got a caption, for instance {key}: {reason}."
+            )
+        _write(out, captions, captioner, {"data": images.name, "set": images.hash, "skipped": list(skipped.items())})
+        _journal(out).unlink()
+    return captions
+
+
+def _caption_all(
+    images: ImageSet,
+    captioner: Captioner,
+    out: Path,
+    batch_size: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Captions, and reasons for those that are missing, by key. The journal has a line an image, after a first one that
+    says whose they are; runs cut it to whole batches, so that all of them caption the same pictures together."""
+    head = {"captioner": captioner.name, "decoding": dict(captioner.decoding), "set": images.hash}
+    lines = _resume(out, head, batch_size, len(images))
+    with open(_journal(out), "a", encoding="utf-8") as journal, ThreadPoolExecutor(max(1, workers)) as threads:
+        for begin in range(len(lines), len(images), batch_size):
+            batch = images.subset(range(begin, min(begin + batch_size, len(images))))
+            made = _caption_batch(batch, captioner, threads)
+            journal.write("".join(json.dumps(line) + "\n" for line in made))
+            journal.flush()
+            lines += made
+            if progress:
+                progress(len(lines), len(images))
+    return (
+        {line["path"]: line["caption"] for line in lines if "caption" in line},
+        {line["path"]: line["reason"] for line in lines if "reason" in line},
+    )
+
+
+def _caption_batch(batch: ImageSet, captioner: Captioner, threads: ThreadPoolExecutor) -> list[dict[str, str]]:
+    def read(index: int) -> Image.Image | str:
+        try:
+            return batch.read(index)
+        except UnreadableImage as error:
+            return error.reason
+
+    found = list(threads.map(read, range(len(batch))))
+    readable = [i for i, one in enumerate(found) if not isinstance(one, str)]
+    pictures = [one for one in found if not isinstance(one, str)]
+    texts = dict(zip(readable, captioner(pictures, batch.subset(readable)), strict=True)) if readable else {}
+    lines = []
+    for i, key in enumerate(batch.keys):
+        text = " ".join(texts.get(i, "").split())
+        reason = "the caption is empty" if i in texts else found[i]
+        lines.append({"path": key, "caption": text} if text else {"path": key, "reason": reason})
+    return lines
+
+
+def _resume(out: Path, head: dict[str, Any], batch_size: int, images: int) -> list[dict[str, str]]:
+    """What an earlier run left, cut to whole batches; a fresh journal where there was none."""
+    path = _journal(out)
+    try:
+        kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        if kept and not kept[-1].endswith("\n"):
+            kept.pop()
+        if kept and (other := json.loads(kept[0])) != head:
+            raise DataError(
+                f"{path} was begun with other images or by another captioner ({other['captioner']} "
+                f"{other['decoding']}): delete it, or name another file for the captions."
+            )
+        lines = [json.loads(line) for line in kept[1:]]
+        if len(lines) < images:
+            lines = lines[: len(lines) // batch_size * batch_size]
+        text = "".join(json.dumps(line) + "\n" for line in (head, *lines))
+        write_atomic(path, text.encode())
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} cannot be read ({error}): delete it to start again.") from None
+    return lines
+
+
+def _same_captioner(out: Path, captioner: Captioner) -> dict[str, str]:
+    table, _ = read_table(out, COLUMNS, "a captions file of steadyclip", REMEDY)
+    mine = (captioner.name, json.dumps(captioner.decoding))
+    made = set(zip(*(table.column(name).to_pylist() for name in COLUMNS[2:]), strict=True))
+    if made != {mine}:
+        name, decoding = next(iter(made - {mine}), ("nobody", "{}"))
+        raise DataError(
+            f"{out} holds captions by {name} {decoding}, not by {mine[0]} {mine[1]}: name another file for them."
+        )
+    return read_captions(out)
+
+
+def _write(out: Path, captions: Mapping[str, str], captioner: Captioner, about: Mapping[str, Any]) -> None:
+    import pyarrow as pa
+
+    schema = pa.schema([(name, pa.string()) for name in COLUMNS])
+    by = [[captioner.name] * len(captions), [json.dumps(captioner.decoding)] * len(captions)]
+    columns = (list(captions), list(captions.values()), *by)
+    about = {"captioner": captioner.name, "decoding": dict(captioner.decoding), **about, "versions": versions()}
+    write_table(out, [pa.record_batch([pa.array(column, pa.string()) for column in columns], schema)], schema, about)
+
+
+def _journal(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial.jsonl")
+
+
+def _pick(templates: Sequence[str], key: str) -> str:
+    return templates[int(hashlib.sha256(key.encode()).hexdigest(), 16) % len(templates)]

@@ -1,7 +1,7 @@
 """The anchor file: for each fine-tune image the pairs that were retrieved for it, pictures included.
 
 Parquet, a row a pair: ``query`` (key of the fine-tune image), ``rank`` from 1, ``similarity``, ``pool_key``, ``text``
-and ``image`` (the encoded picture, so that a training needs no pool).
+and ``image`` (the encoded picture, so that a training needs no pool). In the pool's order, not in that of the images.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Anchors:
-    """The pairs of an anchor file, in its order; pictures stay encoded.
+    """The pairs of an anchor file, numbered in its order; pictures stay encoded.
 
     ``about`` says what they were made from: pool and weights hash, kind of query, k, threshold of near-duplicates.
     """
@@ -65,8 +65,8 @@ class Anchors:
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """The fine-tune images, in the file's order."""
-        return tuple(self._rows)
+        """The fine-tune images, sorted."""
+        return tuple(sorted(self._rows))
 
     @cached_property
     def distinct(self) -> tuple[int, ...]:
@@ -78,9 +78,11 @@ class Anchors:
 
     @cached_property
     def _rows(self) -> dict[str, list[int]]:
+        ranked = sorted((rank, row) for row, rank in enumerate(self.table.column("rank").to_pylist()))
+        queries = self.table.column("query").to_pylist()
         rows: dict[str, list[int]] = {}
-        for row, query in enumerate(self.table.column("query").to_pylist()):
-            rows.setdefault(query, []).append(row)
+        for _, row in ranked:
+            rows.setdefault(queries[row], []).append(row)
         return rows
 
 

@@ -1,7 +1,267 @@
-"""Exact search of a pool for the pairs that are nearest to fine-tune images."""
+"""From a pool to the pairs that are nearest to fine-tune images, and the random pairs that they are compared with.
+
+Shapes: Q fine-tune images, N pairs of the pool, K wanted, D feature width.
+"""
 
 from __future__ import annotations
 
-from steadyclip.anchors.pairs import Anchors, Pair, read_anchors, write_anchors
+import importlib
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-__all__ = ["Anchors", "Pair", "read_anchors", "write_anchors"]
+import torch
+from torch import Tensor
+
+from steadyclip.anchors.pairs import Anchors, Pair, read_anchors, write_anchors
+from steadyclip.anchors.pool import Pool
+from steadyclip.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from steadyclip.anchors.streams import Captions
+    from steadyclip.data import ImageSet
+    from steadyclip.models import DualEncoder
+
+__all__ = ["Anchors", "Pair", "nearest_rows", "random_like", "read_anchors", "retrieve", "write_anchors"]
+
+Query = Literal["image", "text", "both"]
+Engine = Literal["auto", "torch", "faiss"]
+
+EXACT_ROWS = 1_000_000
+"""Pairs up to which every one is compared; above, faiss looks at the neighbourhood only."""
+
+
+class _Hit(NamedTuple):
+    """A row of the pool that was found for an image."""
+
+    query: str
+    rank: int
+    similarity: float
+    row: int
+
+
+# Pairs and images that are compared at once: their scores stay in the processor's cache and memory small.
+_CHUNK, _QUERIES, _BLOCK = 16_384, 1024, 64
+# faiss: cells it looks into, and candidates beyond k for near-duplicates among them.
+_PROBES, _SPARE = 64, 64
+
+
+def retrieve(
+    model: DualEncoder,
+    pool: Pool,
+    images: ImageSet,
+    out: str | Path,
+    *,
+    query: Query = "image",
+    captions: Captions | None = None,
+    k: int = 1,
+    near_duplicate: float | None = 0.95,
+    engine: Engine = "auto",
+    source: str | Path | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Anchors:
+    """Write an anchor file: for each image of ``images`` the ``k`` nearest pairs of ``pool`` under the frozen model.
+
+    Args:
+        model: the pretrained model that the pool was embedded with.
+        pool: where to look.
+        images: the fine-tune images; those that cannot be read get no pairs.
+        out: the anchor file.
+        query: "image" compares pictures; "text" the image's caption with the pairs' texts; "both" takes the mean of the
+            two cosines, so the order of their sum.
+        captions: for "text" and "both".
+        k: pairs for each image.
+        near_duplicate: leave out pairs whose picture has a larger cosine with the image's; None leaves none out.
+        engine: "torch" compares everything; "faiss" (package faiss-cpu) searches an index; "auto" takes torch up to
+            ``EXACT_ROWS`` pairs.
+        source: folder that the pool's sources have been moved to.
+        batch_size: images in a forward pass.
+        workers: processes that decode images.
+        progress: called with images done and all.
+
+    Raises:
+        DataError: the pool is of other weights, an image has no caption, or no pair is left.
+        UsageError: a wrong ``k``, or a query that needs captions without any.
+    """
+    from steadyclip.evaluation import image_features
+    from steadyclip.evaluation.features import evaluating
+
+    if not 1 <= k <= len(pool):
+        raise UsageError(f"k must be between 1 and the {len(pool)} pairs of the pool, not {k}.")
+    if query != "image" and captions is None:
+        raise UsageError(f"a query by {query} needs captions: make them with `steadyclip anchors caption`.")
+    pool.check(model)
+    if captions is not None and query != "image":
+        captions.check(images)
+    found = image_features(model, images, batch_size=batch_size, workers=workers, frozen=True, progress=progress)
+    features = {"image": found.features_ND}
+    if captions is not None and query != "image":
+        with evaluating(model), model.frozen():
+            texts = captions.texts(found.keys)
+            parts = [model.encode_text(texts[i : i + 256]) for i in range(0, len(texts), 256)]
+            features["text"] = torch.cat(parts).cpu()
+    wanted = ("image", "text") if query == "both" else (query,)
+    score_QK, row_QK = nearest_rows(pool, features, wanted, k, near_duplicate, engine, model.device)
+    about = {
+        "pool": pool.hash, "weights": model.weights_hash, "model": model.name, "query": query, "k": k,
+        "near_duplicate": near_duplicate, "engine": _engine(engine, len(pool)), "images": images.name,
+        "set": images.hash,
+    }  # fmt: skip
+    hits = [
+        _Hit(key, rank, score, row)
+        for key, scores, rows in zip(found.keys, score_QK.tolist(), row_QK.tolist(), strict=True)
+        for rank, (score, row) in enumerate(zip(scores, rows, strict=True), start=1)
+        if math.isfinite(score)
+    ]
+    if not hits:
+        raise DataError(
+            f"every pair of the pool is a near-duplicate of every image (cosine above {near_duplicate}): "
+            "raise the threshold, or choose another pool."
+        )
+    return write_anchors(out, _filled(pool, hits, source), about)
+
+
+def nearest_rows(
+    pool: Pool,
+    features: Mapping[str, Tensor],
+    wanted: Sequence[str],
+    k: int,
+    near_duplicate: float | None = None,
+    engine: Engine = "auto",
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """The best ``k`` rows of the pool for each query.
+
+    Args:
+        pool: N pairs.
+        features: (Q, D) of length 1 by kind: "image" where near-duplicates are left out, and what is ``wanted``.
+        wanted: kinds whose mean cosine is compared.
+        k: rows for each query.
+        near_duplicate: cosine of the pictures above which a row is left out.
+        engine: as for ``retrieve``.
+        device: where torch compares.
+
+    Returns:
+        Scores (Q, K) float32, best first, and rows (Q, K) int64; -inf where nothing is left.
+
+    Raises:
+        DataError: faiss is needed and not installed.
+    """
+    if _engine(engine, len(pool)) == "faiss":
+        return _faiss_rows(pool, features, wanted, k, near_duplicate)
+    kinds = tuple(dict.fromkeys((*wanted, *(("image",) if near_duplicate is not None else ()))))
+    queries = {kind: features[kind].to(device, torch.float32).split(_QUERIES) for kind in kinds}
+    count = len(features[kinds[0]])
+    none = torch.full((count, k), -math.inf, device=device), torch.zeros((count, k), dtype=torch.long, device=device)
+    best = list(zip(none[0].split(_QUERIES), none[1].split(_QUERIES), strict=True))
+    with torch.inference_mode():
+        for first, chunk in pool.chunks(kinds, _CHUNK):
+            chunk = {kind: rows_ND.to(device) for kind, rows_ND in chunk.items()}
+            for i in range(len(best)):
+                cosine = {kind: queries[kind][i] @ chunk[kind].T for kind in kinds}
+                score_QN = cosine[wanted[0]]
+                if len(wanted) > 1:
+                    score_QN = torch.stack([cosine[kind] for kind in wanted]).mean(dim=0)
+                if near_duplicate is not None:
+                    score_QN = score_QN.masked_fill(cosine["image"] > near_duplicate, -math.inf)
+                best[i] = _merge(*best[i], *_top(score_QN, k), first)
+    return torch.cat([scores for scores, _ in best]).cpu(), torch.cat([rows for _, rows in best]).cpu()
+
+
+def _top(score_QN: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """``score_QN.topk(k)``, several times as fast: the best k lie in the k blocks with the highest maxima."""
+    queries, rows = score_QN.shape
+    blocks = rows // _BLOCK
+    if blocks <= k:
+        return score_QN.topk(min(k, rows), dim=1)
+    whole = blocks * _BLOCK
+    maxima_QM = score_QN[:, :whole].view(queries, blocks, _BLOCK).amax(dim=2)
+    chosen_QK = maxima_QM.topk(k, dim=1).indices
+    place_QL = (chosen_QK[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=score_QN.device)).flatten(1)
+    rest_QL = torch.arange(whole, rows, device=score_QN.device).expand(queries, -1)
+    place_QL = torch.cat([place_QL, rest_QL], dim=1)
+    scores, at = score_QN.gather(1, place_QL).topk(k, dim=1)
+    return scores, place_QL.gather(1, at)
+
+
+def _merge(score_QK: Tensor, row_QK: Tensor, new_QK: Tensor, at_QK: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """The best of what was found before and of what was found in the chunk that starts at row ``first``."""
+    scores, order = torch.cat([score_QK, new_QK], dim=1).topk(score_QK.shape[1], dim=1)
+    return scores, torch.cat([row_QK, at_QK + first], dim=1).gather(1, order)
+
+
+def _engine(engine: Engine, rows: int) -> str:
+    if engine == "auto":
+        return "torch" if rows <= EXACT_ROWS else "faiss"
+    return engine
+
+
+def _faiss_rows(
+    pool: Pool, features: Mapping[str, Tensor], wanted: Sequence[str], k: int, near_duplicate: float | None
+) -> tuple[Tensor, Tensor]:
+    """As ``nearest_rows``, among the rows of the ``_PROBES`` cells next to each query; features are held in memory."""
+    try:
+        faiss = importlib.import_module("faiss")
+    except ImportError:
+        raise DataError(
+            f"the pool has {len(pool):,} pairs: above {EXACT_ROWS:,} the search goes through faiss, which is not "
+            "installed: pip install faiss-cpu. Or compare every pair, which takes longer: --engine torch."
+        ) from None
+    width, rows = pool.manifest["width"] * len(wanted), len(pool)
+    cells = round(4 * math.sqrt(rows))
+    index = faiss.index_factory(width, "Flat" if rows <= EXACT_ROWS else f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
+    if rows > EXACT_ROWS:
+        index.nprobe = _PROBES
+        every = max(1, rows // (64 * cells))
+        index.train(torch.cat([_joined(chunk, wanted)[::every] for _, chunk in pool.chunks(wanted, _CHUNK)]).numpy())
+    for _, chunk in pool.chunks(wanted, _CHUNK):
+        index.add(_joined(chunk, wanted).numpy())
+    queries_QE = _joined(features, wanted) / len(wanted)
+    found = index.search(queries_QE.numpy(), min(rows, k + _SPARE * (near_duplicate is not None)))
+    score_QL, row_QL = (torch.from_numpy(array) for array in found)
+    score_QL = score_QL.masked_fill(row_QL < 0, -math.inf)
+    if near_duplicate is not None:
+        for scores, rows_L, feature_D in zip(score_QL, row_QL, features["image"], strict=True):
+            pictures_LD = torch.from_numpy(pool.take("image", rows_L.clamp(min=0).numpy()))
+            scores.masked_fill_(pictures_LD @ feature_D > near_duplicate, -math.inf)
+    scores, at = score_QL.topk(k, dim=1)
+    return scores, row_QL.gather(1, at)
+
+
+def _joined(features: Mapping[str, Tensor], wanted: Sequence[str]) -> Tensor:
+    return torch.cat([features[kind] for kind in wanted], dim=1).contiguous()
+
+
+def random_like(
+    anchors: Anchors, pool: Pool, out: str | Path, seed: int = 1, source: str | Path | None = None
+) -> Anchors:
+    """The control: ``anchors`` with each pair replaced by a random one of ``pool``.
+
+    The same pair is replaced by the same one wherever it occurs, different ones by different ones: amount and repeats
+    stay as they were, so that a difference between the two is that of choosing the pairs.
+
+    Raises:
+        DataError: the pool has fewer pairs than ``anchors`` has different ones.
+    """
+    names = [anchors[row].pool_key for row in anchors.distinct]
+    if len(names) > len(pool):
+        raise DataError(f"{anchors.path} holds {len(names)} different pairs, the pool in {pool.path} only {len(pool)}.")
+    drawn = dict(zip(names, random.Random(seed).sample(range(len(pool)), len(names)), strict=True))
+    columns = [anchors.table.column(name).to_pylist() for name in ("query", "rank", "pool_key")]
+    hits = [_Hit(query, rank, math.nan, drawn[key]) for query, rank, key in zip(*columns, strict=True)]
+    about = {**anchors.about, "query": "random", "seed": seed, "pool": pool.hash, "like": anchors.about}
+    return write_anchors(out, _filled(pool, hits, source), about)
+
+
+def _filled(pool: Pool, hits: Iterable[_Hit], source: str | Path | None) -> Iterator[Pair]:
+    """The pairs of the hits, in the pool's order, so that every file of its sources is read once."""
+    of_row: dict[int, list[_Hit]] = {}
+    for hit in hits:
+        of_row.setdefault(hit.row, []).append(hit)
+    for found in pool.pairs(sorted(of_row), source):
+        for hit in of_row[found.row]:
+            yield Pair(hit.query, hit.rank, hit.similarity, found.key, found.text, found.image)

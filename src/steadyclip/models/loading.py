@@ -29,7 +29,7 @@ def load(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> Dua
     if name.startswith("open_clip:"):
         model = openclip.read(name)
     else:
-        folder = _folder(name)
+        folder = checkpoint_folder(name)
         if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
             model = openclip.read(name, folder)
         else:
@@ -37,7 +37,12 @@ def load(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> Dua
     return model.to(device)
 
 
-def _folder(name: str) -> Path:
+def checkpoint_folder(name: str) -> Path:
+    """The folder of an embedded model, a directory, or a hub id, downloaded if need be.
+
+    Raises:
+        ModelError: there is no such checkpoint, or the hub cannot be reached.
+    """
     if name in EMBEDDED:
         if not (EMBEDDED[name] / "config.json").is_file():
             raise ModelError(f"the weights of {name!r} are not in this installation; reinstall steadyclip.")

@@ -1,0 +1,264 @@
+"""Computes the features of a pool, so that a killed run goes on where it was, and several processes share the work.
+
+A part of the sources is written by one process at a time, which holds its lock. Batches start at the same pairs in
+every run, so that the files are the same bytes however often a run was killed and however many processes there were.
+
+Shapes: B pairs in a batch, C channels, H W pixels, D feature width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from steadyclip.anchors.pool import MANIFEST, SCHEMA, Pool, differences, read_manifest
+from steadyclip.anchors.sources import PART_ROWS, Part, Row, find_parts
+from steadyclip.anchors.writing import JOURNAL, PartWriter, finished_part
+from steadyclip.data.decode import UnreadableImage, decode, quiet
+from steadyclip.errors import DataError
+from steadyclip.evaluation.files import write_atomic
+from steadyclip.models import DualEncoder, Tokens
+
+# Batches that are being prepared while the model is at work.
+_AHEAD = 3
+
+
+def embed_pool(
+    model: DualEncoder,
+    sources: Sequence[str | Path],
+    out: str | Path,
+    *,
+    batch_size: int = 256,
+    text_column: str | None = None,
+    part_rows: int = PART_ROWS,
+    workers: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+    log: Callable[[str], None] = print,
+) -> Pool | None:
+    """Features of all pairs of ``sources`` under the frozen ``model``; goes on with what is in ``out``.
+
+    Start it several times to share the work between processes: each takes parts that nobody works on.
+
+    Args:
+        model: pretrained; what has been trained in it does not count.
+        sources: as for ``find_parts``.
+        out: folder of the pool.
+        batch_size: pairs in a forward pass.
+        text_column: column of the texts.
+        part_rows: pairs of a table that a process takes at a time.
+        workers: threads that decode pictures; 0 decodes between the forward passes.
+        progress: called with pairs done and an estimate of all.
+        log: takes one line on each pair that was left out, and on what other processes are doing.
+
+    Returns:
+        The pool, or None while other processes are at work on its last parts.
+
+    Raises:
+        DataError: a source cannot be used, ``out`` holds a pool of other sources or weights, or no pair can be read.
+    """
+    from steadyclip.experiments.locks import owning
+
+    out = Path(out)
+    parts = find_parts(sources, text_column, part_rows)
+    manifest = _manifest(model, parts, batch_size, text_column, part_rows)
+    _agree(out, manifest)
+    done, owners = _Count(progress, len(parts)), {}
+    with torch.inference_mode(), model.frozen(), contextlib.ExitStack() as stack:
+        threads = stack.enter_context(_Threads(workers)) if workers else None
+        stack.enter_context(quiet())
+        for part, folder in zip(parts, _folders(out, parts), strict=True):
+            with owning(folder.with_suffix(".lock")) as owner:
+                if owner:
+                    owners[part.name] = owner
+                elif finished_part(folder) is None:
+                    _embed_part(model, part, folder, batch_size, threads, done, log)
+                else:  # a run may have been killed while it tidied up
+                    (folder / JOURNAL).unlink(missing_ok=True)
+            done.part(folder)
+    for name, owner in owners.items():
+        log(f"{name} is being embedded by {owner}")
+    return _finish(out, manifest, parts)
+
+
+class _Prepared(NamedTuple):
+    """A batch ready for the model. ``lines`` are the journal's, one for each of its rows; ``place`` is of the last."""
+
+    images_BCHW: Tensor | None
+    tokens: Tokens | None
+    lines: list[dict[str, Any]]
+    place: int
+
+
+def _embed_part(
+    model: DualEncoder,
+    part: Part,
+    folder: Path,
+    batch_size: int,
+    threads: _Threads | None,
+    done: _Count,
+    log: Callable[[str], None],
+) -> None:
+    with PartWriter(folder, model.embed_dim) as writer:
+        rows = part.rows(writer.next)
+        batches = iter(lambda: list(itertools.islice(rows, batch_size)), [])
+        waiting: tuple[_Prepared, list[Tensor]] | None = None
+        for batch in _prepared(model, batches, threads):
+            features: list[Tensor] = []
+            if batch.images_BCHW is not None and batch.tokens is not None:
+                pixels_BCHW = batch.images_BCHW.to(model.device, non_blocking=True)
+                features = [model.encode_image(pixels_BCHW), model.encode_text(batch.tokens)]
+            if waiting:  # written while an accelerator is at work on the next
+                _store(writer, *waiting, part, done, log)
+            waiting = batch, features
+        if waiting:
+            _store(writer, *waiting, part, done, log)
+        writer.finish(part.name)
+
+
+def _store(
+    writer: PartWriter,
+    batch: _Prepared,
+    features: list[Tensor],
+    part: Part,
+    done: _Count,
+    log: Callable[[str], None],
+) -> None:
+    writer.add([feature.cpu().numpy() for feature in features], batch.lines)
+    for line in batch.lines:
+        if "reason" in line:
+            log(f"left out {line['key']}: {line['reason']}")
+    done.show(writer.next, part.share(batch.place))
+
+
+def _prepared(model: DualEncoder, batches: Iterator[list[Row]], threads: _Threads | None) -> Iterator[_Prepared]:
+    """Decoded and tokenised batches, some of them ahead of the model."""
+    one = partial(_decoded, model)
+    if threads is None:
+        yield from (_collate(model, map(one, batch), batch[-1].place) for batch in batches)
+        return
+    ahead: deque[Future[_Prepared]] = deque()
+    for batch in batches:
+        ahead.append(threads.gather.submit(_collate, model, threads.decode.map(one, batch), batch[-1].place))
+        if len(ahead) > _AHEAD:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
+
+
+def _decoded(model: DualEncoder, row: Row) -> tuple[dict[str, Any], Tensor | None]:
+    """Line of the journal and pixels (C, H, W); no pixels where the pair is left out."""
+    try:
+        image, text = row.load(), " ".join(row.text.split())
+        if not text:
+            return {"key": row.key, "reason": "it has no text"}, None
+        pixels_CHW = model.preprocess(decode(image, row.key))
+    except UnreadableImage as error:
+        return {"key": row.key, "reason": error.reason}, None
+    digest = hashlib.sha256(image).hexdigest()[:16]
+    return {"key": row.key, "text": text, "place": row.place, "size": row.size, "digest": digest}, pixels_CHW
+
+
+def _collate(model: DualEncoder, found: Iterable[tuple[dict[str, Any], Tensor | None]], place: int) -> _Prepared:
+    lines, images = [], []
+    for line, pixels_CHW in found:
+        lines.append(line)
+        if pixels_CHW is not None:
+            images.append(pixels_CHW)
+    if not images:
+        return _Prepared(None, None, lines, place)
+    images_BCHW = torch.stack(images)
+    if model.device.type == "cuda":
+        images_BCHW = images_BCHW.pin_memory()
+    return _Prepared(images_BCHW, model.tokenize([line["text"] for line in lines if "text" in line]), lines, place)
+
+
+@dataclass
+class _Threads:
+    """``decode`` works on single pictures; ``gather``, one thread as tokenizers want it, makes batches of them."""
+
+    workers: int
+
+    def __enter__(self) -> _Threads:
+        self.decode: Executor = ThreadPoolExecutor(self.workers)
+        self.gather: Executor = ThreadPoolExecutor(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for executor in (self.gather, self.decode):
+            executor.shutdown(cancel_futures=True)
+
+
+class _Count:
+    """Progress in pairs; how many there are in all is estimated from the share of the parts that is done."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, parts: int) -> None:
+        self.progress, self.parts, self.finished, self.before = progress, parts, 0, 0
+
+    def part(self, folder: Path) -> None:
+        """A part is finished, or left to another process."""
+        self.finished += 1
+        if (about := finished_part(folder)) is not None:
+            self.before += about["rows"] + len(about["skipped"])
+        self.show(0, 0.0)
+
+    def show(self, pairs: int, share: float) -> None:
+        """``pairs`` of the part at hand are done, which are ``share`` of it."""
+        done, parts = self.before + pairs, self.finished + share
+        if self.progress and done:
+            self.progress(done, done if self.finished == self.parts else max(done, round(done * self.parts / parts)))
+
+
+def _manifest(
+    model: DualEncoder, parts: list[Part], batch_size: int, text_column: str | None, part_rows: int
+) -> dict[str, Any]:
+    files = dict.fromkeys(part.path for part in parts)
+    return {
+        "schema": SCHEMA, "complete": False, "model": model.name, "weights": model.weights_hash,
+        "preprocess": repr(model.preprocess), "width": model.embed_dim, "batch_size": batch_size,
+        "sources": {
+            "files": {str(path): path.stat().st_size for path in files},
+            "text_column": text_column, "part_rows": part_rows,
+        },
+        "parts": [],
+    }  # fmt: skip
+
+
+def _agree(out: Path, manifest: dict[str, Any]) -> None:
+    """Leave the manifest of an unfinished pool in ``out``, or see that the one there is of the same pool."""
+    before = read_manifest(out)
+    if before is None:
+        if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+            raise DataError(f"{out} holds other files: name an empty folder for the pool.")
+        write_atomic(out / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    elif other := differences(before, manifest):
+        raise DataError(f"the pool in {out} was begun with {other}: name another folder, or delete that one.")
+
+
+def _folders(out: Path, parts: list[Part]) -> list[Path]:
+    return [out / f"{i:05}-{re.sub(r'[^A-Za-z0-9]+', '-', part.name)}" for i, part in enumerate(parts)]
+
+
+def _finish(out: Path, manifest: dict[str, Any], parts: list[Part]) -> Pool | None:
+    """Write the manifest of the whole once every part is done; whoever comes last does, and any other the same."""
+    abouts = [about for folder in _folders(out, parts) if (about := finished_part(folder)) is not None]
+    if len(abouts) < len(parts):
+        return None
+    manifest = {**manifest, "complete": True, "parts": abouts}
+    if not any(part["rows"] for part in manifest["parts"]):
+        key, reason = next(iter(manifest["parts"][0]["skipped"]), ("", "it is empty"))
+        raise DataError(f"no pair of the pool can be used, for instance {key}: {reason}.")
+    write_atomic(out / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    return Pool.open(out)

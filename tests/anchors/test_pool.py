@@ -1,0 +1,258 @@
+"""Pools: every kind of source, what is wrong with them, kills, and several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anchor_world import png, write_folder, write_parquet, write_tar
+
+from steadyclip import load
+from steadyclip.anchors import Pool, embed_pool
+from steadyclip.anchors.sources import find_parts
+from steadyclip.data.decode import decode
+from steadyclip.errors import DataError
+from steadyclip.models.testing import tiny, write_tiny
+
+WRITERS = {
+    "parquet": lambda folder, first, count: write_parquet(folder / "pairs.parquet", first, count),
+    "tar": lambda folder, first, count: write_tar(folder / "shard.tar", first, count),
+    "tar.gz": lambda folder, first, count: write_tar(folder / "shard.tar.gz", first, count, ".json"),
+    "folder": lambda folder, first, count: write_folder(folder / "pictures", first, count),
+}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_features_and_pairs_are_those_of_the_source(kind, model, tmp_path) -> None:
+    source = WRITERS[kind](tmp_path, 100, 20)
+    pool = embed_pool(model, [source], tmp_path / "pool", batch_size=8, part_rows=13)
+    assert len(pool) == 20
+    images_BCHW = torch.stack([model.preprocess(decode(png(n), "")) for n in range(100, 120)])
+    texts = [f"picture number {n}" for n in range(100, 120)]
+    with torch.inference_mode():
+        expected = {"image": model.encode_image(images_BCHW), "text": model.encode_text(texts)}
+    for name, features in expected.items():
+        assert np.allclose(np.concatenate(pool.features(name)), features.numpy(), atol=1e-5)
+        assert all(isinstance(array, np.memmap) for array in pool.features(name))
+    found = list(pool.pairs([0, 3, 12, 13, 19]))
+    assert [pair.row for pair in found] == [0, 3, 12, 13, 19]
+    assert [pair.image for pair in found] == [png(100 + n) for n in (0, 3, 12, 13, 19)]
+    assert found[1].text == "picture number 103"
+    assert "pair-103" in found[1].key
+    assert np.array_equal(pool.take("text", np.array([19, 0])), np.concatenate(pool.features("text"))[[19, 0]])
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_part_goes_on_from_any_pair(kind, tmp_path) -> None:
+    (part,) = find_parts([WRITERS[kind](tmp_path, 0, 17)])
+    through = [(row.key, row.text, row.load()) for row in part.rows(0)]
+    assert len(through) == 17
+    for start in (1, 7, 16, 17):
+        assert [(row.key, row.text, row.load()) for row in part.rows(start)] == through[start:]
+
+
+def test_the_same_command_again_computes_nothing(model, tmp_path, monkeypatch) -> None:
+    source = write_parquet(tmp_path / "pairs.parquet", 0, 9)
+    pool = embed_pool(model, [source], tmp_path / "pool", batch_size=4)
+    monkeypatch.setattr(type(model), "encode_image", lambda *_: pytest.fail("computed again"))
+    assert embed_pool(model, [source], tmp_path / "pool", batch_size=4).hash == pool.hash
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_broken_pictures_are_named_and_nothing_else_is_lost(kind, model, tmp_path) -> None:
+    if kind == "folder":
+        source = write_folder(tmp_path / "pictures", 0, 6)
+        (source / "pair-2.png").write_bytes(b"no picture")
+        (source / "pair-4.png").unlink()
+    else:
+        monkey = pytest.MonkeyPatch()
+        with monkey.context() as patch:
+            patch.setattr("anchor_world.png", lambda n: b"no picture" if n == 2 else b"" if n == 4 else png(n))
+            source = WRITERS[kind](tmp_path, 0, 6)
+    said = []
+    pool = embed_pool(model, [source], tmp_path / "pool", batch_size=2, log=said.append)
+    assert len(pool) == 4
+    assert len(said) == 2
+    assert all(line.startswith("left out ") and "pair-" in line for line in said)
+    assert "not an image that Pillow can read" in said[0]
+    assert [key for key, _ in pool.manifest["parts"][0]["skipped"]] == [line.split()[2].rstrip(":") for line in said]
+    assert [pair.text for pair in pool.pairs(range(4))] == [f"picture number {n}" for n in (0, 1, 3, 5)]
+
+
+def test_a_shard_cut_off_keeps_what_it_holds(model, tmp_path) -> None:
+    shard = write_tar(tmp_path / "shard.tar", 0, 10)
+    with tarfile.open(shard) as tar:
+        end = tar.getmembers()[13].offset_data + 3  # in the text of the seventh pair
+    shard.write_bytes(shard.read_bytes()[:end])
+    said = []
+    pool = embed_pool(model, [shard], tmp_path / "pool", batch_size=4, log=said.append)
+    assert len(pool) == 6
+    assert "it has no text" in said[0]
+    assert "the shard is broken here" in said[1]
+
+
+def test_samples_of_a_shard_without_text_or_picture_are_named(model, tmp_path) -> None:
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    for name, data in {"a.png": png(1), "b.txt": b"a text", "c.png": png(2), "c.txt": b"\n", "d.png": png(3)}.items():
+        (folder / name).write_bytes(data)
+    (folder / "d.txt").write_text("good")
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, path.name)
+    said = []
+    pool = embed_pool(model, [tmp_path / "shard.tar"], tmp_path / "pool", log=said.append)
+    assert [pair.text for pair in pool.pairs([0])] == ["good"]
+    assert [line.split(": ")[1] for line in said] == ["it has no text", "no picture in the sample", "it has no text"]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar.gz"])
+@pytest.mark.parametrize("at", [0, 1, 3, 5])
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(kind, at, model, tmp_path, monkeypatch) -> None:
+    source = WRITERS[kind](tmp_path, 0, 23)
+    embed_pool(model, [source], tmp_path / "whole", batch_size=4)
+    passes = []
+    encode = type(model).encode_image
+
+    def killed_at(self, images_BCHW):
+        if len(passes) == at:
+            raise Killed
+        passes.append(len(images_BCHW))
+        return encode(self, images_BCHW)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "encode_image", killed_at)
+        with pytest.raises(Killed):
+            embed_pool(model, [source], tmp_path / "pool", batch_size=4, workers=2)
+    # what a kill leaves in the middle of writing
+    (part,) = [path for path in (tmp_path / "pool").iterdir() if path.is_dir()]
+    for name in ("image.npy", "rows.jsonl"):
+        with open(part / name, "ab") as file:
+            file.write(b'{"key": "pair-')
+    with pytest.raises(DataError, match="is not finished"):
+        Pool.open(tmp_path / "pool")
+    done = len(passes)
+    monkeypatch.setattr(type(model), "encode_image", lambda m, x: passes.append(len(x)) or encode(m, x))
+    embed_pool(model, [source], tmp_path / "pool", batch_size=4)
+    assert len(passes) - done <= 6 - done + 1  # at most one batch twice
+    assert files(tmp_path / "pool") == files(tmp_path / "whole")
+
+
+SCRIPT = """
+    import sys
+    from steadyclip import load
+    from steadyclip.anchors import embed_pool
+    model, out, *sources = sys.argv[1:]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    embed_pool(load(model), sources, out, batch_size=4, part_rows=6, log=lambda line: None)
+"""
+
+
+def start(*words) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), *map(str, words)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_two_processes_share_the_work_and_a_killed_one_loses_nothing(tmp_path) -> None:
+    write_tiny("clip", tmp_path / "model")
+    sources = [write_tar(tmp_path / f"{i}.tar", 12 * i, 12) for i in range(2)]
+    sources.append(write_parquet(tmp_path / "pairs.parquet", 50, 20))
+    both = [start(tmp_path / "model", tmp_path / "pool", *sources) for _ in range(2)]
+    killed = start(tmp_path / "model", tmp_path / "again", *sources)
+    for process in (*both, killed):
+        process.stdin.write("\n")
+        process.stdin.flush()
+    while killed.poll() is None and not list((tmp_path / "again").glob("*/part.json")):
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    assert [process.wait(300) for process in both] == [0, 0]
+    assert killed.wait(300) in (0, -signal.SIGKILL)
+    for process in (*both, killed):
+        process.stdin.close()
+        process.stdout.close()
+    embed_pool(load(tmp_path / "model"), sources, tmp_path / "again", batch_size=4, part_rows=6)
+    assert len(Pool.open(tmp_path / "pool")) == 44
+    assert files(tmp_path / "again") == files(tmp_path / "pool")
+
+
+def test_other_weights_or_sources_are_one_line(model, tmp_path) -> None:
+    source = write_parquet(tmp_path / "pairs.parquet", 0, 5)
+    pool = embed_pool(model, [source], tmp_path / "pool")
+    other = tiny("clip", seed=1)
+    with pytest.raises(DataError, match=f"other weights .*{model.weights_hash}.*{other.weights_hash}"):
+        pool.check(other)
+    with pytest.raises(DataError, match="was begun with weights"):
+        embed_pool(other, [source], tmp_path / "pool")
+    write_parquet(tmp_path / "more.parquet", 5, 5)
+    with pytest.raises(DataError, match="was begun with sources"):
+        embed_pool(model, [source, tmp_path / "more.parquet"], tmp_path / "pool")
+
+
+def test_a_source_that_has_gone_changed_or_moved(model, tmp_path) -> None:
+    source = write_tar(tmp_path / "shard.tar", 0, 5)
+    pool = embed_pool(model, [source], tmp_path / "pool")
+    (tmp_path / "elsewhere").mkdir()
+    moved = source.rename(tmp_path / "elsewhere" / "shard.tar")
+    with pytest.raises(DataError, match=r"shard\.tar: there is no such file"):
+        list(pool.pairs([1]))
+    assert next(pool.pairs([1], source=moved.parent)).image == png(1)
+    write_tar(source, 7, 5)
+    with pytest.raises(DataError, match="has changed since it was embedded"):
+        list(pool.pairs([1]))
+
+
+def test_damaged_pools_are_one_line(model, tmp_path) -> None:
+    source = write_parquet(tmp_path / "pairs.parquet", 0, 5)
+    pool = embed_pool(model, [source], tmp_path / "pool")
+    array = tmp_path / "pool" / pool.manifest["parts"][0]["folder"] / "image.npy"
+    array.write_bytes(array.read_bytes()[:-40])
+    with pytest.raises(DataError, match="embed it again"):
+        Pool.open(tmp_path / "pool")
+    (tmp_path / "pool" / "manifest.json").write_text(json.dumps({"schema": 99}))
+    with pytest.raises(DataError, match="no manifest of a pool"):
+        Pool.open(tmp_path / "pool")
+    with pytest.raises(DataError, match="holds no pool"):
+        Pool.open(tmp_path)
+
+
+def test_sources_that_cannot_be_used_are_one_line(model, tmp_path) -> None:
+    def line(source, **options) -> str:
+        with pytest.raises(DataError) as caught:
+            embed_pool(model, [source], tmp_path / "pool", **options)
+        return str(caught.value)
+
+    assert "no such file or folder" in line(tmp_path / "nowhere")
+    assert "holds neither tar shards nor a table" in line(tmp_path)
+    (tmp_path / "words.txt").write_text("x")
+    assert "is no source of pairs" in line(tmp_path / "words.txt")
+    (tmp_path / "bad.parquet").write_text("x")
+    assert "cannot be read as parquet" in line(tmp_path / "bad.parquet")
+    (tmp_path / "a.csv").write_text("path,words\nx.png,hello\n")
+    assert "no column 'text', but path, words" in line(tmp_path / "a.csv")
+    assert "no column 'wrods'" in line(tmp_path / "a.csv", text_column="wrods")
+    assert "no pair of the pool can be used, for instance x.png" in line(tmp_path / "a.csv", text_column="words")
+    (tmp_path / "b.csv").write_text("path,text\n")
+    assert "has no rows" in line(tmp_path / "b.csv")
+    assert "several tables" in line(tmp_path)
