@@ -10,8 +10,11 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUICK = {
+    "arf.py": ["--shots", "1", "--steps", "2", "--pool", "80", "--test-images", "40"],
     "dra.py": ["--shots", "1", "--steps", "2", "--test-images", "40"],
     "dra_picture.py": ["--shots", "1", "--steps", "2", "--out", "dra.png"],
+    "orthcr.py": ["--shots", "1", "--steps", "2", "--test-images", "40"],
+    "orthcr_picture.py": ["--shots", "1", "--steps", "2", "--out", "orthcr.png"],
 }
 
 
