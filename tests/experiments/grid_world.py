@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from steadyclip.experiments.bench import run_bench
-from steadyclip.experiments.grid import GridResult
+from steadyclip.experiments.grid import GridResult, Launcher, one_by_one
 from steadyclip.experiments.launchers import forkserver, side_by_side
 from steadyclip.experiments.protocols import BaseToNew, Protocol
 from steadyclip.experiments.rows import parse_rows
@@ -45,6 +45,7 @@ def table(
     protocol: Protocol | None = None,
     jobs: int = 1,
     log: Any = lambda line: None,
+    launcher: Launcher | None = None,
     **config: Any,
 ) -> GridResult:
     """The table of ``rows`` on the world's photos, base to new with 3 shots unless another protocol is given."""
@@ -55,7 +56,8 @@ def table(
         model=str(world / "model"),
         out=out,
         config=TrainConfig(**{"progress": False, "device": "cpu", "checkpoint_steps": 1, **config}),
-        **({"launcher": side_by_side(jobs), "side_by_side": jobs} if jobs > 1 else {}),
+        launcher=launcher or (side_by_side(jobs) if jobs > 1 else one_by_one),
+        side_by_side=jobs,
         log=log,
     )
 
@@ -101,3 +103,8 @@ def killed_after(world: Path, out: Path, steps: int) -> None:
 
 def run_table(world: Path, out: Path, jobs: int = 1) -> None:
     table(world, out, jobs=jobs)
+
+
+def run_slow_table(world: Path, out: Path) -> None:
+    """Two trainings that take hours, side by side."""
+    table(world, out, ["lora[steps=100000,batch_size=6]"], jobs=2, checkpoint_steps=None)

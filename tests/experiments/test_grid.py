@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from grid_world import ROWS, contents, in_process, killed_after, run_table, table
+from grid_world import ROWS, contents, in_process, killed_after, run_slow_table, run_table, table
 
 from steadyclip.errors import SteadyClipError
 from steadyclip.experiments import grid
@@ -166,27 +165,22 @@ def test_side_by_side_a_process_that_dies_fails_its_cell_only(
     assert contents(tmp_path) == contents(reference)
 
 
-def test_when_a_grid_dies_its_processes_end(world: Path, tmp_path: Path) -> None:
-    slow = "lora[steps=100000,batch_size=6]"
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from pathlib import Path\nfrom grid_world import table\n"
-        "if __name__ == '__main__':\n"
-        f"    table(Path(sys.argv[2]), Path(sys.argv[3]), [{slow!r}], seeds=(1, 2), jobs=2, checkpoint_steps=None)\n"
-    )
-    script = tmp_path / "grid.py"
-    script.write_text(code)
-    out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, str(script), str(Path(__file__).parent), str(world), str(out)])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_when_a_grid_dies_its_processes_end(world: Path, tmp_path: Path, how: int) -> None:
+    process = in_process(run_slow_table, world, tmp_path)
     try:
-        locks = until(lambda: list(out.glob("locks/*.lock")) if len(list(out.glob("*/log.jsonl"))) == 2 else None)
+        locks = until(lambda: list(tmp_path.glob("locks/*.lock")) if len(started(tmp_path)) == 2 else None)
         owners = [json.loads(lock.read_text())["pid"] for lock in locks]
         assert len(set(owners)) == 2
     finally:
-        process.kill()
-        process.wait()
+        os.kill(process.pid, how)
+        process.join()
     until(lambda: not any(map(alive, owners)))
-    assert len(list(out.glob("*/checkpoints/step-*"))) == 2  # saved before they went
+    assert len(list(tmp_path.glob("*/checkpoints/step-*"))) == 2  # saved before they went
+
+
+def started(out: Path) -> list[Path]:
+    return [log for log in out.glob("*/log.jsonl") if log.stat().st_size]
 
 
 def until(found, seconds: float = 240):
@@ -255,15 +249,9 @@ def test_submitit_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_through_submitit(world: Path, reference: Path, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-    from steadyclip.experiments.bench import run_bench
-    from steadyclip.experiments.protocols import BaseToNew
-    from steadyclip.experiments.rows import parse_rows
-    from steadyclip.training import TrainConfig
-
-    result = run_bench(
-        BaseToNew((str(world / "photos"),), 3), parse_rows(ROWS), (1, 2), model=str(world / "model"), out=tmp_path,
-        config=TrainConfig(progress=False, device="cpu"), launcher=through_submitit({"timeout_min": 5}, "local"),
-        log=lambda line: None,
-    )  # fmt: skip
+    rows = ROWS[:2]  # every cell is a Python of its own
+    result = table(world, tmp_path, rows, (1,), launcher=through_submitit({"timeout_min": 5}, "local"))
     assert not result.failed
-    assert contents(tmp_path) == contents(reference)
+    found = contents(tmp_path)
+    assert len(found) == 4
+    assert found == {path: record for path, record in contents(reference).items() if path in found}
