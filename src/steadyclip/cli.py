@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import tyro
 
 from steadyclip import __version__
+from steadyclip.commands.anchors import Anchors
 from steadyclip.commands.bench import Bench, Demo
 from steadyclip.commands.data import Data, Pretrain
 from steadyclip.commands.runs import Evaluate, Predict, Train
@@ -16,7 +17,7 @@ from steadyclip.errors import SteadyClipError, UsageError, nearest
 
 COMMANDS = {
     "demo": Demo, "train": Train, "evaluate": Evaluate, "predict": Predict, "methods": Methods, "data": Data,
-    "pretrain": Pretrain, "bench": Bench, "report": Report,
+    "anchors": Anchors, "pretrain": Pretrain, "bench": Bench, "report": Report,
 }  # fmt: skip
 
 

@@ -8,7 +8,14 @@ import tarfile
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
+import torch
 from PIL import Image
+
+from steadyclip.anchors.pool import KINDS, SCHEMA, Pool
+from steadyclip.anchors.writing import PartWriter
+from steadyclip.data import ImageSet
+from steadyclip.data.images import FileStore
+from steadyclip.models.huggingface import import_transformers, quiet
 
 
 def png(seed: int, size: tuple[int, int] = (40, 36)) -> bytes:
@@ -57,3 +64,63 @@ def write_folder(path, first: int, count: int):
             (path / f"pair-{n}.png").write_bytes(png(n))
             rows.writerow([f"pair-{n}.png", f"picture number {n}"])
     return path
+
+
+def make_pool(path, features) -> Pool:
+    """A pool with these features (N, D) by kind, in two parts; its pairs cannot be fetched."""
+    width, abouts = features["image"].shape[1], []
+    half = len(features["image"]) // 2
+    for i, part in enumerate((slice(0, half), slice(half, None))):
+        arrays = [np.asarray(features[kind][part], np.float32) for kind in KINDS]
+        lines = [{"key": f"{i}-{n}", "text": "x", "place": 0, "size": 0, "digest": ""} for n in range(len(arrays[0]))]
+        with PartWriter(path / f"part{i}", width) as writer:
+            writer.add(arrays, lines)
+            writer.finish(f"part{i}")
+        abouts.append(json.loads((path / f"part{i}" / "part.json").read_bytes()))
+    manifest = {
+        "schema": SCHEMA, "complete": True, "model": "none", "weights": "none", "preprocess": "none", "width": width,
+        "parts": abouts,
+    }  # fmt: skip
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return Pool.open(path)
+
+
+def unit(rng: np.random.Generator, rows: int, width: int) -> np.ndarray:
+    features = rng.standard_normal((rows, width)).astype(np.float32)
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def picture_set(folder, count: int = 6, captions: bool = True) -> ImageSet:
+    """Fine-tune images of two classes: pictures 0, 1, 2, ... of the same kind as those of the pools."""
+    folder.mkdir()
+    keys = [f"{n}.png" for n in range(count)]
+    for n, key in enumerate(keys):
+        (folder / key).write_bytes(png(n))
+    texts = tuple(f"picture number {n}" if captions else None for n in range(count))
+    return ImageSet(
+        "pictures", ("even", "odd"), ("a photo of a {}.", "a drawing of a {}."), tuple(keys),
+        tuple(n % 2 for n in range(count)), (None,) * count, texts, FileStore(folder),
+    )  # fmt: skip
+
+
+def write_tiny_blip(folder) -> str:
+    """A BLIP with random weights and a vocabulary of a few words, as a checkpoint of transformers."""
+    transformers = import_transformers()
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += ["a", "the", "red", "green", "blue", "round", "square", "picture", "of", "with"]
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {
+        **shape, "vocab_size": len(words), "encoder_hidden_size": 32, "max_position_embeddings": 32,
+        "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0,
+    }  # fmt: skip
+    with quiet(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        vision = {**shape, "image_size": 32, "patch_size": 8}
+        config = transformers.BlipConfig(text_config=text, vision_config=vision, projection_dim=32)
+        transformers.BlipForConditionalGeneration(config).save_pretrained(folder)
+        tokenizer = transformers.BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
+        pictures = BlipImageProcessorPil(size={"height": 32, "width": 32})
+        transformers.BlipProcessor(pictures, tokenizer).save_pretrained(folder)
+    return str(folder)

@@ -59,9 +59,13 @@ class Anchors:
         Raises:
             DataError: nothing was retrieved for that image.
         """
+        return [(pair.image, pair.text) for pair in self.of(key)]
+
+    def of(self, key: str) -> list[Pair]:
+        """The rows of the fine-tune image ``key``, best first. Raises as ``pairs``."""
         if key not in self._rows:
             raise DataError(f"{self.path} has no pairs for {key}: it was made for other images. {REMEDY}")
-        return [(pair.image, pair.text) for pair in map(self.__getitem__, self._rows[key])]
+        return [self[row] for row in self._rows[key]]
 
     @cached_property
     def keys(self) -> tuple[str, ...]:

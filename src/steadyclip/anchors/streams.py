@@ -38,6 +38,10 @@ class Captions:
     def __len__(self) -> int:
         return len(self._texts)
 
+    def get(self, key: str) -> str:
+        """The caption of one image, empty if it has none."""
+        return self._texts.get(key, "")
+
     def texts(self, keys: Sequence[str]) -> list[str]:
         """The caption of each image.
 

@@ -1,0 +1,229 @@
+"""`anchors`: captions and retrieved pairs, from pictures to a page to look at."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
+
+from steadyclip.commands.options import DataOptions, SubsetName, best_device, say
+from steadyclip.errors import UsageError
+
+if TYPE_CHECKING:
+    from steadyclip.anchors import Captions
+    from steadyclip.data import ImageSet
+
+
+@dataclasses.dataclass(frozen=True)
+class _FineTuneImages:
+    shots: int | None = None
+    """Training images per class, as for `steadyclip train`; all of them if not given."""
+    seed: int = 1
+    """Of the few-shot sample."""
+    subset: SubsetName = "all"
+    """Classes."""
+
+    def of(self, source: DataOptions) -> ImageSet:
+        return source.load().task(shots=self.shots, seed=self.seed, subset=self.subset, verify=False).train
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorsCaption:
+    """Caption training images into a file. The same command again goes on, and captions what is new."""
+
+    source: OmitArgPrefixes[DataOptions]
+    images: OmitArgPrefixes[_FineTuneImages]
+    out: Path
+    """The captions file (.parquet)."""
+    captioner: str = "Salesforce/blip-image-captioning-base"
+    """Hub id or local directory of a BLIP, BLIP-2 or Florence-2; `manifest` takes the data's own captions; `template`
+    writes class prompts, the control."""
+    prompt: str | None = None
+    """How captions begin, or Florence-2's task (<DETAILED_CAPTION>)."""
+    beams: int = 3
+    """Of the search; 1 is greedy."""
+    max_tokens: int = 40
+    """Longest caption."""
+    batch_size: int = 32
+    """Images captioned at once."""
+    workers: int = 4
+    """Threads that decode images."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the captioner's weights."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`."""
+
+    def __call__(self) -> None:
+        from steadyclip.anchors import caption_images, load_captioner
+        from steadyclip.evaluation.progress import progress_bar
+
+        images = self.images.of(self.source)
+        captioner = load_captioner(
+            self.captioner, prompt=self.prompt, beams=self.beams, max_tokens=self.max_tokens,
+            device=best_device(self.device), precision=self.precision,
+        )  # fmt: skip
+        with progress_bar("captions") as progress:
+            captions = caption_images(
+                images, captioner, self.out, batch_size=self.batch_size, workers=self.workers, progress=progress,
+                log=say,
+            )  # fmt: skip
+        say(
+            f"captions: {self.out} ({len(captions)})", *(f"  {key}: {text}" for key, text in list(captions.items())[:3])
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorsEmbed:
+    """Compute the features of a pool of image-text pairs. The same command again goes on; started several times, the
+    processes share the work."""
+
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE")]
+    """Tables (.parquet with pictures, .csv with paths; texts in `text` or `caption`), webdataset-style .tar shards, or
+    folders of them; `icons` is the pretraining half of the icon world."""
+    out: Path
+    """Folder of the pool."""
+    model: str = "icons-tiny"
+    """The model to be fine-tuned, as for `steadyclip train`."""
+    text_column: str | None = None
+    """Column of the texts, or key in a shard's .json."""
+    batch_size: int = 256
+    """Pairs in a forward pass."""
+    workers: int = 4
+    """Threads that decode pictures."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`."""
+
+    def __call__(self) -> None:
+        from steadyclip.anchors import embed_pool
+        from steadyclip.evaluation.progress import progress_bar
+        from steadyclip.models import load
+
+        if not self.sources:
+            raise UsageError("name at least one source: steadyclip anchors embed SOURCE ... --out POOL")
+        sources: list[str | Path] = [_pretraining_pairs() if name == "icons" else name for name in self.sources]
+        model = load(self.model, device=best_device(self.device))
+        with progress_bar("pool") as progress:
+            pool = embed_pool(
+                model, sources, self.out, batch_size=self.batch_size, text_column=self.text_column,
+                workers=self.workers, progress=progress, log=say,
+            )  # fmt: skip
+        if pool is None:
+            say(f"nothing is left to do here: {self.out} is ready when the other processes have finished")
+        else:
+            say(f"pool: {self.out} ({len(pool)} pairs, hash {pool.hash})")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorsRetrieve:
+    """Write the pairs of a pool that are nearest to the training images, or random ones, into an anchor file."""
+
+    source: OmitArgPrefixes[DataOptions]
+    images: OmitArgPrefixes[_FineTuneImages]
+    pool: Path
+    """Folder that `steadyclip anchors embed` wrote."""
+    out: Path
+    """The anchor file (.parquet)."""
+    model: str = "icons-tiny"
+    """The model that the pool was embedded with."""
+    query: Literal["image", "text", "both"] = "image"
+    """Picture against pictures, caption against texts, or the mean of both cosines."""
+    captions: Path | None = None
+    """Captions file for the queries `text` and `both`; by default the data's own captions."""
+    k: int = 1
+    """Pairs for each image."""
+    near_duplicate: float | None = 0.95
+    """Leave out pairs whose picture has a larger cosine with the image; None leaves none out."""
+    random_like: Path | None = None
+    """The control: instead of searching, replace each pair of this anchor file by a random one of the pool."""
+    engine: Literal["auto", "torch", "faiss"] = "auto"
+    """`torch` compares every pair, `faiss` (pip install faiss-cpu) searches an index; `auto` takes torch up to a
+    million pairs."""
+    pool_source: Path | None = None
+    """Folder that the pool's source files have been moved to."""
+    batch_size: int = 64
+    """Images in a forward pass."""
+    workers: int = 0
+    """Processes that decode images."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`."""
+
+    def __call__(self) -> None:
+        from steadyclip.anchors import Pool, random_like, read_anchors, retrieve
+        from steadyclip.evaluation.progress import progress_bar
+        from steadyclip.models import load
+
+        pool = Pool.open(self.pool)
+        if self.random_like:
+            like = read_anchors(self.random_like)
+            anchors = random_like(like, pool, self.out, seed=self.images.seed, source=self.pool_source)
+        else:
+            images = self.images.of(self.source)
+            captions = _captions(images, self.captions) if self.query != "image" else None
+            with progress_bar("queries") as progress:
+                anchors = retrieve(
+                    load(self.model, device=best_device(self.device)), pool, images, self.out, query=self.query,
+                    captions=captions, k=self.k, near_duplicate=self.near_duplicate, engine=self.engine,
+                    source=self.pool_source, batch_size=self.batch_size, workers=self.workers, progress=progress,
+                )  # fmt: skip
+            without = len(images) - len(anchors.keys)
+            if without:
+                say(f"{without} of {len(images)} images have no pairs: unreadable, or near-duplicates only")
+        say(
+            f"anchors: {self.out} ({len(anchors)} pairs, {len(anchors.distinct)} different, for "
+            f"{len(anchors.keys)} images)",
+            f"look at them: steadyclip anchors show {self.source.words} --anchors {self.out} --out anchors.html",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorsShow:
+    """Write a page with training images, their captions and their retrieved pairs."""
+
+    source: OmitArgPrefixes[DataOptions]
+    images: OmitArgPrefixes[_FineTuneImages]
+    out: Path = Path("anchors.html")
+    """The page, self-contained."""
+    captions: Path | None = None
+    """Captions file; by default the data's own captions."""
+    anchors: Path | None = None
+    """Anchor file."""
+    limit: int = 60
+    """Images to show, taken evenly over the classes."""
+
+    def __call__(self) -> None:
+        from steadyclip.anchors import read_anchors
+        from steadyclip.report.anchors import write_sheet
+
+        images = self.images.of(self.source)
+        captions = _captions(images, self.captions)
+        anchors = read_anchors(self.anchors) if self.anchors else None
+        say(f"page: {write_sheet(self.out, images, captions, anchors, limit=self.limit)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Anchors:
+    """Caption images, embed a pool of pairs, retrieve from it, look at the result."""
+
+    action: OmitSubcommandPrefixes[
+        Annotated[AnchorsCaption, subcommand("caption")]
+        | Annotated[AnchorsEmbed, subcommand("embed")]
+        | Annotated[AnchorsRetrieve, subcommand("retrieve")]
+        | Annotated[AnchorsShow, subcommand("show")]
+    ]
+
+    def __call__(self) -> None:
+        self.action()
+
+
+def _captions(images: ImageSet, path: Path | None) -> Captions:
+    from steadyclip.anchors import Captions, read_captions
+
+    return Captions(read_captions(path), name=str(path)) if path else Captions(images)
+
+
+def _pretraining_pairs() -> Path:
+    from steadyclip.data import icons
+
+    return icons.pretraining_pairs()
