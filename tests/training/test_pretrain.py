@@ -153,7 +153,7 @@ def test_goes_on_from_an_earlier_pretraining(
     """The loss starts where the earlier one ended, not where a fresh model starts."""
     earlier = straight[0].out
     pretrain(dataclasses.replace(config, out=tmp_path / "on", start_from=earlier), log=silent)
-    for stage in ("teacher", "distil"):
+    for stage in ("teacher", "distil", "text"):
         fresh, on = (
             json.loads((out / "stages" / f"{stage}.jsonl").read_text().splitlines()[0])["loss"]
             for out in (earlier, tmp_path / "on")

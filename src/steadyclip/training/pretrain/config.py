@@ -22,7 +22,7 @@ class PretrainConfig:
     caption_column: str | None = "caption"
     """Column with a longer text for each image, which the text tower learns too; left out where there is none."""
     start_from: Path | None = None
-    """Output folder of an earlier pretraining of the same sizes: its teacher and vision transformer are trained on."""
+    """Output folder of an earlier pretraining of the same sizes, to go on from; a stage of 0 epochs is taken over."""
     text_teacher: str = "all-minilm-l6-v2"
     """Sentence encoder that defines the space: the installed package of that name, or a local directory."""
     augment: Literal["drawings", "photos"] = "drawings"

@@ -97,16 +97,16 @@ def run_stage(
     module.eval()
 
 
-def start_from(folder: Path, name: str, module: nn.Module) -> None:
-    """Sets ``module`` to what stage ``name`` of the pretraining in ``folder`` ended with.
+def start_from(folder: Path, stage: str, module: nn.Module, part: str = "") -> None:
+    """Sets ``module`` to what it was, as ``part`` of the stage's module, at the end of a stage of another pretraining.
 
     Raises:
         SteadyClipError: there is no such stage, or its model has other sizes.
     """
-    checkpoint = newest_checkpoint(folder / "stages" / name)
+    checkpoint = newest_checkpoint(folder / "stages" / stage)
     if checkpoint is None:
-        raise SteadyClipError(f"--start-from {folder}: no checkpoint in {folder / 'stages' / name}.")
-    _load(module, checkpoint, "give the same sizes (--width, --embed-dim, ...) as there")
+        raise SteadyClipError(f"--start-from {folder}: no checkpoint in {folder / 'stages' / stage}.")
+    _load(module, checkpoint, part, "give the same sizes (--width, --embed-dim, ...) as there")
 
 
 def _resume(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, names: Names, steps: int) -> int:
@@ -116,14 +116,16 @@ def _resume(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, n
         return 0
     if checkpoint.step > steps:
         raise SteadyClipError(f"{checkpoint.path} is beyond the {steps} steps asked for: choose another --out.")
-    _load(module, checkpoint, "choose another --out")
+    _load(module, checkpoint, "", "choose another --out")
     load_optimizer(optimizer, names, checkpoint.tensors("optimizer"))
     return checkpoint.step
 
 
-def _load(module: nn.Module, checkpoint: Checkpoint, remedy: str) -> None:
+def _load(module: nn.Module, checkpoint: Checkpoint, part: str, remedy: str) -> None:
+    tensors = checkpoint.tensors("module")
+    state = {name[len(part) :]: tensor for name, tensor in tensors.items() if name.startswith(part)}
     try:
-        module.load_state_dict(checkpoint.tensors("module"))
+        module.load_state_dict(state)
     except RuntimeError:
         raise SteadyClipError(f"{checkpoint.path} is of another model: {remedy}.") from None
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from steadyclip.training.pretrain.student import (
     build_student,
     build_tokenizer,
     cosine_loss,
+    same_tokenizer,
     write_preprocessor,
 )
 from steadyclip.training.pretrain.teacher import ResidualCNN, SentenceSpace
@@ -46,14 +48,19 @@ class _Lessons:
 
     def __init__(self, config: PretrainConfig, pairs: Pairs, space: SentenceSpace, device: torch.device) -> None:
         self.config, self.pairs, self.device = config, pairs, device
+        self._space = space
         self.names_NE = space.texts_NE[: len(pairs.texts)].to(device)
         self.augment = getattr(augment, config.augment)
-        # class names are often two things ("fruit or vegetable"), which no drawing is called
-        two = random.Random(config.seed)
+        # Class names are often two things ("fruit or vegetable"), which no drawing is called. The same for every seed,
+        # as they are in the vocabulary, and one run must be able to go on from another.
+        two = random.Random(1)
         eithers = [f"{two.choice(pairs.texts)} or {two.choice(pairs.texts)}" for _ in pairs.texts]
-        phrases = [*space.vocabulary(), *pairs.captions, *eithers]
-        self.texts = [*pairs.texts, *phrases]
-        self.texts_NE = torch.cat([self.names_NE, space(phrases).to(device)])
+        self.texts = [*pairs.texts, *space.vocabulary(), *pairs.captions, *eithers]
+
+    @cached_property
+    def texts_NE(self) -> Tensor:
+        """All texts in the space; takes minutes, and only the text stage asks."""
+        return torch.cat([self.names_NE, self._space(self.texts[len(self.names_NE) :]).to(self.device)])
 
     def images(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augmented, normalised images (B, 3, H, W) and the index of their texts (B,)."""
@@ -114,11 +121,16 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
     clip.to(device)  # pyright: ignore[reportArgumentType]  (the stub of transformers binds self twice)
     vision = VisionStudent(clip, teacher.map_width).to(device)
     if config.start_from:
-        start_from(config.start_from, "distil", vision)
+        start_from(config.start_from, "joint", vision, "vision.")
     run_stage("distil", vision, _distil_loss(vision, teacher, lessons), steps=config.distil_epochs * per_epoch,
               peak_rate=1e-3, config=config, log=log)  # fmt: skip
 
     text = TextStudent(clip)
+    if config.start_from:
+        if same_tokenizer(config.start_from / "model", model_folder):
+            start_from(config.start_from, "joint", text, "text.")
+        else:
+            log(f"other texts than in {config.start_from} make another vocabulary: the text tower starts anew")
     tokenize = _Tokenize(tokenizer, config, device)
     run_stage("text", text, _text_loss(text, lessons, tokenize), steps=config.text_steps,
               peak_rate=1e-3, config=config, log=log)  # fmt: skip

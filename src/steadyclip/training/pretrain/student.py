@@ -56,6 +56,12 @@ def build_tokenizer(texts: Sequence[str], config: PretrainConfig, folder: Path) 
     return CLIPTokenizer.from_pretrained(folder)
 
 
+def same_tokenizer(first: Path, second: Path) -> bool:
+    """Two folders of ``build_tokenizer`` hold the same vocabulary and merges."""
+    first, second = first / "tokenizer.json", second / "tokenizer.json"
+    return first.is_file() and first.read_bytes() == second.read_bytes()
+
+
 def build_student(tokenizer: CLIPTokenizer, config: PretrainConfig) -> CLIPModel:
     """A freshly initialised CLIP of the sizes in ``config``."""
     transformers = import_transformers()
