@@ -50,14 +50,12 @@ def main() -> None:
         f"ViT-B/16 CLIP, {options.batch} images, {options.classes} prompts of {options.tokens} tokens, fp32, "
         f"{options.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, median of {options.runs}"
     )
-    steps = in_turn({name: Training(model, batch, *rival) for name, rival in RIVALS.items()}, options, clock)
-    peaks = {name: Training(model, batch, *rival).peak() for name, rival in RIVALS.items()}
-    passes: dict[str, Any] = {"frozen model": Inference(model, batch, "zero-shot", {})}
-    passes |= {name: Inference(model, batch, *RIVALS[name]) for name in ("bottleneck, rank 32", "DRA")}
-    encodings = in_turn(passes, options, clock)
-    table("training step, s", steps, "bottleneck, rank 32", "{:.4f}")
-    table("peak memory, MiB", {name: peak / 2**20 for name, peak in peaks.items()}, "bottleneck, rank 32", "{:.1f}")
-    table("encoding the images, s", encodings, "frozen model", "{:.4f}")
+    trainings = {name: Training(model, batch, *rival) for name, rival in RIVALS.items()}
+    table("training step, s", in_turn(trainings, options, clock))
+    table("peak memory of a training step, MiB", {name: rival.peak() / 2**20 for name, rival in trainings.items()})
+    passes = {name: Inference(model, batch, *RIVALS[name]) for name in ("bottleneck, rank 32", "DRA")}
+    frozen = Inference(model, batch, "zero-shot", {})
+    table("encoding the images, s", in_turn({"frozen model": frozen, **passes}, options, clock))
 
 
 def random_clip() -> DualEncoder:
@@ -90,12 +88,12 @@ class Training:
         self.model.detach_all()
         self.method.adapt(self.model, [])
         self.model.frozen_text(self.batch.prompts)  # once per training
-        self.optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=1e-6)
 
     def __call__(self) -> None:
+        optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=1e-6)
         torch.stack(list(self.method.loss(self.model, self.batch).values())).sum().backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
     def peak(self) -> int:
         """Bytes."""
@@ -165,10 +163,12 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def table(what: str, values: dict[str, float], against: str, form: str) -> None:
+def table(what: str, values: dict[str, float]) -> None:
+    """Each value and its ratio to the first."""
+    first = next(iter(values.values()))
     print(what)
     for name, value in values.items():
-        print(f"  {name:<20} {form.format(value):>10}   ratio {value / values[against]:.3f}")
+        print(f"  {name:<20} {value:>9.4g}   ratio {value / first:.3f}", flush=True)
 
 
 if __name__ == "__main__":
