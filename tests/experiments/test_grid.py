@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from grid_world import ROWS, contents, in_process, killed_after, run_slow_table, run_table, table
 
+from steadyclip.data import load_data
 from steadyclip.errors import SteadyClipError
 from steadyclip.experiments import grid
+from steadyclip.experiments.choose import choose
 from steadyclip.experiments.launchers import through_submitit
 from steadyclip.experiments.locks import owning
 from steadyclip.experiments.protocols import CrossDataset, FewShot
@@ -94,6 +96,42 @@ def test_protocols_share_what_is_trained(world: Path, tmp_path: Path) -> None:
     assert transfer.columns == ("photos", "icon-animals", "icon-food", "mean of data")
     means = [sum(cell.value or 0 for cell in row.cells[1:3]) / 2 for row in transfer.rows]
     assert [row.cells[3].value for row in transfer.rows] == pytest.approx(means)
+
+
+def test_other_domains_and_data_after_one_training(world: Path, tmp_path: Path) -> None:
+    """A source with two domains; a part of its classes as a data set; a data set of other classes."""
+    lines = ["path,label,split,domain"]
+    for label in range(5):
+        for i in range(12):
+            split, domain = ("test" if i % 3 == 0 else "train"), ("snow" if i % 3 == 0 and i > 5 else "sun")
+            lines.append(f"class {label}/{i}.png,class {label},{split},{domain}")
+    photos, out = world / "photos", tmp_path / "out"
+    (photos / "source.csv").write_text("\n".join(lines))
+    few = [
+        line.rpartition(",")[0].replace(",train", ",test") for line in lines if line[:7] not in ("class 0", "class 1")
+    ]
+    (photos / "few.csv").write_text("\n".join(few))
+    (photos / "other.csv").write_text("\n".join(few).replace(",class", ",thing"))
+    source, same, other = (str(photos / f"{name}.csv") for name in ("source", "few", "other"))
+    rows = [ROWS[0], "lora[steps=1,batch_size=6]"]
+
+    def open_data(data):
+        return load_data(data.name, sources=data.sources)
+
+    shift = choose("domain-generalization", [source], open_data, shots=[4])
+    (section,) = main_table(table(world, out, rows, (1,), shift).records).sections
+    assert (section.title, section.columns) == ("source to other domains", ("sun", "snow"))
+    robust = choose("robust", [source], open_data, targets=["snow", same, other])
+    result = table(world, out, rows, (1,), robust)
+    (section,) = main_table(result.records).sections
+    assert section.title == "source to other domains and other data"
+    assert section.columns == ("sun", "snow", "few", "mean of domains", "other")
+    assert "all training images" in section.caption
+    by = {(r.method.name, r.data.name, r.data.domain): r for r in result.records}
+    assert by["lora", "other", None].data.templates == ("a photo of a {}.",)
+    assert by["lora", "few", None].note == "scored among its own 3 of 5 classes."
+    assert by["lora", "source", "snow"].role == "ood"
+    assert len(list(out.glob("lora*"))) == 2
 
 
 def test_a_failed_cell_stops_no_other_and_is_named(world: Path, tmp_path: Path, capsys) -> None:
