@@ -146,8 +146,8 @@ class Orthogonal(Adapter):
                 if S.requires_grad:
                     S.register_hook(self._forget)  # what hangs on S is spent when its gradient has come
                 A, has_gradient = self._solve(S)
-                pairs = zip(S.unbind(), A.unbind(), strict=True)
-                each = iter([_Turn(A_Kcc, None if has_gradient else S_Kcc) for S_Kcc, A_Kcc in pairs])
+                slots = [None] * len(S) if has_gradient else _Slot.apply(S).unbind()  # pyright: ignore
+                each = iter([_Turn(A_Kcc, slot) for A_Kcc, slot in zip(A.unbind(), slots, strict=True)])
                 turns |= {layer: [next(each) for _ in g] for layer, g in zip(layers, generators, strict=True)}
         return turns
 
@@ -205,10 +205,10 @@ def cayley(S: Tensor) -> Tensor:
 
 @dataclass
 class _Turn:
-    """The map of one layer; ``S_Kcc`` receives the gradient where ``A_Kcc`` is a Cayley map."""
+    """The map of one layer; if it is a Cayley map, ``slot_Kcc`` takes the gradient of its S (the values are unused)."""
 
     A_Kcc: Tensor
-    S_Kcc: Tensor | None
+    slot_Kcc: Tensor | None
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Rows (..., K c) times A: what a token becomes by A^T."""
@@ -219,13 +219,25 @@ class _Turn:
         return self._times(rows, self.A_Kcc.mT, -1)
 
     def _times(self, rows: Tensor, A_Kcc: Tensor, sign: int) -> Tensor:
-        if self.S_Kcc is None or not (torch.is_grad_enabled() and self.S_Kcc.requires_grad):
+        if self.slot_Kcc is None or not (torch.is_grad_enabled() and self.slot_Kcc.requires_grad):
             return _times(rows, A_Kcc)
         kind = rows.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
-        turned = _Turned.apply(rows.to(dtype), self.S_Kcc, A_Kcc.to(dtype), sign)
+        turned = _Turned.apply(rows.to(dtype), self.slot_Kcc, A_Kcc.to(dtype), sign)
         assert isinstance(turned, Tensor)
         return turned
+
+
+class _Slot(torch.autograd.Function):
+    """Stands in for S where only its gradient matters: one number, seen in the shape of S, which can be freed."""
+
+    @staticmethod
+    def forward(ctx: Any, S: Tensor) -> Tensor:  # pyright: ignore
+        return S.new_zeros(1).expand(S.shape)
+
+    @staticmethod
+    def backward(ctx: Any, g_S: Tensor) -> Tensor:  # pyright: ignore
+        return g_S
 
 
 class _Turned(torch.autograd.Function):
@@ -236,11 +248,11 @@ class _Turned(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, S_Kcc: Tensor, Q_Kcc: Tensor, sign: int) -> Tensor:  # pyright: ignore
+    def forward(ctx: Any, rows: Tensor, slot_Kcc: Tensor, Q_Kcc: Tensor, sign: int) -> Tensor:  # pyright: ignore
         turned = _times(rows, Q_Kcc)
         # Rows without a gradient are frozen weights, which cost no memory: they are turned again when needed.
         ctx.save_for_backward(rows + turned if ctx.needs_input_grad[0] else rows, Q_Kcc)
-        ctx.sign, ctx.dtype = sign, S_Kcc.dtype
+        ctx.sign, ctx.dtype = sign, slot_Kcc.dtype
         return turned
 
     @staticmethod
