@@ -1,41 +1,40 @@
 """The orthogonal layer beside peft's OFT: the same random CLIP, the same blocks and batches, in one run, in turn.
 
     pip install peft
-    python benchmarks/orthogonal.py                 # ViT-B/16, random weights: nothing is downloaded
-    python benchmarks/orthogonal.py --batch 32 --device cuda
+    python benchmarks/orthogonal.py                            # ViT-B/16, random weights: nothing is downloaded
+    python benchmarks/orthogonal.py --batch 32 --device cuda --bf16
+    python benchmarks/orthogonal.py --threads 1 --clock cpu    # on a machine that others use too
 
-Both turn the inputs of fc1 and fc2 in all blocks of both towers by four exact Cayley blocks each, as OrthCR does.
-"peft neumann" is peft's own default, a truncated series in the place of the solve.
+All turn the inputs of fc1 and fc2 in all blocks of both towers by four Cayley blocks each, as OrthCR does. "peft
+neumann" is peft's own default, a truncated series in the place of the solve. "towers alone" trains the first norm of
+each tower only: what a step costs without any of it.
 
-Step time: forward, backward and AdamW, medians. Memory: the peak of three steps beyond what the process held before the
-model was built, each side in a process of its own (resident memory on a CPU, allocated memory on CUDA). Ratios are ours
-over peft's exact solve: less is better. Inference: the merged model over one that was never adapted.
+Step: forward, backward and AdamW, medians. Memory: the peak of live tensors in a step, weights and optimizer included.
+Ratios are over peft's exact solve: less is better. Inference: the merged model over one that was never adapted.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
-import re
 import statistics
-import subprocess
-import sys
 import time
+import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from steadyclip.adapters import attach_orthogonal
 from steadyclip.models import DualEncoder, Preprocess
 from steadyclip.models.huggingface import HuggingFace, import_transformers
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-SIDES = ("steadyclip full", "steadyclip packed", "peft exact", "peft neumann")
+SIDES = ("steadyclip full", "steadyclip packed", "peft exact", "peft neumann", "towers alone")
 
 
 def main() -> None:
@@ -49,12 +48,8 @@ def main() -> None:
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: where other programs run, with --threads 1"
     )
-    parser.add_argument("--memory", choices=SIDES, help=argparse.SUPPRESS)  # what a child process measures
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.memory:
-        print(json.dumps(peak_memory(options.memory, options)))
-        return
     import peft
 
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{platform.machine()} CPU"
@@ -62,17 +57,28 @@ def main() -> None:
         f"ViT-B/16, {options.batch} images, {options.classes} prompts, {'bf16' if options.bf16 else 'fp32'}, {where}, "
         f"{options.threads} threads, torch {torch.__version__}, peft {peft.__version__}, {options.runs} runs"
     )
-    memory = {side: child(side) for side in SIDES}
     clock = CLOCKS[options.clock]
-    seconds = in_turn(options.runs, {side: training(side, options) for side in SIDES}, clock)
+    steps, counts, peaks = {}, {}, {}
+    for side in SIDES:
+        network, parameters = adapted(side, options.device)
+        counts[side] = sum(p.numel() for p in parameters)
+        nudge(parameters)
+        steps[side] = training(network, parameters, options)
+        with LiveTensors([*network.parameters(), *network.buffers(), *parameters]) as live:
+            steps[side]()  # makes the optimizer's state
+            live.peak = live.now
+            steps[side]()
+        peaks[side] = live.peak
+    seconds = in_turn(options.runs, steps, clock)
     for side in SIDES:
         print(
-            f"{side:<18} {memory[side]['parameters']:>11,} parameters   step {seconds[side]:7.3f} s   ratio "
-            f"{seconds[side] / seconds['peft exact']:.2f}   memory {memory[side]['bytes'] / 2**20:7.0f} MiB   ratio "
-            f"{memory[side]['bytes'] / memory['peft exact']['bytes']:.2f}"
+            f"{side:<18} {counts[side]:>11,} parameters   step {seconds[side]:7.3f} s   ratio "
+            f"{seconds[side] / seconds['peft exact']:.2f}   memory {peaks[side] / 2**20:6.0f} MiB   ratio "
+            f"{peaks[side] / peaks['peft exact']:.2f}"
         )
+    del steps, network, parameters
     plain, merged = random_clip(options.device), ours(random_clip(options.device), "full")
-    nudge(merged.network, merged.adapters.parameters())
+    nudge(merged.adapters.parameters())
     merged.merge_adapters()
     images_BCHW, _, _ = data(options)
     calls = {"plain": inference(plain, images_BCHW), "merged": inference(merged.network, images_BCHW)}
@@ -101,6 +107,9 @@ def adapted(side: str, device: str) -> tuple[Any, list[nn.Parameter]]:
     if library == "steadyclip":
         model = ours(network, kind)
         return network, list(model.adapters.parameters())
+    if library == "towers":
+        first = [network.vision_model.pre_layrnorm, network.text_model.encoder.layers[0].layer_norm1]
+        return network, [norm.weight.requires_grad_() for norm in first]
     from peft import OFTConfig, inject_adapter_in_model
 
     config = OFTConfig(r=4, oft_block_size=0, target_modules=["fc1", "fc2"], use_cayley_neumann=kind == "neumann")
@@ -115,10 +124,8 @@ def data(options: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
     return images_BCHW, tokens_CL, torch.randint(options.classes, (options.batch,), device=options.device)
 
 
-def training(side: str, options: argparse.Namespace) -> Callable[[], None]:
-    """One step of ``side``, as a call."""
-    network, parameters = adapted(side, options.device)
-    nudge(network, parameters)
+def training(network: Any, parameters: list[nn.Parameter], options: argparse.Namespace) -> Callable[[], None]:
+    """One step, as a call."""
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
     images_BCHW, tokens_CL, labels_B = data(options)
 
@@ -134,7 +141,7 @@ def training(side: str, options: argparse.Namespace) -> Callable[[], None]:
     return synchronised(step, options.device)
 
 
-def nudge(network: nn.Module, parameters: Any) -> None:
+def nudge(parameters: Any) -> None:
     """Away from the identity, so that nothing is cheap by accident."""
     torch.manual_seed(2)
     with torch.no_grad():
@@ -173,29 +180,36 @@ def in_turn(runs: int, calls: dict[str, Callable[[], None]], clock: Callable[[],
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def child(side: str) -> dict[str, int]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--memory", side]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive, on any device: ``now`` and their ``peak``.
 
+    The resident memory of a process is no measure on a CPU: the allocator keeps what was freed.
+    """
 
-def peak_memory(side: str, options: argparse.Namespace) -> dict[str, int]:
-    import peft  # noqa: F401  (both sides carry the same imports)
+    def __init__(self, tensors: list[Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.seen: dict[int, int] = {}
+        for tensor in tensors:
+            self.add(tensor)
 
-    import_transformers().CLIPModel  # noqa: B018
-    before = peak(options.device)
-    parameters = sum(p.numel() for p in adapted(side, "meta")[1])
-    step = training(side, options)
-    for _ in range(3):
-        step()
-    return {"parameters": parameters, "bytes": peak(options.device) - before}
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.add(leaf)
+        return result
 
+    def add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.seen:
+            self.seen[storage._cdata] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self.drop, storage._cdata)
 
-def peak(device: str) -> int:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    # Linux. The peak that getrusage gives is that of the parent process, if it was higher.
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
+    def drop(self, key: int) -> None:
+        self.now -= self.seen.pop(key, 0)
 
 
 if __name__ == "__main__":
