@@ -3,9 +3,9 @@
     python benchmarks/dra_cost.py                     # a random ViT-B/16 CLIP; on the GPU if there is one
     python benchmarks/dra_cost.py --cpu-seconds       # on a machine that is shared with others
 
-Speed and memory do not depend on what the weights are, so they are random. Three trainings: the bottleneck by
-cross-entropy; DRA by cross-entropy (what the adapter costs); DRA with its L1 term, which also encodes the images with
-the frozen model. Memory is the peak of what tensors hold: as CUDA counts it, or of all storages that operators return.
+Speed and memory do not depend on what the weights are, so they are random. The adapters are compared under the same
+objective: cross-entropy alone, and with the L1 term, which also encodes the images with the frozen model. Memory is the
+peak of what tensors hold: as CUDA counts it, or of all storages that operators return.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from steadyclip.models.huggingface import HuggingFace, import_transformers
 RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "bottleneck, rank 32": ("bottleneck", {"rank": 32}),
     "DRA, L1 off": ("dra", {"l1": "off"}),
+    "bottleneck with L1": ("dra", {"ranks": (32,), "channel": "off"}),
     "DRA": ("dra", {}),
 }
 
