@@ -35,7 +35,7 @@ PUBLISHED = Settings("published")
 # The published rates are for ViT-B/16. The embedded model is thirty times smaller and was trained on icons only, so it
 # wants larger steps; lengths are set for two cores. Chosen on the 136 validation images of the base classes of seed 1,
 # where zero-shot is 51.5 %: full 55.9 at 5e-5, 57.4 at 1e-4; LoRA 51.5 at 3e-4, 55.9 at 1e-3, 60.3 at 2e-3. DRA, on
-# weights one pass earlier (zero-shot 53.7) and ten epochs: 63.2 at 1e-3, 58.1 at 4e-3; the plain bottleneck takes DRA's.
+# weights one pass earlier (zero-shot 53.7) and ten epochs: 63.2 at 1e-3, 58.1 at 4e-3; the bottleneck takes DRA's.
 _BESIDE = Choice(Recipe(learning_rate=1e-3, weight_decay=0.01, epochs=6, warmup_steps=20, clip_norm=1.0))
 _ICONS_TINY = {
     "full": Choice(Recipe(learning_rate=1e-4, weight_decay=0.1, epochs=10, warmup_steps=20, clip_norm=1.0)),
