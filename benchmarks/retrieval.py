@@ -1,0 +1,225 @@
+"""Embedding a pool and searching it, each beside a peer in the same run, in turn.
+
+    pip install faiss-cpu
+    python benchmarks/retrieval.py                            # search, embedding, memory
+    python benchmarks/retrieval.py search --threads 1 --clock cpu    # on a machine that others use too
+
+search: 1,000 queries, top 10 of 200,000 x 512, from the memory-mapped pool, beside faiss' flat index in memory
+(building it is not counted). Medians, and the share of rows that both found. Ratio: ours over faiss; less is better.
+
+embed: pairs per second of `embed_pool`, from PNG files of 256 pixels in a tar to features on disk, over those of the
+bare forward passes on tensors that are ready; ViT-B/16 with random weights. Ratio: ours over the bare ones; more is
+better.
+
+memory: peak of anonymous memory while a pool of 1,000,000 rows is searched, sampled every 5 ms; what is mapped from
+files does not count. The width is small (64) so that it does not take long; it changes the size of the files only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from steadyclip.anchors.embedding import embed_pool
+from steadyclip.anchors.pool import KINDS, SCHEMA, Pool
+from steadyclip.anchors.retrieval import nearest_rows
+from steadyclip.anchors.writing import PartWriter
+from steadyclip.models import DualEncoder, Preprocess
+from steadyclip.models.huggingface import HuggingFace, import_transformers
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+PARTS = ("search", "embed", "memory")
+PART_ROWS = 65_536
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; all if not given")
+    parser.add_argument("--runs", type=int, default=3, help="of each side")
+    parser.add_argument("--pairs", type=int, default=48, help="to embed")
+    parser.add_argument("--batch", type=int, default=16, help="pairs in a forward pass")
+    parser.add_argument("--workers", type=int, default=2, help="threads that decode")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--measured", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.measured:
+        search_large(options.measured)
+        return
+    print(
+        f"{platform.machine()} {options.device}, {options.threads} threads, {options.clock} clock, "
+        f"torch {torch.__version__}, {options.runs} runs"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for part in options.parts or PARTS:
+            {"search": search, "embed": embed, "memory": memory}[part](Path(folder) / part, options)
+
+
+def search(folder: Path, options: argparse.Namespace) -> None:
+    faiss = importlib.import_module("faiss")
+    faiss.omp_set_num_threads(options.threads)
+    pool, queries_QD = random_pool(folder, 200_000, 512), unit(1, 1000, 512)
+    index = faiss.IndexFlatIP(512)
+    for array in pool.features("image"):
+        index.add(np.asarray(array))
+    found: dict[str, np.ndarray] = {}
+
+    def ours() -> None:
+        found["ours"] = nearest_rows(pool, {"image": torch.from_numpy(queries_QD)}, ("image",), 10)[1].numpy()
+
+    def theirs() -> None:
+        found["faiss"] = index.search(queries_QD, 10)[1]
+
+    mine, peer = in_turn([ours, theirs], options)
+    same = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found["ours"], found["faiss"], strict=True)])
+    print(
+        f"search: {mine:.2f} s, faiss {faiss.__version__} {peer:.2f} s, ratio {mine / peer:.2f}; "
+        f"{100 * same:.2f} % of the rows in common"
+    )
+
+
+def embed(folder: Path, options: argparse.Namespace) -> None:
+    folder.mkdir()
+    model = vit_b16().to(options.device)
+    shard = random_shard(folder / "shard.tar", options.pairs)
+    pixels_BCHW = torch.zeros(options.batch, 3, 224, 224, device=options.device)
+    tokens = model.tokenize([f"a random picture number {i}" for i in range(options.batch)])
+    made = 0
+
+    def bare() -> None:
+        with torch.inference_mode(), model.frozen():
+            for _ in range(0, options.pairs, options.batch):
+                model.encode_image(pixels_BCHW).cpu()
+                model.encode_text(tokens).cpu()
+
+    def pool() -> None:
+        nonlocal made
+        made += 1
+        embed_pool(model, [shard], folder / f"pool{made}", batch_size=options.batch, workers=options.workers)
+
+    pool()  # both warm, and the hash of the weights known
+    ours, peer = in_turn([pool, bare], options)
+    print(
+        f"embed: {options.pairs / ours:.2f} pairs/s, bare forward passes {options.pairs / peer:.2f}, "
+        f"ratio {peer / ours:.3f}"
+    )
+
+
+def memory(folder: Path, options: argparse.Namespace) -> None:
+    """In a process of its own, which has not built the pool."""
+    random_pool(folder, 1_000_000, 64)
+    words = [sys.executable, __file__, "--measured", str(folder), "--threads", str(options.threads)]
+    print(subprocess.run(words, check=True, capture_output=True, text=True).stdout, end="")
+
+
+def search_large(folder: Path) -> None:
+    pool, queries = Pool.open(folder), {kind: torch.from_numpy(unit(1, 1000, 64)) for kind in KINDS}
+    before, peak, stop = anonymous_memory(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.005):
+            peak[0] = max(peak[0], anonymous_memory())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    nearest_rows(pool, queries, ("image", "text"), 10, near_duplicate=0.95)
+    stop.set()
+    watcher.join()
+    print(
+        f"memory: {len(pool):,} rows x 64, image and text, 1,000 queries: peak {peak[0]:.0f} MB of anonymous memory, "
+        f"{before:.0f} MB of it before the search (Python, torch)"
+    )
+
+
+def anonymous_memory() -> float:
+    """MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
+
+
+def in_turn(sides: list[Callable[[], None]], options: argparse.Namespace) -> list[float]:
+    """Median seconds of each side."""
+    clock = CLOCKS[options.clock]
+    seconds: list[list[float]] = [[] for _ in sides]
+    for _ in range(options.runs):
+        for side, taken in zip(sides, seconds, strict=True):
+            began = clock()
+            side()
+            taken.append(clock() - began)
+    return [statistics.median(taken) for taken in seconds]
+
+
+def unit(seed: int, rows: int, width: int) -> np.ndarray:
+    features = np.random.default_rng(seed).standard_normal((rows, width), np.float32)
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def random_pool(folder: Path, rows: int, width: int) -> Pool:
+    """Random features with made-up pairs, in parts as `embed_pool` writes them."""
+    parts = []
+    for first in range(0, rows, PART_ROWS):
+        name, count = f"part{first}", min(PART_ROWS, rows - first)
+        lines = [
+            {"key": f"{first + i}", "text": "a text", "place": 0, "size": 0, "digest": "0" * 16} for i in range(count)
+        ]
+        with PartWriter(folder / name, width) as writer:
+            writer.add([unit(first + i, count, width) for i in range(len(KINDS))], lines)
+            writer.finish(name)
+        parts.append(json.loads((folder / name / "part.json").read_bytes()))
+    about = {"schema": SCHEMA, "complete": True, "model": "", "weights": "", "preprocess": "", "width": width}
+    (folder / "manifest.json").write_text(json.dumps({**about, "parts": parts}))
+    return Pool.open(folder)
+
+
+def random_shard(path: Path, pairs: int) -> Path:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    with tarfile.open(path, "w") as tar:
+        for i in range(pairs):
+            picture = Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).resize((256, 256))
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG")
+            for suffix, data in ((".png", buffer.getvalue()), (".txt", f"a random picture number {i}".encode())):
+                member = tarfile.TarInfo(f"{i:06}{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def vit_b16() -> DualEncoder:
+    """CLIP ViT-B/16 with random weights and a stand-in for the tokenizer: nothing is downloaded."""
+
+    class Words(HuggingFace):
+        def tokenize(self, texts):
+            ids_BL = torch.full((len(texts), 16), 7)
+            ids_BL[:, -1] = 49407
+            return {"input_ids": ids_BL}
+
+    transformers = import_transformers()
+    torch.manual_seed(0)
+    config = transformers.CLIPConfig(text_config={"eos_token_id": 49407}, vision_config={"patch_size": 16})
+    network = transformers.CLIPModel(config)
+    preprocess = Preprocess((224, 224), "shortest", (224, 224), True, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return DualEncoder("random ViT-B/16", network, Words("clip", None, 77, {}), preprocess)
+
+
+if __name__ == "__main__":
+    main()
