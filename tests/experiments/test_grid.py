@@ -14,10 +14,10 @@ from grid_world import ROWS, contents, in_process, killed_after, run_slow_table,
 
 from steadyclip.data import load_data
 from steadyclip.errors import SteadyClipError
+from steadyclip.evaluation.locks import owning
 from steadyclip.experiments import grid
 from steadyclip.experiments.choose import choose
 from steadyclip.experiments.launchers import through_submitit
-from steadyclip.experiments.locks import owning
 from steadyclip.experiments.protocols import CrossDataset, FewShot
 from steadyclip.report import main_table
 

@@ -18,6 +18,7 @@ from steadyclip.anchors.tables import read_table, write_table
 from steadyclip.data.decode import UnreadableImage, quiet
 from steadyclip.errors import DataError
 from steadyclip.evaluation.files import write_atomic
+from steadyclip.evaluation.locks import owning
 from steadyclip.evaluation.provenance import versions
 
 if TYPE_CHECKING:
@@ -120,8 +121,6 @@ def caption_images(
     Raises:
         DataError: ``out`` was made, or is being made, by another captioner, or no picture got a caption.
     """
-    from steadyclip.experiments.locks import owning
-
     out = Path(out)
     with owning(out.with_suffix(".lock")) as owner, quiet():
         if owner:

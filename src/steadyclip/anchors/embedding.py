@@ -30,6 +30,7 @@ from steadyclip.anchors.writing import JOURNAL, PartWriter, finished_part
 from steadyclip.data.decode import UnreadableImage, decode, quiet
 from steadyclip.errors import DataError
 from steadyclip.evaluation.files import write_atomic
+from steadyclip.evaluation.locks import owning
 from steadyclip.models import DualEncoder, Tokens
 
 # Batches that are being prepared while the model is at work.
@@ -69,8 +70,6 @@ def embed_pool(
     Raises:
         DataError: a source cannot be used, ``out`` holds a pool of other sources or weights, or no pair can be read.
     """
-    from steadyclip.experiments.locks import owning
-
     out = Path(out)
     parts = find_parts(sources, text_column, part_rows)
     manifest = _manifest(model, parts, batch_size, text_column, part_rows)

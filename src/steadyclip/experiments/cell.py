@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from steadyclip.errors import DataError, SteadyClipError
 from steadyclip.evaluation.files import write_atomic
+from steadyclip.evaluation.locks import owning
 from steadyclip.evaluation.records import Record
-from steadyclip.experiments.locks import owning
 from steadyclip.experiments.protocols import Cell, Sample, Source, Target
 from steadyclip.training.config import DECIDES, TrainConfig
 
