@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images in a step")
     parser.add_argument("--classes", type=int, default=20, help="prompts in a step, of 16 tokens")
     parser.add_argument("--runs", type=int, default=5, help="timed steps of each side")
+    parser.add_argument("--layers", type=int, default=12, help="blocks of each tower; fewer for a quick look")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -53,14 +54,15 @@ def main() -> None:
     import peft
 
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{platform.machine()} CPU"
+    precision = "bf16" if options.bf16 else "fp32"
     print(
-        f"ViT-B/16, {options.batch} images, {options.classes} prompts, {'bf16' if options.bf16 else 'fp32'}, {where}, "
+        f"ViT-B/16 with {options.layers} blocks, {options.batch} images, {options.classes} prompts, {precision}, {where}, "
         f"{options.threads} threads, torch {torch.__version__}, peft {peft.__version__}, {options.runs} runs"
     )
     clock = CLOCKS[options.clock]
     steps, counts, peaks = {}, {}, {}
     for side in SIDES:
-        network, parameters = adapted(side, options.device)
+        network, parameters = adapted(side, options)
         counts[side] = sum(p.numel() for p in parameters)
         nudge(parameters)
         steps[side] = training(network, parameters, options)
@@ -77,7 +79,7 @@ def main() -> None:
             f"{peaks[side] / peaks['peft exact']:.2f}"
         )
     del steps, network, parameters
-    plain, merged = random_clip(options.device), ours(random_clip(options.device), "full")
+    plain, merged = random_clip(options), ours(random_clip(options), "full")
     nudge(merged.adapters.parameters())
     merged.merge_adapters()
     images_BCHW, _, _ = data(options)
@@ -87,11 +89,12 @@ def main() -> None:
     print(f"ratio {seconds['merged'] / seconds['plain']:.3f}")
 
 
-def random_clip(device: str) -> nn.Module:
+def random_clip(options: argparse.Namespace) -> nn.Module:
     transformers = import_transformers()
     torch.manual_seed(0)
-    config = transformers.CLIPConfig(vision_config={"patch_size": 16}, projection_dim=512)
-    return transformers.CLIPModel(config).to(device).eval().requires_grad_(False)
+    blocks = {"num_hidden_layers": options.layers}
+    config = transformers.CLIPConfig(vision_config={"patch_size": 16, **blocks}, text_config=blocks, projection_dim=512)
+    return transformers.CLIPModel(config).to(options.device).eval().requires_grad_(False)
 
 
 def ours(network: Any, storage: str) -> DualEncoder:
@@ -101,8 +104,8 @@ def ours(network: Any, storage: str) -> DualEncoder:
     return model
 
 
-def adapted(side: str, device: str) -> tuple[Any, list[nn.Parameter]]:
-    network = random_clip(device)
+def adapted(side: str, options: argparse.Namespace) -> tuple[Any, list[nn.Parameter]]:
+    network = random_clip(options)
     library, kind = side.split()
     if library == "steadyclip":
         model = ours(network, kind)

@@ -21,7 +21,7 @@ from steadyclip.data.cutout import attentive_cutout
 from steadyclip.methods import Recipe
 from steadyclip.training import TrainConfig
 
-CLASSES = ("camera or film", "bag or suitcase", "pet or wild animal", "cake or cookie", "boat or anchor", "automobile")
+CLASSES = ("camera or video", "bag or suitcase", "pet or wild animal", "dessert or candy", "boat", "car or truck")
 COLOURS = {"full": "#d95f02", "orthsr": "#1f6fb4"}
 RATES = {"full": 1e-4, "orthsr": 5e-4}  # for the embedded model
 

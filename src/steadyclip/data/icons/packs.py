@@ -157,7 +157,7 @@ def _font(pack: str) -> Iterator[Drawing]:
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of oddities in tables that are not used
     folder = _folder(pack) / "assets" / pack
     with TTFont(folder / f"{pack}.ttf") as font:
-        glyphs, of_point, up = font.getGlyphSet(), font.getBestCmap(), font["hhea"].ascent  # pyright: ignore[reportAttributeAccessIssue]
+        glyphs, of_point, up = font.getGlyphSet(), font.getBestCmap() or {}, font["hhea"].ascent  # pyright: ignore[reportAttributeAccessIssue]
         size = font["head"].unitsPerEm  # pyright: ignore[reportAttributeAccessIssue]
         for prefix, name, point in _GLYPH.findall((folder / f"{pack}.css").read_text()):
             if prefix == "bxl":  # logos
