@@ -56,7 +56,8 @@ def main() -> None:
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{platform.machine()} CPU"
     precision = "bf16" if options.bf16 else "fp32"
     print(
-        f"ViT-B/16 with {options.layers} blocks, {options.batch} images, {options.classes} prompts, {precision}, {where}, "
+        f"ViT-B/16 with {options.layers} blocks, {options.batch} images, {options.classes} prompts, "
+        f"{precision}, {where}, "
         f"{options.threads} threads, torch {torch.__version__}, peft {peft.__version__}, {options.runs} runs"
     )
     clock = CLOCKS[options.clock]
