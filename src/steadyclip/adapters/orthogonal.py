@@ -97,15 +97,14 @@ class Orthogonal(Adapter):
     def _weights_are_cheaper(self, linear: nn.Linear, c: int, x: Tensor) -> bool:
         """By multiplications, divided by the number of inputs.
 
-        To turn rows costs their number times c. With gradients, the activations cost that three times: forward, for x,
-        and for S. The weights cost it four times (nothing is kept, so they are turned again), and T O for the gradient
-        of the turned weight, which a frozen weight does not need.
+        To turn rows costs their number times c, and with gradients three times that: forward, for the rows, and for S.
+        The weights then cost T O more, for the gradient of the turned weight, which a frozen weight does not need.
         """
         if self.rotate != "auto":
             return self.rotate == "weights"
         tokens, outputs = x.numel() // x.shape[-1], linear.out_features
         if torch.is_grad_enabled() and any(P.requires_grad for P in self.P.values()):
-            return tokens * outputs + 4 * outputs * c < 3 * tokens * c
+            return tokens * outputs + 3 * outputs * c < 3 * tokens * c
         return outputs < tokens
 
     @torch.no_grad()
@@ -200,7 +199,9 @@ def cayley(S: Tensor) -> Tensor:
     """
     eye = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)
     # I + S is never singular, so there is nothing to check (which would make the processor wait for the device).
-    return torch.linalg.solve_ex(eye + S, eye.expand_as(S)).result.mul_(2).sub_(eye)
+    Q = torch.linalg.solve_ex(eye + S, (2 * eye).expand_as(S)).result
+    Q.diagonal(dim1=-2, dim2=-1).sub_(1)
+    return Q
 
 
 @dataclass
@@ -250,17 +251,18 @@ class _Turned(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, slot_Kcc: Tensor, Q_Kcc: Tensor, sign: int) -> Tensor:  # pyright: ignore
         turned = _times(rows, Q_Kcc)
-        # Rows without a gradient are frozen weights, which cost no memory: they are turned again when needed.
-        ctx.save_for_backward(rows + turned if ctx.needs_input_grad[0] else rows, Q_Kcc)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(Q_Kcc, rows + turned)
+        else:  # a frozen weight, and what the linear layer keeps: to save them takes no memory
+            ctx.save_for_backward(Q_Kcc, rows, turned)
         ctx.sign, ctx.dtype = sign, slot_Kcc.dtype
         return turned
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor, None, None]:  # pyright: ignore
-        rows, Q_Kcc = ctx.saved_tensors
-        K = len(Q_Kcc)
-        both = rows if ctx.needs_input_grad[0] else rows + _times(rows, Q_Kcc)
+        Q_Kcc, *parts = ctx.saved_tensors
+        K, both = len(Q_Kcc), parts[0] if len(parts) == 1 else parts[0] + parts[1]
         g_rows = _times(g, Q_Kcc.mT)
         g_S = torch.bmm(_blocks(both, K).mT, _blocks(g + g_rows, K)).to(ctx.dtype).mul_(-0.5 * ctx.sign)
         return g_rows if ctx.needs_input_grad[0] else None, g_S, None, None
