@@ -92,7 +92,7 @@ def draw_cuts(part: Any, model: DualEncoder, task: ImageTask) -> None:
     for b, label in enumerate(chosen):
         for line, shown in enumerate((pixels_BCHW[b], similarity_BYX[b], cut_BCHW[b])):
             picture = shown if shown.ndim == 2 else (shown * std + mean).clamp(0, 1).permute(1, 2, 0)
-            lines[line, b].imshow(picture, cmap="magma")
+            lines[line, b].imshow(picture.numpy(), cmap="magma")
             lines[line, b].set(xticks=[], yticks=[])
         lines[0, b].set_title(task.classes[label].replace(" or ", "\nor "), fontsize=8)
     for line, text in enumerate(("x", "similarity", "x'")):

@@ -55,7 +55,8 @@ class _Orthogonal(Method):
     """Weight of the regularisation on x'."""
 
     def __post_init__(self) -> None:
-        self.require("layers", bool(self.layers) and len({*self.layers}) == len(self.layers), "one or more, each once")
+        distinct = bool(self.layers) and len({*self.layers}) == len(self.layers)
+        self.require("layers", distinct, "one layer or more, each once")
         self.require("blocks", self.blocks >= 1, "at least 1")
         self.require("neumann_terms", self.neumann_terms >= 1, "at least 1")
         self.require("storage", self.storage == "full" or self.constraint == "cayley", "full where constraint is none")
