@@ -74,6 +74,8 @@ def write_sheet(
         rows.append(_Row(image, captions.get(key) if captions else "", _pairs(anchors, key)))
         if len(rows) == limit:
             break
+    if not rows:
+        raise DataError(f"none of the {len(images)} images of {images.name} can be read.")
     page = render(
         "anchors.html",
         title=f"Anchors of {images.name}",
