@@ -197,8 +197,14 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What stands differently in two manifests, in words; empty if nothing that matters does."""
-    return ", ".join(
+    told = [
         f"{name} {old.get(name)!r} instead of {new[name]!r}"
-        for name in ("model", "weights", "preprocess", "width", "batch_size", "sources")
+        for name in ("model", "weights", "preprocess", "width", "batch_size")
         if old.get(name) != new[name]
-    )
+    ]
+    before, now = ({**manifest["sources"], **manifest["sources"]["files"]} for manifest in (old, new))
+    changed = sorted(name for name in (before.keys() | now.keys()) - {"files"} if before.get(name) != now.get(name))
+    if changed:
+        others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        told.append(f"other sources ({changed[0]}{others})")
+    return ", ".join(told)
