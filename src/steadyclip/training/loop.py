@@ -20,6 +20,7 @@ from steadyclip.training.checkpoint import Checkpoint, load_optimizer, optimizer
 from steadyclip.training.config import TrainConfig
 from steadyclip.training.feed import Feed, Part
 from steadyclip.training.losses import Losses, NotFinite
+from steadyclip.training.precision import arithmetic
 from steadyclip.training.progress import TrainProgress
 from steadyclip.training.run import RunFolder, identity
 from steadyclip.training.schedule import learning_rate, make_optimizer
@@ -145,7 +146,7 @@ class Loop:
         for i, part in enumerate(parts):
             hold = self.accelerator.no_sync(self.module) if i < len(parts) - 1 else contextlib.nullcontext()
             with hold:
-                with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                with arithmetic(self.model.device, self.config.precision):
                     total, terms = self.module(self._batch(part, step))
                 # Gradients of parts add up, those of processes are averaged.
                 (total * (part.share * processes)).backward()
