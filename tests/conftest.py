@@ -2,5 +2,5 @@
 
 import signal
 
-# A shell without job control starts what it puts in the background deaf to Ctrl-C, and with it all that the tests start.
+# A shell without job control starts what it puts in the background deaf to Ctrl-C, and so all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,9 +14,9 @@ Precision = Literal["fp32", "bf16"]
 def arithmetic(device: torch.device, precision: Precision) -> contextlib.ExitStack:
     """A context in which models run with ``precision``: bf16 is autocast.
 
-    On a processor, the backward pass of the fused attention is slow in bf16 for the short sequences of CLIP: three times
-    the plain form for 65 tokens with torch 2.13, a whole training step of `icons-tiny` 253 ms against 171. So bf16 takes
-    the plain form there.
+    On a processor, the backward pass of the fused attention is slow in bf16 for the short sequences of CLIP: 3 times
+    the plain form for 65 tokens (torch 2.13), and a training step of `icons-tiny` takes 253 ms against 171. So
+    bf16 takes the plain form there.
     """
     stack = contextlib.ExitStack()
     if precision == "bf16":
