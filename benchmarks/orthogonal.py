@@ -17,23 +17,17 @@ from __future__ import annotations
 
 import argparse
 import platform
-import statistics
-import time
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from measuring import CLOCKS, LiveBytes, in_turn, random_tokens, random_vit_b16
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from steadyclip.adapters import attach_orthogonal
-from steadyclip.models import DualEncoder, Preprocess
-from steadyclip.models.huggingface import HuggingFace, import_transformers
+from steadyclip.models import DualEncoder
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 SIDES = ("steadyclip full", "steadyclip packed", "peft exact", "peft neumann", "towers alone")
 
 
@@ -60,19 +54,18 @@ def main() -> None:
         f"{precision}, {where}, "
         f"{options.threads} threads, torch {torch.__version__}, peft {peft.__version__}, {options.runs} runs"
     )
-    clock = CLOCKS[options.clock]
     steps, counts, peaks = {}, {}, {}
     for side in SIDES:
         network, parameters = adapted(side, options)
         counts[side] = sum(p.numel() for p in parameters)
         nudge(parameters)
         steps[side] = training(network, parameters, options)
-        with LiveTensors([*network.parameters(), *network.buffers(), *parameters]) as live:
+        with LiveBytes([*network.parameters(), *network.buffers(), *parameters]) as live:
             steps[side]()  # makes the optimizer's state
             live.peak = live.now
             steps[side]()
         peaks[side] = live.peak
-    seconds = in_turn(options.runs, steps, clock)
+    seconds = in_turn(options.runs, steps, options.clock, options.device)
     for side in SIDES:
         print(
             f"{side:<18} {counts[side]:>11,} parameters   step {seconds[side]:7.3f} s   ratio "
@@ -80,37 +73,34 @@ def main() -> None:
             f"{peaks[side] / peaks['peft exact']:.2f}"
         )
     del steps, network, parameters
-    plain, merged = random_clip(options), ours(random_clip(options), "full")
+    plain, merged = random_clip(options), ours(options, "full")
     nudge(merged.adapters.parameters())
     merged.merge_adapters()
     images_BCHW, _, _ = data(options)
-    calls = {"plain": inference(plain, images_BCHW), "merged": inference(merged.network, images_BCHW)}
-    seconds = in_turn(max(10, options.runs), calls, clock)
+    calls = {"plain": inference(plain.network, images_BCHW), "merged": inference(merged.network, images_BCHW)}
+    seconds = in_turn(max(10, options.runs), calls, options.clock, options.device)
     print(f"inference          plain {seconds['plain']:.3f} s   merged {seconds['merged']:.3f} s   ", end="")
     print(f"ratio {seconds['merged'] / seconds['plain']:.3f}")
 
 
-def random_clip(options: argparse.Namespace) -> nn.Module:
-    transformers = import_transformers()
-    torch.manual_seed(0)
-    blocks = {"num_hidden_layers": options.layers}
-    config = transformers.CLIPConfig(vision_config={"patch_size": 16, **blocks}, text_config=blocks, projection_dim=512)
-    return transformers.CLIPModel(config).to(options.device).eval().requires_grad_(False)
+def random_clip(options: argparse.Namespace) -> DualEncoder:
+    model = random_vit_b16(options.layers)
+    model.network.to(options.device).requires_grad_(False)
+    return model
 
 
-def ours(network: Any, storage: str) -> DualEncoder:
-    preprocess = Preprocess.parse({"size": {"height": 224, "width": 224}, "do_center_crop": False}, "clip", "benchmark")
-    model = DualEncoder("random", network, HuggingFace("clip", None, 77, {}), preprocess)
+def ours(options: argparse.Namespace, storage: str) -> DualEncoder:
+    model = random_clip(options)
     attach_orthogonal(model, layers=("fc1", "fc2"), storage=storage)
     return model
 
 
 def adapted(side: str, options: argparse.Namespace) -> tuple[Any, list[nn.Parameter]]:
-    network = random_clip(options)
     library, kind = side.split()
     if library == "steadyclip":
-        model = ours(network, kind)
-        return network, list(model.adapters.parameters())
+        model = ours(options, kind)
+        return model.network, list(model.adapters.parameters())
+    network: Any = random_clip(options).network
     if library == "towers":
         first = [network.vision_model.pre_layrnorm, network.text_model.encoder.layers[0].layer_norm1]
         return network, [norm.weight.requires_grad_() for norm in first]
@@ -124,7 +114,7 @@ def adapted(side: str, options: argparse.Namespace) -> tuple[Any, list[nn.Parame
 def data(options: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(1)
     images_BCHW = torch.randn(options.batch, 3, 224, 224, device=options.device)
-    tokens_CL = torch.randint(1000, 40000, (options.classes, 16), device=options.device)
+    tokens_CL = random_tokens(options.classes, 16).to(options.device)
     return images_BCHW, tokens_CL, torch.randint(options.classes, (options.batch,), device=options.device)
 
 
@@ -142,7 +132,7 @@ def training(network: Any, parameters: list[nn.Parameter], options: argparse.Nam
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return synchronised(step, options.device)
+    return step
 
 
 def nudge(parameters: Any) -> None:
@@ -158,62 +148,7 @@ def inference(network: Any, images_BCHW: Tensor) -> Callable[[], None]:
     def call() -> None:
         network.visual_projection(network.vision_model(pixel_values=images_BCHW).pooler_output)
 
-    return synchronised(call, images_BCHW.device.type)
-
-
-def synchronised(call: Callable[[], None], device: str) -> Callable[[], None]:
-    def whole() -> None:
-        call()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return whole
-
-
-def in_turn(runs: int, calls: dict[str, Callable[[], None]], clock: Callable[[], float]) -> dict[str, float]:
-    """Medians of seconds, after one warm-up of each; every round begins with another one."""
-    names = list(calls)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for call in calls.values():
-        call()
-    for run in range(runs):
-        for name in names[run % len(names) :] + names[: run % len(names)]:
-            start = clock()
-            calls[name]()
-            times[name].append(clock() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of all tensors that are alive, on any device: ``now`` and their ``peak``.
-
-    The resident memory of a process is no measure on a CPU: the allocator keeps what was freed.
-    """
-
-    def __init__(self, tensors: list[Tensor]) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.seen: dict[int, int] = {}
-        for tensor in tensors:
-            self.add(tensor)
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self.add(leaf)
-        return result
-
-    def add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self.seen:
-            self.seen[storage._cdata] = storage.nbytes()
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self.drop, storage._cdata)
-
-    def drop(self, key: int) -> None:
-        self.now -= self.seen.pop(key, 0)
+    return call
 
 
 if __name__ == "__main__":

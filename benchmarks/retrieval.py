@@ -22,27 +22,22 @@ import importlib
 import io
 import json
 import platform
-import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import CLOCKS, in_turn, random_vit_b16
 
 from steadyclip.anchors.embedding import embed_pool
 from steadyclip.anchors.pool import KINDS, SCHEMA, Pool
 from steadyclip.anchors.retrieval import nearest_rows
 from steadyclip.anchors.writing import PartWriter
-from steadyclip.models import DualEncoder, Preprocess
-from steadyclip.models.huggingface import HuggingFace, import_transformers
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PARTS = ("search", "embed", "memory")
 PART_ROWS = 65_536
 
@@ -87,7 +82,7 @@ def search(folder: Path, options: argparse.Namespace) -> None:
     def theirs() -> None:
         found["faiss"] = index.search(queries_QD, 10)[1]
 
-    mine, peer = in_turn([ours, theirs], options)
+    mine, peer = in_turn(options.runs, {"ours": ours, "faiss": theirs}, options.clock).values()
     same = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found["ours"], found["faiss"], strict=True)])
     print(
         f"search: {mine:.2f} s, faiss {faiss.__version__} {peer:.2f} s, ratio {mine / peer:.2f}; "
@@ -97,7 +92,7 @@ def search(folder: Path, options: argparse.Namespace) -> None:
 
 def embed(folder: Path, options: argparse.Namespace) -> None:
     folder.mkdir()
-    model = vit_b16().to(options.device)
+    model = random_vit_b16().to(options.device)
     shard = random_shard(folder / "shard.tar", options.pairs)
     pixels_BCHW = torch.zeros(options.batch, 3, 224, 224, device=options.device)
     tokens = model.tokenize([f"a random picture number {i}" for i in range(options.batch)])
@@ -115,7 +110,7 @@ def embed(folder: Path, options: argparse.Namespace) -> None:
         embed_pool(model, [shard], folder / f"pool{made}", batch_size=options.batch, workers=options.workers)
 
     pool()  # both warm, and the hash of the weights known
-    ours, peer = in_turn([pool, bare], options)
+    ours, peer = in_turn(options.runs, {"pool": pool, "bare": bare}, options.clock, options.device).values()
     print(
         f"embed: {options.pairs / ours:.2f} pairs/s, bare forward passes {options.pairs / peer:.2f}, "
         f"ratio {peer / ours:.3f}"
@@ -154,18 +149,6 @@ def anonymous_memory() -> float:
     return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
 
 
-def in_turn(sides: list[Callable[[], None]], options: argparse.Namespace) -> list[float]:
-    """Median seconds of each side."""
-    clock = CLOCKS[options.clock]
-    seconds: list[list[float]] = [[] for _ in sides]
-    for _ in range(options.runs):
-        for side, taken in zip(sides, seconds, strict=True):
-            began = clock()
-            side()
-            taken.append(clock() - began)
-    return [statistics.median(taken) for taken in seconds]
-
-
 def unit(seed: int, rows: int, width: int) -> np.ndarray:
     features = np.random.default_rng(seed).standard_normal((rows, width), np.float32)
     return features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -202,23 +185,6 @@ def random_shard(path: Path, pairs: int) -> Path:
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return path
-
-
-def vit_b16() -> DualEncoder:
-    """CLIP ViT-B/16 with random weights and a stand-in for the tokenizer: nothing is downloaded."""
-
-    class Words(HuggingFace):
-        def tokenize(self, texts):
-            ids_BL = torch.full((len(texts), 16), 7)
-            ids_BL[:, -1] = 49407
-            return {"input_ids": ids_BL}
-
-    transformers = import_transformers()
-    torch.manual_seed(0)
-    config = transformers.CLIPConfig(text_config={"eos_token_id": 49407}, vision_config={"patch_size": 16})
-    network = transformers.CLIPModel(config)
-    preprocess = Preprocess((224, 224), "shortest", (224, 224), True, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return DualEncoder("random ViT-B/16", network, Words("clip", None, 77, {}), preprocess)
 
 
 if __name__ == "__main__":

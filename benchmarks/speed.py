@@ -16,11 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from measuring import in_turn
 
 from steadyclip import get_method, load, load_data
 from steadyclip.data import ImageSet, ImageTask
@@ -48,16 +48,20 @@ def main() -> None:
     )
 
     model = load(options.model)
-    ours, peer = in_turn(options.runs, lambda: evaluate_ours(model, test), lambda: evaluate_bare(model, test))
+    ours, peer = in_turn(
+        options.runs, {"ours": lambda: evaluate_ours(model, test), "bare": lambda: evaluate_bare(model, test)}
+    ).values()
     n = len(test)
     print(
         f"evaluation  steadyclip {n / ours:7.1f} images/s  bare loop {n / peer:7.1f} images/s  ratio {peer / ours:.3f}"
     )
     ours, peer = in_turn(
         options.runs,
-        lambda: train_ours(options.model, task, options.steps),
-        lambda: train_bare(options.model, task, options.steps),
-    )
+        {
+            "ours": lambda: train_ours(options.model, task, options.steps),
+            "bare": lambda: train_bare(options.model, task, options.steps),
+        },
+    ).values()
     s = options.steps
     print(
         f"training    steadyclip {ours / s:7.4f} s/step    bare loop {peer / s:7.4f} s/step    ratio {ours / peer:.3f}"
@@ -67,46 +71,29 @@ def main() -> None:
     startup("train --help", [str(Path(sys.executable).parent / "steadyclip"), "train", "--help"], options.runs)
 
 
-def in_turn(runs: int, first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
-    """Medians of seconds, after one warm-up of each; the order alternates, so that neither is always the first."""
-    first(), second()
-    times: tuple[list[float], list[float]] = ([], [])
-    for run in range(runs):
-        for which in (0, 1) if run % 2 == 0 else (1, 0):
-            times[which].append((first, second)[which]())
-    return statistics.median(times[0]), statistics.median(times[1])
-
-
-def evaluate_ours(model: DualEncoder, images: ImageSet) -> float:
-    start = time.perf_counter()
+def evaluate_ours(model: DualEncoder, images: ImageSet) -> None:
     image_features(model, images, batch_size=64)
-    return time.perf_counter() - start
 
 
 @torch.inference_mode()
-def evaluate_bare(model: DualEncoder, images: ImageSet) -> float:
+def evaluate_bare(model: DualEncoder, images: ImageSet) -> None:
     clip, prepare = model.network, model.preprocess
-    start = time.perf_counter()
     features = []
     for first in range(0, len(images), 64):
         batch = torch.stack([prepare(images.read(i)) for i in range(first, min(first + 64, len(images)))])
         features.append(F.normalize(clip.visual_projection(clip.vision_model(batch).pooler_output), dim=-1))
     torch.cat(features)
-    return time.perf_counter() - start
 
 
-def train_ours(name: str, task: ImageTask, steps: int) -> float:
+def train_ours(name: str, task: ImageTask, steps: int) -> None:
     model, recipe = load(name), Recipe(learning_rate=1e-4, weight_decay=0.1, steps=steps, clip_norm=1.0)
-    start = time.perf_counter()
     fit(model, get_method("full"), task, recipe=recipe, config=TrainConfig(progress=False))
-    return time.perf_counter() - start
 
 
-def train_bare(name: str, task: ImageTask, steps: int) -> float:
+def train_bare(name: str, task: ImageTask, steps: int) -> None:
     model = load(name)
     clip, prepare = model.network.requires_grad_(True), model.preprocess
     tokens = model.tokenize([task.templates[0].format(c) for c in task.classes])
-    start = time.perf_counter()
     optimizer = torch.optim.AdamW(clip.parameters(), lr=1e-4, weight_decay=0.1)
     order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(1)).tolist() * (
         1 + 32 * steps // len(task.train)
@@ -123,7 +110,6 @@ def train_bare(name: str, task: ImageTask, steps: int) -> float:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
         optimizer.step()
-    return time.perf_counter() - start
 
 
 def startup(what: str, command: list[str], runs: int) -> None:
