@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import html.parser
 import json
 import os
@@ -51,7 +53,7 @@ class Tags(html.parser.HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] not in (["style"], ["script"]):
             self.text += data
 
 
@@ -83,7 +85,11 @@ def test_nothing_comes_from_outside(experiment: list[Record], tmp_path: Path) ->
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
     assert "default-src 'none'" in text
     assert not re.findall(r"url\((?!#)", text)
-    assert "<script" not in text
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert "unsafe-inline'; script-src" in text  # for styles only
+    assert not re.search(r"\son\w+=", text)
 
 
 def test_the_same_records_give_the_same_bytes(experiment: list[Record], tmp_path: Path) -> None:

@@ -8,15 +8,21 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from steadyclip.evaluation.records import Record
 
 if TYPE_CHECKING:
     from rich.console import Group
 
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
 HALVES = ("base", "new")
+MEANS = {"ood": "mean of domains", "transfer": "mean of data"}
+"""Role of test sets -> what the column of their mean is called."""
 EMPTY = "\N{EN DASH}"
 _STYLES = {"up": "green", "down": "red", "same": "dim", "": ""}
 
@@ -33,6 +39,7 @@ class Cell:
         seeds: runs behind the mean.
         clear: the difference exceeds both the baseline's ``margin`` and the ``spread``.
         best: highest of its column as printed.
+        published: the same number as it was printed elsewhere, or nothing.
     """
 
     value: float | None = None
@@ -43,6 +50,12 @@ class Cell:
     clear: bool = False
     best: bool = False
     reason: str | None = None
+    published: str = ""
+
+    @property
+    def interval(self) -> float | None:
+        """``margin``, where there is one run and so no spread beside it."""
+        return self.margin if self.spread is None and self.seeds == 1 else None
 
     @property
     def text(self) -> str:
@@ -75,22 +88,43 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """Rows that can be compared: one model, one data set."""
+    """Rows that can be compared: one model, one data set.
+
+    Attributes:
+        shots: of each column of a few-shot curve; empty for every other section.
+        published: where the published numbers beside its own are from; empty where there are none.
+    """
 
     title: str
     caption: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     baseline: Row | None
+    shots: tuple[int, ...] = ()
+    published: str = ""
 
     @property
     def base_to_new(self) -> bool:
         """The columns are base, new and H (of one data set, or averages)."""
         return self.columns[:2] == HALVES
 
+    @property
+    def summary(self) -> tuple[int, ...]:
+        """The columns that say most in few words: the halves, the ends of a curve, the source and means of others."""
+        if self.base_to_new:
+            return 0, 1
+        if self.shots:
+            return 0, len(self.shots) - 1
+        means = tuple(i for i, name in enumerate(self.columns) if name in MEANS.values())
+        return (0, *means) if means else tuple(range(len(self.columns)))
+
     def has_spread(self, index: int) -> bool:
-        """Some number of the column ``index`` has a standard deviation beside it."""
-        return any(row.cells[index].spread is not None for row in self.rows)
+        """Some number of the column ``index`` has a standard deviation or an interval beside it."""
+        return any(row.cells[index].spread is not None or row.cells[index].interval is not None for row in self.rows)
+
+    def has_published(self, index: int) -> bool:
+        """Some number of the column ``index`` has a published one beside it."""
+        return any(row.cells[index].published for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -121,15 +155,17 @@ class Table:
         for section in self.sections:
             shown = RichTable()
             shown.add_column("method")
-            for column in section.columns:
+            for i, column in enumerate(section.columns):
                 shown.add_column(Text(column), justify="right")
+                if section.has_published(i):
+                    shown.add_column("published", justify="right", style="dim")
             for row in section.rows:
                 cells = []
-                for cell in row.cells:
+                for i, cell in enumerate(row.cells):
                     text = Text(cell.text, style="bold" if cell.best else "")
                     text.append(f" {cell.change}" if cell.change else "", style=_STYLES[cell.trend])
                     text.append(f" [{self.mark(cell)}]" if cell.reason else "", style="dim")
-                    cells.append(text)
+                    cells += [text, Text(cell.published)] if section.has_published(i) else [text]
                 shown.add_row(Text(row.label), *cells)
             # not the table's own title and caption: those wrap at the width of a narrow table
             parts += [Text(section.title, style="italic"), shown, Text(section.caption, style="dim")]
@@ -141,14 +177,20 @@ class Table:
         lines = []
         for section in self.sections:
             lines += [f"**{_md(section.title)}** ({_md(section.caption)})", ""]
-            lines.append("| method | " + " | ".join(map(_md, section.columns)) + " |")
-            lines.append("| --- |" + " ---: |" * len(section.columns))
+            heads = [
+                name
+                for i, column in enumerate(section.columns)
+                for name in ([column, "published"] if section.has_published(i) else [column])
+            ]
+            lines.append("| method | " + " | ".join(map(_md, heads)) + " |")
+            lines.append("| --- |" + " ---: |" * len(heads))
             for row in section.rows:
                 cells = []
-                for cell in row.cells:
+                for i, cell in enumerate(row.cells):
                     text = f"**{cell.text}**" if cell.best else cell.text
                     text += f" ({cell.change})" if cell.change else ""
                     cells.append(text + (f" [{self.mark(cell)}]" if cell.reason else ""))
+                    cells += [cell.published] if section.has_published(i) else []
                 lines.append(f"| {_md(row.label)} | " + " | ".join(cells) + " |")
             lines.append("")
         lines += [f"[{i}] {_md(reason)}  " for i, reason in enumerate(self.reasons, 1)]
@@ -157,17 +199,20 @@ class Table:
 
     def csv(self) -> str:
         """One line for each number, unrounded and in percent: table, row, column, mean, standard deviation over seeds,
-        seeds, difference to the baseline, half the 95 % interval over test images, and why it is missing."""
+        seeds, difference to the baseline, half the 95 % interval over test images, the published number, and why the
+        number is missing."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["table", "method", "column", "mean", "std", "seeds", "difference", "margin", "note"])
+        writer.writerow(
+            ["table", "method", "column", "mean", "std", "seeds", "difference", "margin", "published", "note"]
+        )
         for section in self.sections:
             for row in section.rows:
                 for column, cell in zip(section.columns, row.cells, strict=True):
                     numbers = (cell.value, cell.spread, cell.delta, cell.margin)
                     value, spread, delta, margin = ("" if x is None else f"{x:.4f}" for x in numbers)
-                    note = cell.reason or ""
-                    writer.writerow([section.title, row.label, column, value, spread, cell.seeds, delta, margin, note])
+                    end = (delta, margin, cell.published, cell.reason or "")
+                    writer.writerow([section.title, row.label, column, value, spread, cell.seeds, *end])
         return buffer.getvalue()
 
     def html(self) -> str:
@@ -175,6 +220,14 @@ class Table:
         from steadyclip.report.templates import render
 
         return render("table.html", table=self)
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by key, both in order of first appearance."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def signed(value: float) -> str:

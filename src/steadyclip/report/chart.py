@@ -1,4 +1,4 @@
-"""Base and new accuracy of each method as one inline SVG that follows the colours of the page.
+"""What all charts share: an inline SVG that follows the colours of the page, and a look for each method.
 
 The drawing is deterministic: no date, fixed ids, text as text. Colours that stand for CSS variables are replaced after
 drawing, so that dark mode and print need no second picture.
@@ -8,85 +8,137 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
-import textwrap
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from steadyclip.report.cells import HALVES, Cell, Section
+from steadyclip.report.cells import Cell, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_COLOURS = {"base": "#b05e01", "new": "#b05e02", "ink": "#b05e03", "quiet": "#b05e04", "paper": "#b05e05"}
-_BAR = 0.36
+_SERIES = tuple(f"c{i}" for i in range(1, 11))
+COLOURS = {
+    name: f"#b05e{i:02x}" for i, name in enumerate(("base", "new", "ink", "quiet", "line", "paper", *_SERIES), 1)
+}
+"""CSS variable of the page -> the colour that stands for it while drawing."""
+DASHED = (0, (3, 2))
+WIDTH = 4.7
+"""Inches; a phone shows the chart at about its nominal size."""
+_ROW = 0.2
+"""Inches of one line of the legend."""
+
+# as many as no divisor in common with the colours: 70 methods look different, also in black and white
+_MARKERS = "os^DvPX"
 
 
-def bars(section: Section) -> str:
-    """An ``<svg>`` element: two bars for each method, whiskers for the spread, dashed lines at the baseline."""
+class Style(NamedTuple):
+    """How a method looks in every chart of a page."""
+
+    colour: str
+    marker: str
+
+
+def styles(labels: Iterable[str]) -> dict[str, Style]:
+    """A look for each label, by order of first appearance."""
+    return {
+        label: Style(COLOURS[_SERIES[i % len(_SERIES)]], _MARKERS[i % len(_MARKERS)])
+        for i, label in enumerate(dict.fromkeys(labels))
+    }
+
+
+def series(row: Row) -> str:
+    """The label of the row; points of one curve of averaged weights (WiSE-FT) share that of their training."""
+    alpha = row.records[0].wise_alpha
+    return row.label if alpha is None else row.label.replace(f", alpha {alpha:g}", "", 1)
+
+
+def whisker(cell: Cell) -> tuple[float, str]:
+    """Half its length and its colour: the spread over seeds, or in grey what one run has, the interval over images."""
+    if cell.spread is not None:
+        return cell.spread, COLOURS["ink"]
+    return cell.interval or 0.0, COLOURS["quiet"]
+
+
+def draw(name: str, label: str, height: float, paint: Callable[[Figure], None]) -> str:
+    """The ``<svg>`` element of what ``paint`` puts into a figure ``height`` inches high.
+
+    Args:
+        name: tells the charts of one page apart, so that their ids differ.
+        label: what it is, for those who cannot see it.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
-    # ids are hashes of content and salt: two charts of one page must not share them
-    settings: Any = {
-        "svg.hashsalt": f"steadyclip {section.title}",
+    settings: Any = {  # ids are hashes of content and salt
+        "svg.hashsalt": f"steadyclip {name}",
         "svg.fonttype": "none",
         "font.family": "DejaVu Sans",
         "font.size": 9,
+        "axes.labelcolor": COLOURS["quiet"],
+        "axes.edgecolor": COLOURS["line"],
+        "xtick.color": COLOURS["quiet"],
+        "ytick.color": COLOURS["quiet"],
+        "grid.color": COLOURS["line"],
+        "grid.linewidth": 0.6,
     }
     with mpl.rc_context(settings):
-        figure = Figure(figsize=(4.7, 0.75 + 0.52 * len(section.rows)), layout="constrained")
-        axes = figure.add_subplot()
-        for position, row in enumerate(section.rows):
-            for half, cell, offset in zip(HALVES, row.cells, (-_BAR / 2, _BAR / 2), strict=False):
-                _bar(axes, position + offset, cell, _COLOURS[half])
-        handles: list[Any] = [Patch(color=_COLOURS[half], label=half) for half in HALVES]
-        if section.baseline is not None:
-            for half, cell in zip(HALVES, section.baseline.cells, strict=False):
-                if cell.value is not None:
-                    axes.axvline(cell.value, color=_COLOURS[half], linestyle=(0, (3, 2)), linewidth=1, zorder=0.5)
-            label = section.baseline.label
-            handles.append(Line2D([], [], color=_COLOURS["quiet"], linestyle=(0, (3, 2)), linewidth=1, label=label))
-        axes.set_yticks(range(len(section.rows)))
-        labels = [textwrap.fill(row.label, 18) for row in section.rows]
-        axes.set_yticklabels(labels, color=_COLOURS["ink"], parse_math=False)
-        axes.invert_yaxis()
-        axes.set_xlim(0, _limit(section))
-        axes.set_xlabel("top-1 accuracy, %", color=_COLOURS["quiet"])
-        axes.tick_params(length=0)
-        axes.tick_params(axis="x", labelcolor=_COLOURS["quiet"])
-        axes.spines[:].set_visible(False)
-        legend = figure.legend(
-            handles=handles, loc="outside upper left", ncols=3, frameon=False, labelcolor=_COLOURS["ink"]
-        )
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        paint(figure)
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return _inline(buffer.getvalue(), f"Bars of base and new accuracy: {section.title}")
+    return _inline(buffer.getvalue(), label)
 
 
-def _bar(axes: Axes, y: float, cell: Cell, colour: str) -> None:
-    if cell.value is None:
-        axes.text(0.5, y, "no score", va="center", color=_COLOURS["quiet"], fontsize=8)
-        return
-    axes.barh(y, cell.value, _BAR * 0.92, color=colour)
-    spread = cell.spread or 0.0
-    if spread:
-        axes.errorbar(cell.value, y, xerr=spread, color=_COLOURS["ink"], linewidth=1, capsize=2)
-    behind = {"facecolor": _COLOURS["paper"], "edgecolor": "none", "pad": 1}  # keeps the dashed lines off the number
-    number = f"{cell.value:.1f}"
-    axes.text(cell.value + spread + 0.9, y, number, va="center", color=_COLOURS["ink"], fontsize=8, bbox=behind)
+def plain(axes: Axes) -> None:
+    """No frame and no ticks: light lines to read values by."""
+    axes.spines[:].set_visible(False)
+    axes.tick_params(which="both", length=0)
+    axes.grid(True)
+    axes.set_axisbelow(True)
 
 
-def _limit(section: Section) -> float:
-    """Bars start at 0; the axis ends where the longest bar has room for its number, at 100 at most plus that room."""
-    ends = [
-        cell.value + (cell.spread or 0.0) for row in section.rows for cell in row.cells[:2] if cell.value is not None
-    ]
-    return max(ends, default=100.0) * 1.02 + 6
+def key(style: Style, label: str, **more: Any) -> Any:
+    """The entry of a method in the legend."""
+    from matplotlib.lines import Line2D
+
+    look = {"linestyle": "none", "markersize": 6, "markeredgecolor": COLOURS["paper"], **more}
+    return Line2D([], [], color=style.colour, marker=style.marker, label=label, **look)
+
+
+def dashes(label: str) -> Any:
+    """The entry of the baseline."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=COLOURS["quiet"], linestyle=DASHED, linewidth=1, label=label)
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """How many entries fit beside each other."""
+    return max(1, min(4, len(labels), 60 // (6 + max(map(len, labels)))))
+
+
+def legend_height(labels: Sequence[str]) -> float:
+    """Inches that ``legend`` takes."""
+    return _ROW * math.ceil(len(labels) / _columns(labels)) + 0.1
+
+
+def legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """Above the axes, in rows."""
+    shown = figure.legend(
+        handles=list(handles),
+        loc="outside upper left",
+        ncols=_columns([str(handle.get_label()) for handle in handles]),
+        frameon=False,
+        labelcolor=COLOURS["ink"],
+        columnspacing=1.2,
+        handletextpad=0.5,
+    )
+    for text in shown.get_texts():
+        text.set_parse_math(False)
 
 
 def _inline(svg: str, label: str) -> str:
@@ -96,6 +148,6 @@ def _inline(svg: str, label: str) -> str:
     svg = re.sub(r' id="[A-Za-z_.]+_\d+"', "", svg)  # figure_1, axes_1, ...: nothing refers to them
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    for name, colour in _COLOURS.items():
+    for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
     return svg.replace("<svg", f'<svg class="chart" role="img" aria-label="{html.escape(label)}"', 1)

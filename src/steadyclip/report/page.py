@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import base64
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from steadyclip.evaluation.files import write_atomic
 from steadyclip.evaluation.records import Confusion, Record
-from steadyclip.report.cells import Row, Section, Table
-from steadyclip.report.chart import bars
+from steadyclip.report.bars import bars
+from steadyclip.report.cells import HALVES, Row, Section, Table
+from steadyclip.report.chart import Style, series, styles
+from steadyclip.report.curves import curves
 from steadyclip.report.reading import reading
-from steadyclip.report.tables import main_table, training_part
-from steadyclip.report.templates import render
+from steadyclip.report.scatter import drift, shift
+from steadyclip.report.tables import main_table, test_names, training_part
+from steadyclip.report.templates import render, text
 
 # What is shown of the errors; the records keep more.
-_SECTIONS, _PAIRS = 2, 3
+_SECTIONS, _SETS, _PAIRS = 2, 4, 3
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,48 @@ class Errors:
     where: str
     pairs: tuple[Confusion, ...]
 
+    @property
+    def half(self) -> str:
+        """ "base" or "new", which have colours of their own, or nothing."""
+        return self.where if self.where in HALVES else ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Charts of one kind: ``draw`` gives an ``<svg>`` element, or nothing for a section that has no such chart."""
+
+    title: str
+    explanation: str
+    draw: Callable[[Section, Mapping[str, Style]], str]
+
+
+_WHISKERS = (
+    "Whiskers: standard deviation over seeds; in grey, where there is one run, the 95 % interval over test images."
+)
+_FAMILIES = (
+    Family("Base and new", _WHISKERS, lambda section, _: bars(section)),
+    Family("Accuracy over shots", f"{_WHISKERS} Methods stand a little beside each other.", curves),
+    Family(
+        "Under shift",
+        "Mean over the domains of the shift against the test set of the source. Large: mean over seeds; small: each. "
+        "Above the dashed line a method is better under shift than the frozen model, right of it in distribution.",
+        shift,
+    ),
+    Family(
+        "Drift and forgetting",
+        "Change of accuracy on classes and data that were not trained on, against how far features moved there "
+        "(1 \N{MINUS SIGN} linear CKA, 0 where nothing moved), both from the frozen model. Large: mean over seeds; "
+        "small: each. Below the dashed line something was forgotten.",
+        drift,
+    ),
+)
+
 
 def write_page(records: Iterable[Record], out: str | Path, title: str | None = None) -> Path:
-    """Write the page of an experiment: result in words, table, bars, confusions with pictures, settings, versions.
+    """Write the page of an experiment: result in words, tables, charts, confusions with pictures, settings, versions.
 
-    The same records give the same bytes. Nothing is loaded from outside the file, and the page forbids it.
+    The same records give the same bytes. Nothing is loaded from outside the file, and the page forbids it; its one
+    script sorts tables and is known to the page by its hash.
 
     Args:
         records: in the order in which rows and sections shall appear.
@@ -49,14 +91,20 @@ def write_page(records: Iterable[Record], out: str | Path, title: str | None = N
 
 def _page(records: Sequence[Record], table: Table, title: str) -> str:
     versions, mixed = _versions(records)
+    script = text("sort.js")
     return render(
         "page.html",
         title=title,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         subtitle=_subtitle(records),
         reading=reading(table),
         table=table.html(),
         baseline=next((section.baseline.label for section in table.sections if section.baseline), None),
-        charts=[(section.title, bars(section)) for section in table.sections if section.base_to_new],
+        halves=any(section.base_to_new for section in table.sections),
+        curves=any(section.shots for section in table.sections),
+        sets=_SETS,
+        charts=_charts(table),
         errors=[(section.title, found) for section in table.sections[:_SECTIONS] if (found := _errors(section))],
         settings=_settings(table),
         evaluations=[r for r in records if r.metrics is not None],
@@ -80,17 +128,33 @@ def _subtitle(records: Sequence[Record]) -> str:
     )
 
 
+def _charts(table: Table) -> list[tuple[Family, list[tuple[str, str]]]]:
+    """For each kind of chart that there is, title and ``<svg>`` of its sections."""
+    looks = styles(series(row) for section in table.sections for row in section.rows if row is not section.baseline)
+    found = []
+    for family in _FAMILIES:
+        drawn = [(section.title, family.draw(section, looks)) for section in table.sections]
+        if any(svg for _, svg in drawn):
+            found.append((family, [(title, svg) for title, svg in drawn if svg]))
+    return found
+
+
 def _errors(section: Section) -> dict[str, list[Errors]]:
-    """For each method and test set of the section the confusions of its first seed."""
+    """For each method the confusions of its first seed, with most shots, on the test sets that are hardest for it."""
+    names = test_names(record for row in section.rows for record in row.records)
     found: dict[str, list[Errors]] = {}
     for row in section.rows:
-        firsts: dict[tuple[str, str | None], Record] = {}
-        for record in sorted(row.records, key=lambda r: r.seed or 0):
-            if record.confusions:
-                firsts.setdefault((record.data.subset, record.data.domain), record)
-        for (subset, domain), record in firsts.items():
-            where = subset if section.base_to_new else domain or subset
-            found.setdefault(row.label, []).append(Errors(where, record.confusions[:_PAIRS]))
+        firsts: dict[tuple[str, str, str | None], Record] = {}
+        tops: dict[tuple[str, str, str | None], float] = {}
+        for record in sorted(row.records, key=lambda r: (r.seed or 0, -(r.shots or 0))):
+            if record.metrics and record.confusions and record.wise_alpha is None:
+                test = record.data.name, record.data.subset, record.data.domain
+                firsts.setdefault(test, record)
+                tops.setdefault(test, record.metrics.top1)
+        hardest = sorted(tops, key=lambda test: tops[test])[:_SETS]
+        for test, record in firsts.items():
+            if test in hardest:
+                found.setdefault(row.label, []).append(Errors(names[test], record.confusions[:_PAIRS]))
     return found
 
 
@@ -99,7 +163,7 @@ def _settings(table: Table) -> list[tuple[str, str, dict[str, str]]]:
     rows: dict[str, Row] = {}
     for section in table.sections:
         for row in section.rows:
-            rows.setdefault(row.label, row)
+            rows.setdefault(series(row), row)
     return [(label, _trained_on(row.records[0]), _values(row.records)) for label, row in rows.items()]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steadyclip.report.cells import Cell, Row, Section, Table, signed
+from steadyclip.report.cells import MEANS, Cell, Row, Section, Table, signed
 
 # More data sets than this are read through their average.
 _SECTIONS = 2
@@ -40,14 +40,14 @@ def _section(section: Section) -> list[str]:
     origin = section.baseline
     sentences = []
     if origin is not None:
-        reached = [f"{c.value:.1f} on {n}" for n, c in _named(section, origin) if c.value is not None]
+        reached = [f"{c.value:.1f}{where}" for where, c in _named(section, origin) if c.value is not None]
         sentences.append(f"{section.title}: {origin.label} reaches {_and(reached) or 'nothing that could be scored'}.")
     else:
         sentences.append(
             f"{section.title}: there is no baseline among the records, so nothing says what was gained or lost."
         )
     for row in section.rows:
-        if row is not origin:
+        if row is not origin and row.records[0].wise_alpha is None:  # a curve is seen, not read
             sentences.append(f"{row.label} {_and(_changes(section, row))}.")
     return sentences + _best_h(section)
 
@@ -55,18 +55,16 @@ def _section(section: Section) -> list[str]:
 def _changes(section: Section, row: Row) -> list[str]:
     """What one method does in each column, the same verb said once."""
     said: dict[str, list[str]] = {}
-    for name, cell in _named(section, row):
+    for where, cell in _named(section, row):
         if cell.value is None:
-            said.setdefault("has no score", []).append(f"on {name}")
+            said.setdefault("has no score", []).append(where.strip())
         elif cell.delta is None:
-            said.setdefault("reaches", []).append(f"{cell.value:.1f} on {name}")
+            said.setdefault("reaches", []).append(f"{cell.value:.1f}{where}")
         elif not cell.clear:
-            said.setdefault("shows no clear change", []).append(f"on {name} ({signed(cell.delta)})")
+            said.setdefault("shows no clear change", []).append(f"{where.strip()} ({signed(cell.delta)})")
         else:
-            said.setdefault("gains" if cell.delta > 0 else "loses", []).append(
-                f"{abs(cell.delta):.1f} points on {name}"
-            )
-    return [f"{verb} {_and(where)}" for verb, where in said.items()]
+            said.setdefault("gains" if cell.delta > 0 else "loses", []).append(f"{abs(cell.delta):.1f} points{where}")
+    return [f"{verb} {_and(parts)}" for verb, parts in said.items()]
 
 
 def _best_h(section: Section) -> list[str]:
@@ -89,9 +87,15 @@ def _best_h(section: Section) -> list[str]:
 
 
 def _named(section: Section, row: Row) -> list[tuple[str, Cell]]:
-    """Columns to be read: the two halves, or all of them."""
-    pairs = list(zip(section.columns, row.cells, strict=True))
-    return pairs[:2] if section.base_to_new else pairs
+    """The columns to be read, each with the words for where that is."""
+    if section.shots and row is section.baseline:  # what learns nothing is the same with any number of shots
+        return [("", row.cells[0])]
+    means = MEANS.values()
+    return [
+        (f" {'with' if section.shots else 'on'} {'the ' if name in means else ''}{name}", cell)
+        for i, (name, cell) in enumerate(zip(section.columns, row.cells, strict=True))
+        if i in section.summary
+    ]
 
 
 def _and(parts: Sequence[str]) -> str:

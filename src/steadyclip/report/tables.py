@@ -7,18 +7,15 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from steadyclip.errors import DataError
 from steadyclip.evaluation.records import Record
-from steadyclip.report.cells import HALVES, Cell, Row, Section, Table
+from steadyclip.report.cells import HALVES, MEANS, Cell, Row, Section, Table, grouped
+from steadyclip.report.published import beside
 from steadyclip.training.config import DECIDES
 
-T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
-
 ROLES = ("id", "ood", "transfer")
-MEANS = {"ood": "mean of domains", "transfer": "mean of data"}
 MISSING = "no record of this evaluation was given."
 
 
@@ -41,14 +38,14 @@ def main_table(records: Iterable[Record], *, baseline: str = "zero-shot") -> Tab
     records = list(records)
     if not records:
         raise DataError("a table needs at least one record: `steadyclip evaluate` writes them.")
-    records, notes = _newest(records)
-    by_model = _group(records, lambda r: r.model.weights_hash)
+    records, notes = _newest(_with_roles(records))
+    by_model = grouped(records, lambda r: r.model.weights_hash)
     sections: list[Section] = []
     for of_model in by_model.values():
         suffix = f", model {of_model[0].model.name}" if len(by_model) > 1 else ""
         halves = [r for r in of_model if r.data.subset in HALVES]
         others = [r for r in of_model if r.data.subset not in HALVES]
-        pairs = _group(halves, lambda r: (r.data.name, r.data.domain))
+        pairs = grouped(halves, lambda r: (r.data.name, r.data.domain))
         names = [name for name, _ in pairs]
         found = []
         for (name, domain), group in pairs.items():
@@ -56,17 +53,33 @@ def main_table(records: Iterable[Record], *, baseline: str = "zero-shot") -> Tab
             found.append(_base_to_new(group, f"{name}, base to new{where}{suffix}", baseline))
         if len(set(names)) == len(names) > 1:
             found.append(_average(found, suffix, baseline))
-        curves = _curves([r for r in others if r.role == "id"], suffix, baseline)
+        curves = _curves([r for r in others if r.role == "id" and r.wise_alpha is None], suffix, baseline)
         transfers = _transfers([r for r in others if r.role], suffix, baseline)
         shown = {id(r) for section in (*curves, *transfers) for row in section.rows for r in row.records}
         others = [r for r in others if id(r) not in shown]
         found += curves + transfers
-        for (name, subset), group in _group(others, lambda r: (r.data.name, r.data.subset)).items():
+        for (name, subset), group in grouped(others, lambda r: (r.data.name, r.data.subset)).items():
             found.append(_per_domain(group, f"{name}, {subset} classes{suffix}", baseline))
         sections += found
     for section in sections:
         notes += _warnings(section)
+    sections = [beside(section) for section in sections]
+    notes += [section.published for section in sections if section.published]
     return Table(tuple(sections), tuple(dict.fromkeys(notes)))
+
+
+def _with_roles(records: Sequence[Record]) -> list[Record]:
+    """Averages of weights (WiSE-FT) are scored outside a grid: they have the roles that its records tell."""
+    roles = {(_home(r), _test(r)): r.role for r in records if r.role}
+    return [
+        dataclasses.replace(r, role=roles.get((_home(r), _test(r)), "")) if r.wise_alpha is not None else r
+        for r in records
+    ]
+
+
+def _home(record: Record) -> str:
+    """The data set of the training."""
+    return str(training_part(record, "task").get("name"))
 
 
 def _base_to_new(records: Sequence[Record], title: str, baseline: str) -> Section:
@@ -89,7 +102,7 @@ def _per_domain(records: Sequence[Record], title: str, baseline: str) -> Section
 def _curves(records: Sequence[Record], suffix: str, baseline: str) -> list[Section]:
     """One section for each test set that several numbers of shots were scored on."""
     sections = []
-    for (name, *_), group in _group(records, _test).items():
+    for (name, *_), group in grouped(records, _test).items():
         shots = sorted({r.shots for r in group if r.shots is not None})
         if len(shots) < 2:
             continue
@@ -100,16 +113,15 @@ def _curves(records: Sequence[Record], suffix: str, baseline: str) -> list[Secti
 
         group = [r for r in group if r.shots is not None or r.training is None]
         columns = tuple(_count(k, "shot") for k in shots)
-        sections.append(_section(group, f"{name}, few-shot{suffix}", columns, cells, baseline, by_shots=False))
+        section = _section(group, f"{name}, few-shot{suffix}", columns, cells, baseline, by_shots=False)
+        sections.append(dataclasses.replace(section, shots=tuple(shots)))
     return sections
 
 
 def _transfers(records: Sequence[Record], suffix: str, baseline: str) -> list[Section]:
     """One section for each training whose result was scored on other domains or other data."""
     untrained = [r for r in records if r.training is None]
-    trainings = _group(
-        [r for r in records if r.training is not None], lambda r: (str(training_part(r, "task").get("name")), r.shots)
-    )
+    trainings = grouped([r for r in records if r.training is not None], lambda r: (_home(r), r.shots))
     if not trainings:
         home = next((r.data.name for r in records if r.role == "id"), "")
         trainings = {(home, None): []}
@@ -117,7 +129,7 @@ def _transfers(records: Sequence[Record], suffix: str, baseline: str) -> list[Se
     for (source, _), group in trainings.items():
         sets = set(map(_test, group or untrained))
         group = [*(r for r in untrained if _test(r) in sets), *group]
-        tests = sorted(_group(group, _test).values(), key=lambda of: ROLES.index(of[0].role))
+        tests = sorted(grouped(group, _test).values(), key=lambda of: ROLES.index(of[0].role))
         if any(of[0].role != "id" for of in tests):
             sections.append(_transfer(group, [of[0] for of in tests], source, suffix, baseline))
     return sections
@@ -153,7 +165,7 @@ def _on(records: Sequence[Record], test: Hashable) -> list[Record]:
 def _over_sets(records: Sequence[Record], sets: Sequence[Hashable]) -> Cell:
     """The mean over test sets; its spread is that of the means of each seed."""
     cell = _mean_cell([_over_seeds(_on(records, test)) for test in sets], len(sets))
-    of_seed = _group([r for r in records if _test(r) in sets and r.metrics is not None], lambda r: r.seed)
+    of_seed = grouped([r for r in records if _test(r) in sets and r.metrics is not None], lambda r: r.seed)
     means = [statistics.fmean(100 * r.metrics.top1 for r in group if r.metrics) for group in of_seed.values()]
     if cell.value is None or len(means) < 2 or any(len(group) != len(sets) for group in of_seed.values()):
         return cell
@@ -251,7 +263,7 @@ def _rows(records: Sequence[Record], by_shots: bool = True) -> dict[str, list[Re
     """Records by row label: the method's label, and whatever else tells trainings apart other than the seed."""
     rows: dict[str, list[Record]] = {}
     all_shots = {r.shots for r in records if r.shots is not None}
-    for label, group in _group(records, lambda r: r.method.label).items():
+    for label, group in grouped(records, lambda r: r.method.label).items():
         trainings = [_training(r) for r in group]
         differing = [name for name in _union(trainings) if len({json.dumps(t.get(name)) for t in trainings}) > 1]
         for record, training in zip(group, trainings, strict=True):
@@ -290,7 +302,7 @@ def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
         return run, _test(r)
 
     kept, older = [], 0
-    for group in _group(records, same).values():
+    for group in grouped(records, same).values():
         newest = max(group, key=lambda r: r.created)
         kept.append(newest)
         older += sum(r.metrics != newest.metrics for r in group)
@@ -304,13 +316,10 @@ def _caption(records: Sequence[Record]) -> str:
     if any(r.role and r.training is not None and r.shots is None for r in records):
         parts.append("all training images")
     parts += [f"seed{_s(len(seeds))} {', '.join(map(str, seeds))}"] if seeds else []
+    names = test_names(records)
     counts = {}
-    sets = {r.data.name for r in records}
-    for (data, subset, domain), group in _group(records, lambda r: (r.data.name, r.data.subset, r.data.domain)).items():
-        name = subset if subset in HALVES else domain or "test"
-        if len(sets) > 1:
-            name = f"{data} {domain}" if domain else data
-        counts[name] = " or ".join(str(n) for n in sorted({r.data.images for r in group}))
+    for test, group in grouped(records, lambda r: (r.data.name, r.data.subset, r.data.domain)).items():
+        counts[names[test]] = " or ".join(str(n) for n in sorted({r.data.images for r in group}))
     if len(set(counts.values())) == 1 < len(counts):
         images = [f"{counts.popitem()[1]} images in each test set"]
     else:
@@ -318,11 +327,23 @@ def _caption(records: Sequence[Record]) -> str:
     return "; ".join([*parts, ", ".join(images)])
 
 
+def test_names(records: Iterable[Record]) -> dict[tuple[str, str, str | None], str]:
+    """(data set, subset, domain) -> as few words as tell them apart."""
+    tests = dict.fromkeys((r.data.name, r.data.subset, r.data.domain) for r in records)
+    sets = grouped(tests, lambda test: test[0])
+    names = {}
+    for test in tests:
+        data, subset, domain = test
+        part = subset if subset in HALVES else domain or "test"
+        names[test] = part if len(sets) == 1 else data if len(sets[data]) == 1 else f"{data} {part}"
+    return names
+
+
 def _warnings(section: Section) -> list[str]:
     """What makes numbers of the section less comparable than they look."""
     notes = []
     records = [r for row in section.rows for r in row.records]
-    sets = _group(records, lambda r: (r.data.name, r.data.subset, r.data.domain))
+    sets = grouped(records, lambda r: (r.data.name, r.data.subset, r.data.domain))
     for (name, subset, domain), group in sets.items():
         what = ", ".join(part for part in (name, subset, domain) if part)
         if len({r.data.hash for r in group}) > 1:
@@ -348,11 +369,3 @@ def _count(number: int, thing: str) -> str:
 
 def _s(number: int) -> str:
     return "" if number == 1 else "s"
-
-
-def _group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
-    """Items by key, both in order of first appearance."""
-    groups: dict[K, list[T]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups

@@ -26,3 +26,8 @@ def _environment() -> Environment:
 def render(template: str, **values: Any) -> str:
     """The template with ``values`` put in, as HTML."""
     return _environment().get_template(template).render(**values)
+
+
+def text(name: str) -> str:
+    """A file beside the templates as it stands."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -1,0 +1,166 @@
+"""What was gained against what was lost, a dot for each method: under shift, and on what was not trained on."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from steadyclip.evaluation.forgetting import forgetting, held_out
+from steadyclip.evaluation.records import Record
+from steadyclip.report import chart
+from steadyclip.report.cells import Section, grouped
+from steadyclip.report.chart import COLOURS, Style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class Point(NamedTuple):
+    """Both in percent, or x as a share."""
+
+    x: float
+    y: float
+
+
+def shift(section: Section, styles: Mapping[str, Style]) -> str:
+    """An ``<svg>`` element: mean accuracy over the domains of a shift against accuracy in distribution, small dots
+    for seeds, averaged weights joined to a curve; nothing for a section without a shift or without trainings."""
+    dots = {row.label: found for row in section.rows if (found := _shifted(row.records, _sets(section, "ood")))}
+    rows = [row for row in section.rows if row is not section.baseline and row.label in dots]
+    if not rows:
+        return ""
+    origin = _mean(dots.get(section.baseline.label, ())) if section.baseline else None
+    single = [row for row in rows if row.records[0].wise_alpha is None]
+    curves = grouped((row for row in rows if row.records[0].wise_alpha is not None), chart.series)
+    names = dict.fromkeys(map(chart.series, rows))
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        chart.plain(axes)
+        for name, points in curves.items():
+            ordered = sorted(points, key=lambda row: row.records[0].wise_alpha or 0.0)
+            found = [mean for row in ordered if (mean := _mean(dots[row.label]))]
+            axes.plot(
+                [p.x for p in found], [p.y for p in found], color=styles[name].colour, linewidth=1.1, marker=".",
+                markersize=4, alpha=0.8,
+            )  # fmt: skip
+        for row in single:
+            _dot(axes, dots[row.label], styles[row.label])
+        axes.set_xlabel("in distribution, top-1 accuracy, %")
+        axes.set_ylabel("under shift, mean top-1 accuracy, %")
+        _finish(figure, [axes], origin, section, [chart.key(styles[name], name) for name in names], bool(curves))
+
+    height = 3.2 + chart.legend_height([*names, *_lines(section, bool(curves))])
+    label = f"Accuracy under shift against accuracy in distribution: {section.title}"
+    return chart.draw(f"shift {section.title}", label, height, paint)
+
+
+def drift(section: Section, styles: Mapping[str, Style]) -> str:
+    """An ``<svg>`` element: change of accuracy on held-out classes and data against drift of either tower there, both
+    from the frozen model; nothing where drift was not measured or there is no frozen model to compare with."""
+    if section.baseline is None:
+        return ""
+    frozen = section.baseline.records
+    rows = [row for row in section.rows if row is not section.baseline and row.records[0].wise_alpha is None]
+    dots = {row.label: _drifted(row.records, frozen, _sets(section, held=True)) for row in rows}
+    rows = [row for row in rows if dots[row.label][0]]
+    if not rows:
+        return ""
+
+    def paint(figure: Figure) -> None:
+        both: Sequence[Axes] = figure.subplots(1, 2, sharey=True)
+        for tower, axes in enumerate(both):
+            chart.plain(axes)
+            for row in rows:
+                _dot(axes, dots[row.label][tower], styles[row.label])
+            axes.set_xlabel(f"drift of {('image', 'text')[tower]} features")
+        both[0].set_ylabel("change on held-out tests, points")
+        keys = [chart.key(styles[row.label], row.label) for row in rows]
+        _finish(figure, both, Point(0.0, 0.0), section, keys)
+
+    height = 2.7 + chart.legend_height([*(row.label for row in rows), *_lines(section)])
+    label = f"Change of held-out accuracy against drift: {section.title}"
+    return chart.draw(f"drift {section.title}", label, height, paint)
+
+
+def _dot(axes: Axes, points: Sequence[Point], style: Style) -> None:
+    mean = _mean(points)
+    if mean is None:
+        return
+    if len(points) > 1:
+        axes.scatter(*zip(*points, strict=True), s=9, color=style.colour, alpha=0.6, linewidths=0)
+    axes.scatter(
+        *mean, s=46, color=style.colour, marker=style.marker, edgecolors=COLOURS["paper"], linewidths=0.8, zorder=3
+    )
+
+
+def _finish(
+    figure: Figure, each: Sequence[Axes], origin: Point | None, section: Section, keys: Sequence, curves: bool = False
+) -> None:
+    """The baseline as a cross, room around the dots, the legend."""
+    handles = list(keys)
+    for axes in each:
+        if origin is not None:
+            axes.axvline(origin.x, color=COLOURS["quiet"], linestyle=chart.DASHED, linewidth=1, zorder=1)
+            axes.axhline(origin.y, color=COLOURS["quiet"], linestyle=chart.DASHED, linewidth=1, zorder=1)
+        axes.margins(0.09)
+        axes.locator_params(nbins=5)
+    if origin is not None and section.baseline is not None:
+        handles.insert(0, chart.dashes(section.baseline.label))
+    if curves:
+        quiet = Style(COLOURS["quiet"], ".")
+        handles.append(chart.key(quiet, _WISE, linestyle="-", linewidth=1.1, markeredgecolor=COLOURS["quiet"]))
+    chart.legend(figure, handles)
+
+
+_WISE = "averaged with the pretrained weights"
+
+
+def _lines(section: Section, curves: bool = False) -> list[str]:
+    """Entries of the legend that are not dots."""
+    return [*([section.baseline.label] if section.baseline else []), *([_WISE] if curves else [])]
+
+
+def _shifted(records: Sequence[Record], sets: set[str]) -> list[Point]:
+    """In distribution and under shift, a point for each run that was scored on all of ``sets``."""
+    points = []
+    for run in _runs(records):
+        inside = [r.metrics.top1 for r in run if r.role == "id" and r.metrics]
+        outside = {_place(r): r.metrics.top1 for r in run if r.role == "ood" and r.metrics}
+        if inside and outside and len(outside) == len(sets):
+            points.append(Point(100 * statistics.fmean(inside), 100 * statistics.fmean(outside.values())))
+    return points
+
+
+def _drifted(records: Sequence[Record], frozen: Sequence[Record], sets: set[str]) -> tuple[list[Point], list[Point]]:
+    """Drift and forgetting of the image and of the text tower, a point for each run that was scored on all of
+    ``sets``."""
+    image, text = [], []
+    for run in _runs(records):
+        held = [r for r in run if held_out(r) and r.drift is not None and r.metrics is not None]
+        lost = forgetting(held, frozen) if {_place(r) for r in held} == sets else None
+        if lost is not None:
+            towers = [(1 - r.drift.image.cka, 1 - r.drift.text.cka) for r in held if r.drift]
+            for points, moved in zip((image, text), zip(*towers, strict=True), strict=True):
+                points.append(Point(statistics.fmean(moved), 100 * lost))
+    return image, text
+
+
+def _sets(section: Section, role: str = "", held: bool = False) -> set[str]:
+    """Test sets of the section with the role, or all that are held out."""
+    records = [r for row in section.rows for r in row.records]
+    return {_place(r) for r in records if (held_out(r) if held else r.role == role)}
+
+
+def _place(record: Record) -> str:
+    return "\n".join((record.data.name, record.data.subset, record.data.domain or "", *record.data.templates))
+
+
+def _runs(records: Iterable[Record]) -> list[list[Record]]:
+    return list(grouped(records, lambda r: r.seed).values())
+
+
+def _mean(points: Sequence[Point]) -> Point | None:
+    return Point(*(statistics.fmean(axis) for axis in zip(*points, strict=True))) if points else None
