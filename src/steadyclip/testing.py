@@ -99,6 +99,8 @@ def _only_its_own(method: Method, model: DualEncoder) -> None:
     learns = method.recipe is not None or method.uses_frozen_features
     assert learns == bool(end), f"trained_state holds {len(end)} tensors"
     assert not learns or any(not torch.equal(start[k], end[k]) for k in end), "nothing was learned"
+    averages = bool(end) and model.frozen_state().keys() == end.keys()
+    assert method.own_weights == averages, f"own_weights is {method.own_weights}, and they can be averaged: {averages}"
 
 
 def _round_trip(method: Method, model: DualEncoder) -> None:

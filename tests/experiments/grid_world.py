@@ -46,6 +46,7 @@ def table(
     jobs: int = 1,
     log: Any = lambda line: None,
     launcher: Launcher | None = None,
+    wise_alphas: Sequence[float] = (),
     **config: Any,
 ) -> GridResult:
     """The table of ``rows`` on the world's photos, base to new with 3 shots unless another protocol is given."""
@@ -58,6 +59,7 @@ def table(
         config=TrainConfig(**{"progress": False, "device": "cpu", "checkpoint_steps": 1, **config}),
         launcher=launcher or (side_by_side(jobs) if jobs > 1 else one_by_one),
         side_by_side=jobs,
+        wise_alphas=wise_alphas,
         log=log,
     )
 

@@ -134,6 +134,32 @@ def test_other_domains_and_data_after_one_training(world: Path, tmp_path: Path) 
     assert len(list(out.glob("lora*"))) == 2
 
 
+def test_between_pretrained_and_trained_weights(world: Path, tmp_path: Path) -> None:
+    """Scored after the training is finished too; the ends are the pretrained and the trained model."""
+    rows = ["zero-shot", "full[steps=2,batch_size=6,learning_rate=1e-3,warmup_steps=0]", LORA]
+    table(world, tmp_path, rows, seeds=(1,))
+    (weights,) = tmp_path.glob("full*/trained.safetensors")
+    stamp = weights.stat().st_mtime_ns
+    result = table(world, tmp_path, rows, seeds=(1,), wise_alphas=(0, 0.5, 1))
+    assert weights.stat().st_mtime_ns == stamp
+    assert not result.failed
+    found = {(r.method.label, r.data.subset): r for r in result.records}
+    assert len(found) == 2 * (3 + 3)
+    assert not [label for label, _ in found if label.startswith("lora") and "alpha" in label]
+    for half in ("base", "new"):
+        points = [found[f"{rows[1]}, alpha {alpha}", half] for alpha in ("0", "0.5", "1")]
+        assert [point.wise_alpha for point in points] == [0, 0.5, 1]
+        assert points[0].metrics == found["zero-shot", half].metrics
+        assert points[2].metrics == found[rows[1], half].metrics
+        drifts = [point.drift.image.cosine for point in points if point.drift]
+        assert pytest.approx(drifts[0]) == 1.0
+        assert drifts == sorted(drifts, reverse=True)
+    with pytest.raises(SteadyClipError, match="needs a row that trains the model's own weights"):
+        table(world, tmp_path, ["zero-shot", LORA], wise_alphas=(0.5,))
+    with pytest.raises(SteadyClipError, match="--wise-alphas 2 must be from 0"):
+        table(world, tmp_path, rows, wise_alphas=(2,))
+
+
 def test_a_failed_cell_stops_no_other_and_is_named(world: Path, tmp_path: Path, capsys) -> None:
     bad = "lora[steps=3,batch_size=6,learning_rate=1e30]"
     result = table(world, tmp_path, [bad, "linear-probe"], seeds=(1,), progress=True)

@@ -43,6 +43,9 @@ class Bench:
     """Training images per class; by default 16, for few-shot 1 2 4 8 16, for robust all."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """Of the samples and the trainings: one training of every row for each."""
+    wise_alphas: tuple[float, ...] = ()
+    """Score methods that train the model's own weights also between the pretrained weights (0) and the trained ones
+    (1): 0.25 0.5 0.75, for instance (WiSE-FT)."""
     model: str = "icons-tiny"
     """Embedded model, local directory or hub id, or open_clip:MODEL/PRETRAINED."""
     recipes: Literal["auto", "published"] = "auto"
@@ -73,7 +76,7 @@ class Bench:
     def __call__(self) -> None:
         from steadyclip.data import load_data
         from steadyclip.experiments.bench import run_bench
-        from steadyclip.experiments.choose import choose
+        from steadyclip.experiments.choose import choose, refuse_repeated
         from steadyclip.experiments.grid import one_by_one
         from steadyclip.experiments.launchers import side_by_side, through_submitit
         from steadyclip.experiments.rows import parse_rows
@@ -83,6 +86,11 @@ class Bench:
             raise UsageError("give --markdown or --csv, not both.")
         if not self.seeds:
             raise UsageError("--seeds needs at least one.")
+        if min(self.seeds) < 0:  # the sample of -1 would be that of 1
+            raise UsageError(f"--seeds must be 0 or more, not {min(self.seeds)}.")
+        if self.shots == ():
+            raise UsageError("--shots needs at least one number, or is left out.")
+        refuse_repeated("--seeds", self.seeds)
         rows = parse_rows(self.methods, settings_for(self.model, self.recipes))
         root = self.root
         protocol = choose(
@@ -97,9 +105,10 @@ class Bench:
         config = TrainConfig(
             precision=self.precision, device=self.device, workers=self.workers, progress=self.progress
         )  # fmt: skip
+        config.check()
         result = run_bench(
             protocol, rows, self.seeds, model=self.model, out=self.out, config=config, root=root, launcher=launcher,
-            side_by_side=at_once, log=_note if self.markdown or self.csv else say,
+            side_by_side=at_once, wise_alphas=self.wise_alphas, log=_note if self.markdown or self.csv else say,
         )  # fmt: skip
         stem = self.out / "-".join([self.protocol, *(Path(spec).name for spec in self.data)])
         _finish(result, stem, f"{self.protocol}: {', '.join(self.data)}", self.markdown, self.csv)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from steadyclip.errors import DataError, UsageError
 from steadyclip.evaluation.files import write_atomic
 from steadyclip.evaluation.records import Record
 from steadyclip.experiments.cell import Bench
 from steadyclip.experiments.grid import GridResult, Launcher, one_by_one, run_grid
-from steadyclip.experiments.protocols import Protocol
+from steadyclip.experiments.protocols import Cell, Protocol
 from steadyclip.experiments.rows import Row
 from steadyclip.experiments.settings import PUBLISHED
 from steadyclip.training.config import TrainConfig
@@ -26,6 +28,7 @@ def run_bench(
     root: Path | None = None,
     launcher: Launcher = one_by_one,
     side_by_side: int = 1,
+    wise_alphas: Sequence[float] = (),
     log: Callable[[str], None] = print,
 ) -> GridResult:
     """Train and score every row by ``protocol`` for every seed; what is finished in ``out`` is kept.
@@ -39,19 +42,33 @@ def run_bench(
         config: how to train; rows may change it.
         root: folder with the data sets of the catalog.
         launcher: what does the cells, ``side_by_side`` of them at once.
+        wise_alphas: points between the pretrained weights (0) and the trained ones (1) that rows which train the
+            model's own weights are scored at too.
         log: takes lines for people.
 
     Raises:
-        SteadyClipError: the model or a data set cannot be had. (A cell that fails is in the result.)
+        UsageError: an alpha is no share, or no row trains the model's own weights.
+        SteadyClipError: the model or a data set cannot be had, or ``out`` cannot be written to. (A cell that fails is
+            in the result.)
     """
     from steadyclip.models import load
 
+    for alpha in wise_alphas:
+        if not 0 <= alpha <= 1:
+            raise UsageError(
+                f"--wise-alphas {alpha:g} must be from 0 (the pretrained weights) to 1 (the trained ones)."
+            )
+    if wise_alphas and not any(row.method.own_weights for row in rows):
+        raise UsageError("--wise-alphas needs a row that trains the model's own weights: full, flyp or arf.")
     bench = Bench(model, load(model).weights_hash, Path(out), config or TrainConfig(), root)
-    cells = protocol.cells(rows, seeds)
+    cells = protocol.cells(rows, seeds, wise_alphas)
     for spec in dict.fromkeys(cell.sample.data for cell in cells):
         for line in bench.data(spec).summary():
             log(line)
     for line in settings_lines(rows, model):
+        log(line)
+    _need_folder(bench.out)
+    for line in unreadable_lines(cells, bench):
         log(line)
     progress = bench.config.progress
     return run_grid(cells, bench, launcher, side_by_side=side_by_side, progress=progress)
@@ -68,6 +85,30 @@ def settings_lines(rows: Iterable[Row], model: str) -> list[str]:
     if chosen and PUBLISHED.name in groups:
         lines.append(f"{', '.join(groups[PUBLISHED.name])}: published recipes; none were chosen for {model}")
     return lines
+
+
+def unreadable_lines(cells: Iterable[Cell], bench: Bench) -> list[str]:
+    """A line on each record that stands where one of ``cells`` belongs and was written by another version, or is
+    broken: it is scored again, from the training that is there."""
+    lines = []
+    for file in dict.fromkeys(bench.record_file(cell, test) for cell in cells for test in cell.tests):
+        try:
+            if file.exists():
+                Record.read(file)
+        except DataError as error:
+            lines.append(f"scored again: {error}")
+    return lines
+
+
+def _need_folder(out: Path) -> None:
+    """Raises UsageError where ``out`` is no folder that can be written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        what = "is a file" if out.is_file() else f"cannot be written to ({error.strerror or error})"
+        raise UsageError(f"--out {out} {what}: name another folder.") from None
 
 
 def write_tables(records: Sequence[Record], stem: Path, title: str) -> list[Path]:

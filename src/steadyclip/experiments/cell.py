@@ -90,6 +90,8 @@ class Bench:
         parts = [_slug(self.data(test.data).name), test.subset, *([_slug(test.domain)] if test.domain else [])]
         if test.data.templates is not None:
             parts.append(hashlib.sha256(json.dumps(test.data.templates).encode()).hexdigest()[:6])
+        if test.wise_alpha is not None:
+            parts.append(f"alpha{test.wise_alpha:g}")
         return self.folder(cell) / "records" / f"{'-'.join(parts)}.json"
 
     def stored(self, cell: Cell) -> tuple[Record, ...] | None:
@@ -171,7 +173,7 @@ def attempt(cell: Cell, bench: Bench) -> Outcome:
 
 
 def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
-    from steadyclip.evaluation import evaluate
+    from steadyclip.evaluation import averaged, evaluate
     from steadyclip.models import load
     from steadyclip.training import fit
 
@@ -187,12 +189,18 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
         images = bench.test_set(cell, test)
         among, classes = len(images.classes), len(bench.data(cell.sample.data).classes)
         note = f"scored among its own {among} of {classes} classes." if test.role == "ood" and among < classes else ""
-        record = evaluate(
-            model, row.method, images, subset=test.subset, run=run, workers=config.workers, cache=bench.features,
-            drift=row.recipe is not None, note=note,
+        alpha, label = test.wise_alpha, row.label
+        if alpha is not None:
+            label += f", alpha {alpha:g}"
+        with contextlib.nullcontext() if alpha is None else averaged(model, alpha):
+            record = evaluate(
+                model, row.method, images, subset=test.subset, run=run, workers=config.workers, cache=bench.features,
+                drift=row.recipe is not None, note=note,
+            )  # fmt: skip
+        method = dataclasses.replace(record.method, label=label)
+        record = dataclasses.replace(
+            record, method=method, settings=row.settings, role=test.role, wise_alpha=alpha
         )  # fmt: skip
-        method = dataclasses.replace(record.method, label=row.label)
-        record = dataclasses.replace(record, method=method, settings=row.settings, role=test.role)
         record.write(bench.record_file(cell, test))
     records = bench.stored(cell)
     if records is None:

@@ -31,12 +31,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Target:
-    """Test images to score; ``domain`` None takes those that are trained on."""
+    """Test images to score; ``domain`` None takes those that are trained on. With ``wise_alpha`` they are scored with the
+    average of trained and pretrained weights (WiSE-FT)."""
 
     data: Source
     subset: Subset = "all"
     domain: str | None = None
     role: Role = "id"
+    wise_alpha: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,18 @@ class Protocol:
         """What each row is trained on, with the tests of that training."""
         raise NotImplementedError
 
-    def cells(self, rows: Sequence[Row], seeds: Sequence[int]) -> list[Cell]:
+    def cells(self, rows: Sequence[Row], seeds: Sequence[int], wise_alphas: Sequence[float] = ()) -> list[Cell]:
         """The cells of the table: all rows of the first seed, then of the next. The seed is that of the sample and of
-        the training, as in the field. A row that learns nothing is scored once."""
+        the training, as in the field. A row that learns nothing is scored once. Rows that train the model's own weights
+        are also scored at each of ``wise_alphas``."""
         found = []
         for seed in seeds:
             for sample, tests in self.plan():
                 for row in rows:
                     if row.learns:
-                        found.append(Cell(row, sample, seed, tests))
+                        alphas = wise_alphas if row.method.own_weights else ()
+                        curve = (dataclasses.replace(test, wise_alpha=alpha) for alpha in alphas for test in tests)
+                        found.append(Cell(row, sample, seed, (*tests, *curve)))
                     else:
                         found.append(Cell(row, dataclasses.replace(sample, subset="all", shots=None), None, tests))
         return merged(found)

@@ -93,6 +93,8 @@ class Method:
     """At step 0 the features are the frozen model's, bit for bit."""
     mergeable: ClassVar[bool] = True
     """``merge`` leaves plain weights with the same features."""
+    own_weights: ClassVar[bool] = False
+    """The model's own weights are trained, so that they can be averaged with the pretrained ones."""
     uses_frozen_features: ClassVar[bool] = False
     """Learns by ``solve`` from the cached features of the frozen model instead of gradient steps on images."""
     whole_batch: ClassVar[bool] = False

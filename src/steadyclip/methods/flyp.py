@@ -24,6 +24,7 @@ class FLYP(Method):
     name = "flyp"
     summary = "all weights, the contrastive loss of the pretraining with class prompts as texts"
     source = "Goyal et al. 2023 (FLYP, arXiv 2212.00638), loss and recipe; how templates are drawn is our reading of it"
+    own_weights = True
     whole_batch = True
     recipe = Recipe(learning_rate=1e-5, weight_decay=0.1, epochs=10, batch_size=512, warmup_steps=500)
 

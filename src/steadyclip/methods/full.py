@@ -24,6 +24,7 @@ class Full(Method):
     source = (
         "the fine-tuning baseline of Wortsman et al. 2022 (WiSE-FT), with a class-prompt head and both towers trained"
     )
+    own_weights = True
     # rate, decay and schedule as in WiSE-FT and FLYP; batch and length are ours for few shots
     recipe = Recipe(learning_rate=1e-5, weight_decay=0.1, epochs=20, batch_size=32, warmup_steps=50, clip_norm=1.0)
 
