@@ -31,8 +31,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Target:
-    """Test images to score; ``domain`` None takes those that are trained on. With ``wise_alpha`` they are scored with the
-    average of trained and pretrained weights (WiSE-FT)."""
+    """Test images to score; ``domain`` None takes those that are trained on. With ``wise_alpha`` they are scored with
+    the average of trained and pretrained weights (WiSE-FT)."""
 
     data: Source
     subset: Subset = "all"
