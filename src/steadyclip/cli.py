@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tyro
 
@@ -30,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif words[0] in ("-V", "--version"):
             print(f"steadyclip {__version__}")
         elif words[0] in COMMANDS:
-            tyro.cli(COMMANDS[words[0]], args=words[1:], prog=f"steadyclip {words[0]}")()
+            parse(words)()
         else:
             known = ", ".join(COMMANDS)
             raise UsageError(f"unknown command {words[0]!r}.{nearest(words[0], COMMANDS)} Commands: {known}.")
@@ -44,6 +47,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     return 0
+
+
+def parse(words: Sequence[str]) -> Callable[[], None]:
+    """The command of ``words`` with its options.
+
+    Raises:
+        UsageError: an unknown flag, or a value that does not fit.
+    """
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown):
+            return tyro.cli(COMMANDS[words[0]], args=words[1:], prog=f"steadyclip {words[0]}")
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise UsageError(f"{_one_line(shown.getvalue())} See steadyclip {words[0]} --help.") from None
+
+
+def _one_line(box: str) -> str:
+    """What tyro's box says is wrong, and the names that it proposes, without the help texts below them."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │╰╯") for line in box.splitlines()[1:]]  # less the title
+    parts = [part.strip("\n") for part in re.split(r"(?:^|\n)[─-]{5,}", "\n".join(lines))]
+    wrong, *others = [part for part in parts if part] or ["the options cannot be read"]
+    said = " ".join(wrong.split("\n\n")[0].split()).removeprefix("Error parsing ")
+    for part in others:
+        head, _, below = part.partition("\n")
+        if "meant" in head and below:
+            said += f". Did you mean {re.split('[ ,]', below)[0]}?"
+        elif "subcommands" in head:
+            said += f". {head}"
+    return said if said.endswith((".", "?")) else f"{said}."
 
 
 def overview() -> None:

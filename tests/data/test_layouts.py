@@ -107,9 +107,9 @@ def test_split_folders_beside_others(folder):
 
 
 def test_other_files_and_unknown_names(tmp_path: Path):
-    path = tmp_path / "photos.zip"
-    path.write_bytes(b"PK")
-    refused(path, "neither a folder nor")
+    for name, message in (("photos.bin", "neither a folder nor"), ("photos.zip", "is an archive: extract it")):
+        (tmp_path / name).write_bytes(b"PK")
+        refused(tmp_path / name, message)
     refused("no-such-data", "no folder, file or built-in data 'no-such-data'")
 
 

@@ -8,7 +8,8 @@ from typing import get_args
 import pytest
 
 from steadyclip.commands.bench import ProtocolName
-from steadyclip.data import load_data
+from steadyclip.data import ImageData, ImageSet, load_data
+from steadyclip.data.images import FileStore
 from steadyclip.data.prompts import imagenet_80
 from steadyclip.errors import UsageError
 from steadyclip.experiments.choose import ICON_SETS, choose
@@ -104,8 +105,13 @@ def test_targets_are_domains_or_data(world: Path) -> None:
         ({"name": "base-to-new", "data": ["icons"], "targets": ["emoji"]}, "has no targets"),
         ({"name": "few-shot", "data": ["icons"], "targets": ["emoji"]}, "has no targets"),
         ({"name": "few-shot", "data": ["icons"], "sources": ["emoji"]}, "--sources belongs to"),
+        ({"name": "few-shot", "data": ["icons"], "shots": [4, 0]}, "--shots: shots must be 1 or more, not 0"),
+        ({"name": "base-to-new", "data": ["icons"], "shots": [-1]}, "--shots: shots must be 1 or more, not -1"),
+        ({"name": "few-shot", "data": ["icons"], "shots": [4, 1, 4]}, "--shots: 4 is given twice"),
+        ({"name": "base-to-new", "data": ["icons", "icons"]}, "--data: icons is given twice"),
+        ({"name": "robust", "data": ["icons"], "targets": ["emoji", "emoji"]}, "--targets: emoji is given twice"),
         ({"name": "robust", "data": ["icons"], "shots": [4]}, "takes every training image"),
-        ({"name": "robust", "data": ["icons", "icons"]}, "trains on one data set"),
+        ({"name": "robust", "data": ["icons", "icon-food"]}, "trains on one data set"),
         ({"name": "cross-dataset", "data": ["{photos}"]}, "needs data sets to score on"),
         ({"name": "domain-generalization", "data": ["{photos}"]}, "needs other domains"),
         (
@@ -119,3 +125,19 @@ def test_mistakes(words: dict, line: str, world: Path) -> None:
     with pytest.raises(UsageError) as caught:
         choose(open_data=open_data, **words)
     assert line in str(caught.value)
+
+
+def test_shifts_of_imagenet_take_its_prompts_even_under_other_names() -> None:
+    classes = {"imagenet": ("alarm clock", "bow"), "imagenet-r": ("bow",), "objectnet": ("alarm clock", "weight")}
+    names = {"imagenet": "ImageNet", "imagenet-r": "ImageNet-R", "objectnet": "ObjectNet", "dtd": "DTD"}
+
+    def opened(source: Source) -> ImageData:
+        own = classes.get(source.name, ("dots",))
+        none = ImageSet(source.name, own, ("{}",), (), (), (), (), FileStore(Path()))
+        return ImageData(names[source.name], own, ("{}",), (), {"train": none})
+
+    found = choose("robust", ["imagenet"], opened, ["imagenet-r", "objectnet", "dtd"])
+    assert found == RobustFineTuning("imagenet", (), ("imagenet-r", "objectnet"), ("dtd",), imagenet_80())
+    assert choose("domain-generalization", ["imagenet"], opened, ["objectnet"]) == DomainGeneralization(
+        "imagenet", (), ("objectnet",)
+    )

@@ -95,12 +95,16 @@ class DataCheck:
         findings = catalog.check(root)
         there = [finding for finding in findings if finding.there]
         broken = [finding.entry.name for finding in there if not finding.complete]
-        say(*(line for finding in findings if there for line in finding.lines()), *catalog.strangers(root)[:10])
+        lying = [finding for finding in findings if finding.problems]
+        say(*(line for finding in findings if lying or there for line in finding.lines()))
+        say(*catalog.strangers(root)[:10])
         if not there:
             own = catalog.find(root.resolve().name)
             hint = (
                 f"give the folder above it, {root.resolve().parent}" if own else "see docs/datasets.md for their names"
             )
+            if lying:
+                hint = f"extract the archives ({', '.join(finding.entry.name for finding in lying)})"
             raise DataError(
                 f"{root} holds no folder of the field's data sets: {hint}. "
                 f"A data set of your own: steadyclip data check --data {root}"

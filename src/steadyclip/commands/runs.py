@@ -77,7 +77,7 @@ class Evaluate:
     """Score at 0, 0.1, ..., 1."""
 
     def __call__(self) -> None:
-        from steadyclip.data import read_split
+        from steadyclip.data import catalog, read_split
         from steadyclip.evaluation import evaluate, evaluate_averaged
         from steadyclip.report import main_table
         from steadyclip.training import load_run
@@ -86,8 +86,10 @@ class Evaluate:
         data = self.source.load()
         split = read_split(self.run / "split.json")
         seen = {key for part in ("train", "val") for key, _ in split[part]} if data.name == split["data"] else set()
-        same = set(run["task"]["classes"]) <= set(data.classes)
-        templates = self.source.templates or (run["task"]["templates"] if same else None)
+        trained = run["task"]["classes"]
+        same = set(trained) <= set(data.classes)
+        shift = catalog.is_shift(data.name, data.classes, split["data"], trained)
+        templates = self.source.templates or (run["task"]["templates"] if same or shift else None)
         subsets: list[SubsetName] = ["all"]
         if self.subset:
             subsets = [self.subset]
@@ -98,7 +100,8 @@ class Evaluate:
         records: list[Record] = []
         for subset in subsets:
             images = data.test_set(subset, self.domain, exclude=seen)
-            options = {"subset": subset, "templates": templates, "run": run, **common}
+            note = self._note(split["data"], len(trained), len(images.classes)) if shift and not same else ""
+            options = {"subset": subset, "templates": templates, "run": run, "note": note, **common}
             if alphas is None:
                 found = [evaluate(model, method, images, **options)]
             else:
@@ -110,6 +113,14 @@ class Evaluate:
                 say(f"record: {path}", *(f"skipped {key}: {reason}" for key, reason in record.data.skipped))
             records += found
         show(main_table(records))
+
+    @staticmethod
+    def _note(source: str, trained: int, among: int) -> str:
+        """What a reader of the numbers must know, in the words of `bench`."""
+        from steadyclip.data import catalog
+
+        known = catalog.find(source)  # the run may have seen a half of its classes
+        return f"scored among its own {among} of {max(trained, known.classes if known else 0)} classes."
 
     def _alphas(
         self, model: DualEncoder, method: Method, data: ImageData, split: dict[str, Any], options: dict[str, Any]

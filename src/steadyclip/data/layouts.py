@@ -17,6 +17,14 @@ from steadyclip.errors import DataError
 ZHOU = "split_zhou_"
 """Start of the names of CoOp's split files."""
 
+SPLIT_FILES = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
+"""Where the field's split files and ImageNet's class names are linked."""
+
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+"""Endings of what has to be extracted."""
+
+_AGAIN = f"Take it from {SPLIT_FILES}."
+
 
 def read_folder(root: Path) -> Listing:
     """A folder ``class/image``, or ``train/class/image`` beside val and test. Nothing is opened, only listed.
@@ -28,6 +36,7 @@ def read_folder(root: Path) -> Listing:
     if not classes:
         loose = sum(is_image(item.name) for item in root.iterdir())
         found = f"{loose} images but no class folders" if loose else "neither images nor class folders"
+        found += "".join(f", but {name} lies there: extract it" for name in archives_in(root)[:1])
         raise DataError(f"{root} holds {found}: expected {root.name}/CLASS/IMAGE.jpg, or a CSV file as --data.")
     splits = [folder for folder in classes if folder.name.lower() in SPLIT_NAMES and folders_in(folder)]
     entries: list[Entry] = []
@@ -66,14 +75,18 @@ def zhou_entries(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
     try:
         split = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}") from None
+        raise DataError(f"{path} cannot be read as JSON ({error}): it is cut off or another file. {_AGAIN}") from None
     has = sorted(split) if isinstance(split, dict) else type(split).__name__
     if not isinstance(split, dict) or not {"train", "test"} <= split.keys():
-        raise DataError(f"{path} must hold train, val and test lists of [path, label, class name]; it has {has}.")
+        must = "must hold train, val and test lists of [path, label, class name]"
+        raise DataError(f"{path} {must}; it has {has}. {_AGAIN}")
     entries: list[Entry] = []
     names: dict[int, str] = {}
     for part in SPLITS:
-        for row, item in enumerate(split.get(part, [])):
+        rows = split.get(part, [])
+        if not isinstance(rows, list):
+            raise DataError(f"{path}: {part} must be a list of [path, label, class name]. {_AGAIN}")
+        for row, item in enumerate(rows):
             where = f"{path.name} {part}[{row}]"
             key, label, name = _zhou_item(item, where)
             if names.setdefault(label, name) != name:
@@ -99,6 +112,11 @@ def folders_in(root: Path) -> list[Path]:
     return sorted(
         (p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))), key=lambda p: p.name
     )
+
+
+def archives_in(root: Path) -> list[str]:
+    """The names of the archives in ``root``, in order."""
+    return sorted(item.name for item in root.iterdir() if item.name.lower().endswith(ARCHIVES))
 
 
 def is_image(name: str) -> bool:
@@ -144,7 +162,9 @@ def _zhou_item(item: Any, where: str) -> tuple[str, int, str]:
         key, label, name = item
         return str(key), int(label), str(name)
     except (TypeError, ValueError):
-        raise DataError(f"{where}: expected [path, label, class name], found {str(item)[:80]}.") from None
+        raise DataError(
+            f"{where}: expected [path, label, class name], found {str(item)[:80]}. Mend the split file."
+        ) from None
 
 
 def _image_folder(path: Path, entries: list[Entry]) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from steadyclip.data import catalog
-from steadyclip.data.layouts import find_zhou, read_folder, read_zhou
+from steadyclip.data.layouts import ARCHIVES, find_zhou, read_folder, read_zhou
 from steadyclip.data.listing import Listing, assemble
 from steadyclip.data.manifest import read_csv, read_parquet
 from steadyclip.data.prompts import resolve_templates
@@ -90,6 +90,8 @@ def _read(path: Path, spec: str, builtin: Mapping[str, object], image_column: st
         return read_parquet(path, image_column, label_column)
     if kind == ".json":
         return read_zhou(path)
+    if path.name.lower().endswith(ARCHIVES):
+        raise DataError(f"{spec} is an archive: extract it, and name the folder.")
     raise DataError(f"{spec} is neither a folder nor a .csv, .parquet or split_zhou_*.json file.")
 
 

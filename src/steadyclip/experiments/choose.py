@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from steadyclip.data.catalog import is_shift
 from steadyclip.data.prompts import imagenet_80
 from steadyclip.errors import UsageError
 from steadyclip.experiments.protocols import (
@@ -50,6 +51,10 @@ def choose(
     """
     if not data:
         raise UsageError("no data was named: --data icons, for instance.")
+    for flag, given in {"--data": data, "--targets": targets, "--sources": sources, "--shots": shots}.items():
+        refuse_repeated(flag, given or ())
+    if shots and min(shots) < 1:
+        raise UsageError(f"--shots: shots must be 1 or more, not {min(shots)}.")
     few, taken = list(shots or [16]), tuple(sources)
     if taken and name not in (DomainGeneralization.name, RobustFineTuning.name):
         raise UsageError(f"{name} knows no domains: --sources belongs to domain-generalization and robust.")
@@ -82,6 +87,13 @@ def choose(
     return RobustFineTuning(data[0], domains, same, other, templates, generic, taken)
 
 
+def refuse_repeated(flag: str, values: Sequence[object]) -> None:
+    """Raises UsageError naming the first of ``values`` that is given twice."""
+    twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
+    if twice is not None:
+        raise UsageError(f"{flag}: {twice} is given twice, leave one out.")
+
+
 def _sort(
     source: ImageData, spec: str, targets: Sequence[str] | None, open_data: Callable[[Source], ImageData]
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -94,5 +106,6 @@ def _sort(
         if target in source.domains:
             domains.append(target)
         else:
-            (same if set(open_data(Source(target)).classes) <= set(source.classes) else other).append(target)
+            data = open_data(Source(target))
+            (same if is_shift(data.name, data.classes, source.name, source.classes) else other).append(target)
     return tuple(domains), tuple(same), tuple(other)

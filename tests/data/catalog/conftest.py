@@ -40,7 +40,7 @@ def lay(tmp_path: Path, picture, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
         known = tuple(small if item.name == name else item for item in entries._ENTRIES)
         monkeypatch.setattr(entries, "_ENTRIES", known)
         for spelling in (name, small.folder):
-            monkeypatch.setitem(entries._BY_NAME, entries._plain(spelling), small)
+            monkeypatch.setitem(entries._BY_NAME, entries.plain(spelling), small)
         return small
 
     return make

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from steadyclip.data.catalog.checking import Finding, check, strangers
-from steadyclip.data.catalog.entries import Entry, catalog, entry, find
+from steadyclip.data.catalog.entries import Entry, catalog, entry, find, is_shift
 from steadyclip.data.catalog.reading import read
 
-__all__ = ["Entry", "Finding", "catalog", "check", "entry", "find", "read", "strangers"]
+__all__ = ["Entry", "Finding", "catalog", "check", "entry", "find", "is_shift", "read", "strangers"]

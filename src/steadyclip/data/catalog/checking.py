@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steadyclip.data.catalog.entries import Entry, catalog, find
-from steadyclip.data.catalog.reading import problems, survey, tally
+from steadyclip.data.catalog.reading import archive_of, problems, survey, tally
 from steadyclip.data.layouts import folders_in
 from steadyclip.errors import DataError, nearest
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One data set as it was found. ``found`` counts the pictures by split or domain; None: they were not counted."""
+    """One data set as it was found. ``found`` counts the pictures by split or domain; None: they were not counted.
+    ``problems`` of one that is not there is at most one: an archive that lies in its place."""
 
     entry: Entry
     there: bool
@@ -29,7 +30,8 @@ class Finding:
         """One line, or one for each problem."""
         name = f"{self.entry.name:<16}"
         if not self.there:
-            return [f"{name}not there    {self.entry.folder}/ ({self.entry.home})"]
+            (instead,) = self.problems or (f" ({self.entry.home})",)
+            return [f"{name}not there    {self.entry.folder}/{instead}"]
         if self.found is None:
             counted = f"{self.entry.total:,} images expected"
         else:
@@ -69,7 +71,8 @@ def strangers(root: Path) -> list[str]:
 
 def _finding(entry: Entry, root: Path) -> Finding:
     if not (root / entry.folder).is_dir():
-        return Finding(entry, False, None)
+        archive = archive_of(entry, root)
+        return Finding(entry, False, None, (f", but {archive} lies there: extract it.",) if archive else ())
     try:
         reading = survey(entry, root)
     except DataError as error:

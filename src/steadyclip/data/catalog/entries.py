@@ -7,7 +7,7 @@ WiSE-FT (Wortsman et al., 2022). The 200 classes of ImageNet-A and -R: the autho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,9 +17,6 @@ from steadyclip.errors import DataError, nearest
 
 Layout = Literal["split file", "aircraft", "imagenet", "wnids", "numbers", "objectnet", "domains"]
 """How the pictures lie: see the readers of the same names in `reading`."""
-
-SPLIT_FILES = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
-"""Where the field's split files and ImageNet's class names are linked."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,9 @@ class Entry:
     """What its authors allow, in a few words; "not stated" where they say nothing."""
     split: str = ""
     """The field's split file, if the layout has one."""
+    classes_of: str = ""
+    """The data set whose classes these are, all or some of them, perhaps under other names; "" where they are its
+    own."""
 
     @property
     def total(self) -> int:
@@ -57,8 +57,8 @@ class Entry:
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """CoOp's hand template, or the default one where CoOp has none."""
-        return templates_for(self.split[len(ZHOU) : -len(".json")] or self.name)
+        """CoOp's hand template, that of ``classes_of`` if there is one, or the default where CoOp has none."""
+        return templates_for(self.split[len(ZHOU) : -len(".json")] or self.classes_of or self.name)
 
 
 def catalog() -> tuple[Entry, ...]:
@@ -68,7 +68,7 @@ def catalog() -> tuple[Entry, ...]:
 
 def find(name: str) -> Entry | None:
     """The entry called ``name``, or with a folder of that name, however it is spelt; None if there is none."""
-    return _BY_NAME.get(_plain(name))
+    return _BY_NAME.get(plain(name))
 
 
 def entry(name: str) -> Entry:
@@ -86,7 +86,15 @@ def entry(name: str) -> Entry:
     return found
 
 
-def _plain(name: str) -> str:
+def is_shift(name: str, classes: Iterable[str], of: str, of_classes: Iterable[str]) -> bool:
+    """Whether the data set ``name`` is ``of`` under shift: none of its ``classes`` is its own, by their names or, where
+    it calls them otherwise (ObjectNet), by the catalog."""
+    known = find(name)
+    return set(classes) <= set(of_classes) or (known is not None and known.classes_of == of)
+
+
+def plain(name: str) -> str:
+    """``name`` as names are compared."""
     return name.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
@@ -140,23 +148,25 @@ _ENTRIES = (
     ),
     Entry(
         "ImageNet-V2", "imagenetv2", "imagenetv2-matched-frequency-format-val", "numbers", 1000, {"test": 10_000},
-        "https://github.com/modestyachts/ImageNetV2", "MIT",
+        "https://github.com/modestyachts/ImageNetV2", "MIT", classes_of="ImageNet",
     ),
     Entry(
         "ImageNet-Sketch", "imagenet-sketch", "images", "wnids", 1000, {"test": 50_889},
         "https://github.com/HaohanWang/ImageNet-Sketch", "not stated for the images (repository: MIT)",
+        classes_of="ImageNet",
     ),
     Entry(
         "ImageNet-A", "imagenet-adversarial", "imagenet-a", "wnids", 200, {"test": 7500},
-        f"{_HENDRYCKS}/natural-adv-examples", "not stated for the images (repository: MIT)",
+        f"{_HENDRYCKS}/natural-adv-examples", "not stated for the images (repository: MIT)", classes_of="ImageNet",
     ),
     Entry(
         "ImageNet-R", "imagenet-rendition", "imagenet-r", "wnids", 200, {"test": 30_000},
-        f"{_HENDRYCKS}/imagenet-r", "not stated for the images (repository: MIT)",
+        f"{_HENDRYCKS}/imagenet-r", "not stated for the images (repository: MIT)", classes_of="ImageNet",
     ),
     Entry(
         "ObjectNet", "objectnet-1.0", "images", "objectnet", 113, {"test": 18_574},
         "https://objectnet.dev", "CC BY 4.0; never train on it; show its images with their red border only",
+        classes_of="ImageNet",
     ),
     Entry(
         "PACS", "PACS", "", "domains", 7, {"art_painting": 2048, "cartoon": 2344, "photo": 1670, "sketch": 3929},
@@ -181,4 +191,4 @@ _ENTRIES = (
     ),
 )  # fmt: skip
 
-_BY_NAME = {_plain(spelling): item for item in _ENTRIES for spelling in (item.folder, item.name)}
+_BY_NAME = {plain(spelling): item for item in _ENTRIES for spelling in (item.folder, item.name)}

@@ -13,9 +13,9 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
-from steadyclip.data.catalog.entries import SPLIT_FILES, Entry
+from steadyclip.data.catalog.entries import Entry, catalog, plain
 from steadyclip.data.images import FileStore
-from steadyclip.data.layouts import folders_in, is_image, zhou_entries
+from steadyclip.data.layouts import SPLIT_FILES, archives_in, folders_in, is_image, zhou_entries
 from steadyclip.data.listing import SPLIT_SEED, SPLITS, Listing, class_name, missing_files
 from steadyclip.data.listing import Entry as Picture
 from steadyclip.data.sampling import split_three
@@ -29,7 +29,6 @@ BORDER = 2
 """Pixels that ObjectNet's own evaluation code cuts off on every side."""
 
 CLASS_NAMES = "classnames.txt"
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,25 @@ def survey(entry: Entry, root: Path) -> Reading:
         raise DataError(f"no folder {root}: name the one that holds the data sets, with --root or STEADYCLIP_DATA.")
     base = root / entry.folder
     if not base.is_dir():
-        raise DataError(f"{entry.name} is not in {root}: put it into the folder {entry.folder} there ({entry.home}).")
+        archive = archive_of(entry, root)
+        instead = f", but {archive} lies there: extract it" if archive else ""
+        place = f"put it into the folder {entry.folder} there"
+        raise DataError(f"{entry.name} is not in {root}{instead}: {place} ({entry.home}).")
     images = base / entry.images
     if not images.is_dir():
         raise DataError(f"{entry.name}: the folder {entry.images} is missing in {base}{_instead(base)}")
     return _READERS[entry.layout](entry, base)
+
+
+def archive_of(entry: Entry, root: Path) -> str | None:
+    """The name of an archive in ``root`` that begins with the name of ``entry`` or of its folder, if there is one; that
+    of ImageNet-A begins with ImageNet's too, and is not ImageNet's."""
+    for archive in archives_in(root):
+        words = [word for item in catalog() for word in (item.folder, item.name)]
+        words = [word for word in words if plain(archive).startswith(plain(word))]
+        if words and max(words, key=len) in (entry.folder, entry.name):
+            return archive
+    return None
 
 
 def problems(entry: Entry, reading: Reading, root: Path) -> list[str]:
@@ -87,12 +100,12 @@ def problems(entry: Entry, reading: Reading, root: Path) -> list[str]:
     found = []
     named, there = tally(entry, reading.listing.entries), tally(entry, reading.present)
     classes = len(reading.listing.classes or ())
-    if classes != entry.classes:
-        found.append(f"{classes} classes where {entry.classes} are expected. {again}")
     if entry.layout in ("split file", "aircraft") and named != entry.counts:
         wrong = ", ".join(f"{part} {named[part]:,} for {count:,}" for part, count in entry.counts.items())
         source = SPLIT_FILES if entry.split else entry.home
         found.append(f"{lists} has not the official number of images ({wrong}). Take it from {source}.")
+    if classes != entry.classes and not found:  # what such a list names would be blamed on the archive
+        found.append(f"{classes} classes where {entry.classes} are expected. {again}")
     if reading.missing:
         lost = f"{len(reading.missing):,} of the {len(reading.listing.entries):,} images named in {lists}"
         found.append(f"{lost} are not there, for instance {reading.missing[0].key}. {again}")
@@ -254,8 +267,7 @@ def _needed(entry: Entry, base: Path, name: str, source: str) -> Path:
 def _instead(folder: Path) -> str:
     """What ``folder`` holds in the place of what was looked for, and what to do."""
     names = sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
-    archives = [name for name in names if name.lower().endswith(_ARCHIVES)]
-    if archives:
+    if archives := archives_in(folder):
         return f", but {archives[0]} lies there: extract it."
     return f", which holds {', '.join(names[:5]) or 'nothing'}: extract the archive into it, or move the folder there."
 

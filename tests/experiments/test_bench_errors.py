@@ -1,0 +1,102 @@
+"""`steadyclip bench` and `report` on folders and records that are not as they should be: each mistake is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steadyclip.cli import main
+
+LORA = "lora[steps=2,batch_size=6]"
+
+
+def bench(world: Path, out: Path, *more: str) -> int:
+    words = f"bench base-to-new --data {world / 'photos'} --model {world / 'model'} --out {out} --no-progress"
+    return main([*words.split(), "--device", "cpu", "--methods", "zero-shot", *more])
+
+
+def the_line(capsys: pytest.CaptureFixture[str]) -> str:
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["--seeds", "1", "2", "1"], "--seeds: 1 is given twice, leave one out"),
+        (["--seeds", "-1"], "--seeds must be 0 or more, not -1"),
+        (["--shots"], "--shots needs at least one number"),
+        (["--shots", "0"], "--shots: shots must be 1 or more, not 0"),  # even where nothing learns
+        (["--jobs", "-2"], "--jobs must be 1 or more, not -2"),
+        (["--workers", "-1"], "workers=-1 must be 0 or more"),
+        (["zero-shot"], "row 'zero-shot' is given twice: leave one out"),
+    ],
+)
+def test_numbers_and_repetitions(more: list[str], line: str, world: Path, tmp_path: Path, capsys) -> None:
+    assert bench(world, tmp_path / "out", *more) == 2
+    assert line in the_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_is_a_file(world: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "out"
+    file.write_text("mine")
+    assert bench(world, file) == 2
+    assert f"--out {file} is a file: name another folder" in the_line(capsys)
+    assert bench(world, file / "below") == 2
+    assert f"--out {file / 'below'} cannot be written to (Not a directory): name another folder" in the_line(capsys)
+    assert file.read_text() == "mine"
+
+
+def test_out_cannot_be_written_to(world: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir(mode=0o555)
+    if os.access(out, os.W_OK):  # nothing is forbidden to root
+
+        def refuse(**_: Any) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert bench(world, out) == 2
+    assert f"--out {out} cannot be written to (Permission denied): name another folder" in the_line(capsys)
+
+
+def test_records_of_other_versions_and_broken_ones(world: Path, tmp_path: Path, capsys) -> None:
+    out, page = tmp_path / "out", str(tmp_path / "page.html")
+    assert bench(world, out, LORA, "--seeds", "1") == 0
+    newer, broken = sorted(out.glob("lora*/records/*.json"))
+    good = newer.read_text()
+    newer.write_text(json.dumps({**json.loads(good), "schema": 2}))
+    capsys.readouterr()
+    assert main(["report", str(out), "--out", page]) == 1
+    assert f"{newer}: field 'schema' is 2 and this version reads 1: evaluate again, or use" in the_line(capsys)
+    broken.write_text(broken.read_text()[:100])
+    trained = {path: path.stat().st_mtime_ns for path in out.glob("lora*/trained.safetensors")}
+    assert bench(world, out, LORA, "--seeds", "1") == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("scored again: ")]
+    assert len(said) == 2
+    assert str(newer) in said[0]
+    assert "'schema' is 2" in said[0]
+    assert f"{broken} is not a JSON file" in said[1]
+    assert json.loads(newer.read_text())["per_class"] == json.loads(good)["per_class"]
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
+    assert main(["report", str(out), "--out", page]) == 0
+
+
+def test_a_run_of_another_kind_fails_its_cell_only(world: Path, tmp_path: Path, capsys) -> None:
+    assert bench(world, tmp_path, LORA, "--seeds", "1") == 0
+    (run,) = tmp_path.glob("lora*/run.json")
+    run.write_text('{"kind": "ru')
+    for record in run.parent.glob("records/*.json"):
+        record.unlink()
+    capsys.readouterr()
+    assert bench(world, tmp_path, LORA, "--seeds", "1") == 1
+    line = the_line(capsys)
+    assert line.startswith("error: 1 cell failed; the same command again tries only this. lora[steps=2,batch_size=6]")
+    assert f"{run} is not a run that this version reads" in line
