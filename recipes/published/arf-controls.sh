@@ -4,7 +4,7 @@
 # Usage: recipes/published/arf-controls.sh DATA [OUT]
 #
 # Needs: what imagenet-finetuning.sh needs, and the folder that it left.
-# Time: ESTIMATE, never run here: 37 hours on an H200 (9.5 for each row, 7 for the two without pairs or captions).
+# Time: ESTIMATE, never run here: 43 hours on an H200 (9.5 for each of four rows, 5 for the one without pairs).
 # Reckoning: recipes/README.md.
 #
 # Expected: no published numbers are on file. A follow-up found that the amount of replay explains much of the gain [S], so random pairs

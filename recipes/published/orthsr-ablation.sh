@@ -3,7 +3,7 @@
 # for. Shares its folder, and so zero-shot, lora and orthsr, with base-to-new.sh. Usage: recipes/published/orthsr-ablation.sh DATA [OUT]
 #
 # Needs: the eleven data sets below DATA (docs/datasets.md), one GPU of 16 GB.
-# Time: ESTIMATE, never run here: 13 hours on an H100, or 8 after base-to-new.sh. Reckoning: recipes/README.md.
+# Time: ESTIMATE, never run here: 13.5 hours on an H100, or 9 after base-to-new.sh. Reckoning: recipes/README.md.
 #
 # Expected, mean of eleven, ViT-B/16, 16 shots (base / new / H), all arXiv 2407.08374 v3:
 #   orthsr              83.82 / 76.55 / 80.02  [D] / [S] / [S]
