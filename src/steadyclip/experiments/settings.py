@@ -34,7 +34,7 @@ PUBLISHED = Settings("published")
 
 # The published rates and lengths are for ViT-B/16. The embedded model is thirty times smaller and was trained on icons
 # only: it wants larger steps, and few of them. Chosen by H on a base-to-new inside the base classes of `icons` (seed 1,
-# 17 classes to train, their 143 validation images and 702 images of the other 17 to score); docs/bench.md has all.
+# 17 classes to train, their 143 validation images and 702 images of the other 17 to score); docs/results.md has all.
 _FEW_STEPS = {"epochs": 3, "batch_size": 32, "warmup_steps": 5, "clip_norm": 1.0}
 _ALL_WEIGHTS = Choice(Recipe(learning_rate=5e-5, weight_decay=0.1, **_FEW_STEPS))
 _BESIDE_MLP = Choice(Recipe(learning_rate=1e-3, weight_decay=0.01, **_FEW_STEPS))
