@@ -16,7 +16,9 @@ from PIL import Image
 
 from steadyclip.errors import DataError, SteadyClipError
 from steadyclip.evaluation.records import Record
-from steadyclip.report import write_page
+from steadyclip.report import main_table, write_page
+
+from .conftest import PROTOCOLS
 
 Make = Callable[..., Record]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -29,6 +31,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
+    "--enable-logging=stderr",
 ]
 
 
@@ -132,6 +135,41 @@ def test_a_single_record_is_a_page(make: Make, tmp_path: Path, top1: float | Non
     assert Tags(page([make("full", "base", top1, seed=1)], tmp_path)).open == []
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_is_a_page(grid: Callable[[str], list[Record]], tmp_path: Path, protocol: str) -> None:
+    text = page(grid(protocol), tmp_path)
+    assert Tags(text).open == []
+    headings = re.findall("<h2>(.*?)</h2>", text)
+    charts = {
+        "base-to-new": ["Base and new", "Drift and forgetting"],
+        "few-shot": ["Accuracy over shots"],
+        "cross-dataset": ["Drift and forgetting"],
+        "domain-generalization": ["Under shift"],
+        "robust": ["Under shift", "Drift and forgetting"],
+    }
+    assert headings[0] == "Results"
+    assert headings[1:-4] == charts[protocol]
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_confusions_of_data_sets_with_the_same_domain_stay_apart(
+    grid: Callable[[str], list[Record]], tmp_path: Path
+) -> None:
+    text = Tags(page([r for r in grid("cross-dataset") if r.method.name == "full"], tmp_path)).text
+    errors = text[text.index("What is confused") : text.index("Settings")]
+    assert sum(f"icon-{name}\n" in errors for name in ("food", "nature", "objects", "symbols", "transport")) >= 4
+
+
+def test_a_curve_of_averages_is_not_shown_picture_by_picture(make: Make, tmp_path: Path) -> None:
+    records = [make("full", "all", 0.6, seed=1)]
+    records += [make("full", "all", 0.5 + a / 10, seed=1, wise_alpha=a) for a in (0.0, 0.5, 1.0)]
+    text = Tags(page(records, tmp_path)).text
+    errors = text[text.index("What is confused") :]
+    assert "full, alpha 0.5" in text[: text.index("What is confused")]
+    assert "alpha 0.5" not in errors[: errors.index("Every evaluation")]
+
+
 def test_no_records(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         write_page([], tmp_path / "page.html")
@@ -150,25 +188,44 @@ def browse(file: Path, profile: Path, *flags: str) -> str:
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "HOME": str(profile)}
     )
-    assert "violates the following Content Security Policy" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert not said, said  # no error of the script, nothing that the policy of the page refused
     return done.stdout
 
 
-# Runs beside the page, not in it: reports what a reader would notice.
-PROBE = """<body style="margin:0"><iframe id=f src="page.html" style="width:390px;height:900px;border:0"></iframe>
+# Runs beside the page, not in it: reports what a reader would notice, and does what a reader would do.
+PROBE = """<body style="margin:0"><iframe id=f src="page.html" style="width:360px;height:900px;border:0"></iframe>
 <script>
-f.onload = () => { const d = f.contentDocument, e = d.documentElement; document.title = JSON.stringify({
-  overflow: e.scrollWidth - 390,
-  broken: [...d.images].filter(i => !i.complete || !i.naturalWidth).length, images: d.images.length,
-  chart: Math.round(d.querySelector('svg.chart').getBoundingClientRect().width),
-  bar: d.defaultView.getComputedStyle(d.querySelector('svg.chart path[style*="fill: var(--base)"]')).fill }) }
+f.onload = () => {
+  const d = f.contentDocument, e = d.documentElement, w = d.defaultView;
+  const table = d.querySelector(".section table"), box = d.querySelector(".section .scroll");
+  const names = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent.trim());
+  const sorted = column => {
+    const head = table.tHead.rows[0].cells[column];
+    head.querySelector("button").click();
+    return [head.getAttribute("aria-sort"), table.querySelectorAll("[aria-sort]").length, ...names()];
+  };
+  const seen = {
+    overflow: e.scrollWidth - 360, tables: d.querySelectorAll("table").length,
+    heads: d.querySelectorAll("thead th").length, buttons: d.querySelectorAll("th button[type=button]").length,
+    broken: [...d.images].filter(i => !i.complete || !i.naturalWidth).length, images: d.images.length,
+    charts: [...d.querySelectorAll("svg.chart")].map(c => Math.round(c.getBoundingClientRect().width)),
+    fill: w.getComputedStyle(d.querySelector('svg.chart [style*="fill: var(--c1)"]')).fill,
+    before: names(), numbers: sorted(1), again: sorted(1), words: sorted(0),
+    missing: sorted(table.rows[0].cells.length - 1),
+    wide: box.scrollWidth - box.clientWidth };
+  box.scrollLeft = 10000;
+  seen.sticky = Math.round(table.rows[1].cells[0].getBoundingClientRect().left - box.getBoundingClientRect().left);
+  document.title = JSON.stringify(seen);
+}
 </script></body>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 class TestInABrowser:
-    def test_it_fits_a_phone_and_shows_its_pictures(self, experiment: list[Record], tmp_path: Path) -> None:
-        page(experiment, tmp_path)
+    def test_on_a_phone(self, grid: Callable[[str], list[Record]], tmp_path: Path) -> None:
+        records = grid("cross-dataset")
+        page(records, tmp_path)
         (tmp_path / "probe.html").write_text(PROBE)
         dom = browse(
             tmp_path / "probe.html",
@@ -182,8 +239,27 @@ class TestInABrowser:
         seen = json.loads(found.group(1))
         assert seen["overflow"] <= 0
         assert (seen["broken"], seen["images"] > 20) == (0, True)
-        assert 300 < seen["chart"] <= 350
-        assert seen["bar"] == "rgb(63, 111, 168)"
+        assert all(300 < width <= 320 for width in seen["charts"])
+        assert len(seen["charts"]) == 1
+        assert seen["fill"] == "rgb(63, 111, 168)"
+        # a wide table scrolls in its own box, and the names of its rows stay
+        assert seen["wide"] > 100
+        assert seen["sticky"] == 0
+        # every header is a button that sorts by the numbers of its column, the highest first
+        assert (seen["tables"], seen["buttons"]) == (2, seen["heads"])
+        (section,) = main_table(records).sections
+        best = [row.label for row in sorted(section.rows, key=lambda row: -(row.cells[0].value or 0))]
+        assert seen["before"] == [row.label for row in section.rows]
+        assert seen["numbers"] == ["descending", 1, *best]
+        assert seen["again"] == ["ascending", 1, *best[::-1]]
+        assert seen["words"] == ["ascending", 1, *sorted(best)]
+        assert seen["missing"][-1] == "linear-probe"  # has no score there
+
+    def test_on_paper(self, grid: Callable[[str], list[Record]], tmp_path: Path) -> None:
+        page(grid("robust"), tmp_path)
+        out = tmp_path / "page.pdf"
+        browse(tmp_path / "page.html", tmp_path / "profile", "--no-pdf-header-footer", f"--print-to-pdf={out}")
+        assert out.stat().st_size > 10_000
 
     @pytest.mark.parametrize(("scheme", "bright"), [(1, True), (0, False)])
     def test_it_follows_light_and_dark(

@@ -60,3 +60,23 @@ def test_all_classes(make: Make) -> None:
     text = reading(main_table([make("zero-shot", "all", 0.5), make("full", "all", 0.6, seed=1)]))
     assert "icons, all classes: zero-shot reaches 50.0 on lines. full gains 10.0 points on lines." in text
     assert "best" not in text
+
+
+def test_many_methods_are_counted(make: Make) -> None:
+    records = halves(make, "zero-shot", 0.5, 0.5, None)
+    for i in range(1, 7):
+        records += halves(make, f"m{i}", 0.5 + 0.02 * i, None if i == 6 else 0.5 - 0.02 * i)
+    text = reading(main_table(records))
+    assert "Of 6 methods, on base 5 gain (m6 most, 12.0 points) and 1 shows no clear change (m1)." in text
+    assert "on new 4 lose (m5 most, 10.0 points), 1 shows no clear change (m1) and 1 has no score (m6)." in text
+
+
+def test_curves_and_transfer_are_read_at_their_ends_and_means(grid: Callable[[str], list[Record]]) -> None:
+    text = reading(main_table(grid("few-shot")))
+    assert "with 1 shot " in text
+    assert "with 16 shots " in text
+    assert "4 shots" not in text
+    text = reading(main_table(grid("cross-dataset")))
+    assert "on icons " in text
+    assert "on the mean of data " in text
+    assert "icon-food" not in text

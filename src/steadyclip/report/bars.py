@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BAR = 0.36
-_LABEL = 24
+_LABEL = 20
 """Characters of a label in one line."""
 
 

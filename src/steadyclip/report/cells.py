@@ -85,6 +85,16 @@ class Row:
     cells: tuple[Cell, ...]
     records: tuple[Record, ...] = ()
 
+    @property
+    def alpha(self) -> float | None:
+        """Share of the trained weights in a point of a curve of averages (WiSE-FT), None elsewhere."""
+        return self.records[0].wise_alpha if self.records else None
+
+    @property
+    def series(self) -> str:
+        """The label, of all points of such a curve that of their training."""
+        return self.label if self.alpha is None else self.label.replace(f", alpha {self.alpha:g}", "", 1)
+
 
 @dataclass(frozen=True)
 class Section:

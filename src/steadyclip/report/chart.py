@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from steadyclip.report.cells import Cell, Row
+from steadyclip.report.cells import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ COLOURS = {
 }
 """CSS variable of the page -> the colour that stands for it while drawing."""
 DASHED = (0, (3, 2))
-WIDTH = 4.7
+WIDTH = 4.1
 """Inches; a phone shows the chart at about its nominal size."""
 _ROW = 0.2
 """Inches of one line of the legend."""
@@ -47,12 +47,6 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
         label: Style(COLOURS[_SERIES[i % len(_SERIES)]], _MARKERS[i % len(_MARKERS)])
         for i, label in enumerate(dict.fromkeys(labels))
     }
-
-
-def series(row: Row) -> str:
-    """The label of the row; points of one curve of averaged weights (WiSE-FT) share that of their training."""
-    alpha = row.records[0].wise_alpha
-    return row.label if alpha is None else row.label.replace(f", alpha {alpha:g}", "", 1)
 
 
 def whisker(cell: Cell) -> tuple[float, str]:
@@ -118,7 +112,7 @@ def dashes(label: str) -> Any:
 
 def _columns(labels: Sequence[str]) -> int:
     """How many entries fit beside each other."""
-    return max(1, min(4, len(labels), 60 // (6 + max(map(len, labels)))))
+    return max(1, min(4, len(labels), 52 // (6 + max(map(len, labels)))))
 
 
 def legend_height(labels: Sequence[str]) -> float:
@@ -145,7 +139,7 @@ def _inline(svg: str, label: str) -> str:
     """The ``<svg>`` element alone, sized by the page, its colours as CSS variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' id="[A-Za-z_.]+_\d+"', "", svg)  # figure_1, axes_1, ...: nothing refers to them
+    svg = re.sub(r' id="(line2d|[A-Za-z_.]+)_\d+"', "", svg)  # figure_1, axes_1, ...: nothing refers to them
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     for name, colour in COLOURS.items():

@@ -13,7 +13,7 @@ from steadyclip.evaluation.files import write_atomic
 from steadyclip.evaluation.records import Confusion, Record
 from steadyclip.report.bars import bars
 from steadyclip.report.cells import HALVES, Row, Section, Table
-from steadyclip.report.chart import Style, series, styles
+from steadyclip.report.chart import Style, styles
 from steadyclip.report.curves import curves
 from steadyclip.report.reading import reading
 from steadyclip.report.scatter import drift, shift
@@ -55,7 +55,8 @@ _FAMILIES = (
     Family(
         "Under shift",
         "Mean over the domains of the shift against the test set of the source. Large: mean over seeds; small: each. "
-        "Above the dashed line a method is better under shift than the frozen model, right of it in distribution.",
+        "Above the dashed line a method is better under shift than the frozen model, right of it in distribution. "
+        "Lines, where there are any: averages of pretrained and trained weights (WiSE-FT).",
         shift,
     ),
     Family(
@@ -130,7 +131,7 @@ def _subtitle(records: Sequence[Record]) -> str:
 
 def _charts(table: Table) -> list[tuple[Family, list[tuple[str, str]]]]:
     """For each kind of chart that there is, title and ``<svg>`` of its sections."""
-    looks = styles(series(row) for section in table.sections for row in section.rows if row is not section.baseline)
+    looks = styles(row.series for section in table.sections for row in section.rows if row is not section.baseline)
     found = []
     for family in _FAMILIES:
         drawn = [(section.title, family.draw(section, looks)) for section in table.sections]
@@ -163,7 +164,7 @@ def _settings(table: Table) -> list[tuple[str, str, dict[str, str]]]:
     rows: dict[str, Row] = {}
     for section in table.sections:
         for row in section.rows:
-            rows.setdefault(series(row), row)
+            rows.setdefault(row.series, row)
     return [(label, _trained_on(row.records[0]), _values(row.records)) for label, row in rows.items()]
 
 

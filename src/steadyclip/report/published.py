@@ -70,18 +70,17 @@ def beside(section: Section) -> Section:
     if not all(record.model.name in MODELS and _whole(record) for record in records):
         return section
     wanted = {i: _wanted(section, records, i) for i in range(len(section.columns))}
+    hits = [
+        (at, i, number)
+        for number in numbers()
+        for at, row in enumerate(section.rows)
+        for i, where in wanted.items()
+        if where == (number.protocol, number.data, number.column) and number.method and _is(row, number.method)
+    ]
     found: dict[tuple[int, int], Number] = {}
-    protocols = dict.fromkeys(protocol for where in wanted.values() if where for protocol in (where[0],))
-    for protocol in protocols:
-        hits = [
-            (at, i, number)
-            for number in numbers()
-            for at, row in enumerate(section.rows)
-            for i, where in wanted.items()
-            if where == (protocol, number.data, number.column) and number.method and _is(row, number.method)
-        ]
-        sources = grouped(hits, lambda hit: hit[2].source).values()
-        best = max(sources, key=lambda of: len({at for at, _, _ in of}), default=[])  # of equals the first
+    for of_protocol in grouped(hits, lambda hit: hit[2].protocol).values():
+        sources = grouped(of_protocol, lambda hit: hit[2].source).values()
+        best = max(sources, key=lambda of: len({at for at, _, _ in of}))  # of equals the first
         found |= {(at, i): number for at, i, number in best}
     if not found:
         return section

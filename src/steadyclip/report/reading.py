@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from steadyclip.report.cells import MEANS, Cell, Row, Section, Table, signed
 
-# More data sets than this are read through their average.
-_SECTIONS = 2
+# More data sets than this are read through their average, more methods through their number.
+_SECTIONS, _ROWS = 2, 5
 
 
 def reading(table: Table) -> str:
@@ -46,10 +46,36 @@ def _section(section: Section) -> list[str]:
         sentences.append(
             f"{section.title}: there is no baseline among the records, so nothing says what was gained or lost."
         )
-    for row in section.rows:
-        if row is not origin and row.records[0].wise_alpha is None:  # a curve is seen, not read
-            sentences.append(f"{row.label} {_and(_changes(section, row))}.")
+    rows = [row for row in section.rows if row is not origin and row.alpha is None]  # a curve is seen, not read
+    if origin is not None and len(rows) > _ROWS:
+        return [*sentences, *_counts(section, rows), *_best_h(section)]
+    sentences += [f"{row.label} {_and(_changes(section, row))}." for row in rows]
     return sentences + _best_h(section)
+
+
+def _counts(section: Section, rows: Sequence[Row]) -> list[str]:
+    """One sentence on each column: how many methods gain, lose, show no clear change or have no score."""
+    sentences = []
+    for i in section.summary:
+        cells = {row.label: row.cells[i] for row in rows}
+        parts = []
+        for verb, verbs, trend in (("gains", "gain", "up"), ("loses", "lose", "down")):
+            found = {label: cell.delta for label, cell in cells.items() if cell.trend == trend and cell.delta}
+            if found:
+                most = max(found, key=lambda label: abs(found[label]))
+                what = f"{abs(found[most]):.1f} points"
+                count = (
+                    f"1 {verb} ({most}, {what})" if len(found) == 1 else f"{len(found)} {verbs} ({most} most, {what})"
+                )
+                parts.append(count)
+        for verb, verbs, chosen in (
+            ("shows no clear change", "show no clear change", [k for k, c in cells.items() if c.trend == "same"]),
+            ("has no score", "have no score", [k for k, c in cells.items() if c.value is None]),
+        ):
+            if chosen:
+                parts.append(f"{len(chosen)} {verb if len(chosen) == 1 else verbs} ({', '.join(chosen)})")
+        sentences.append(f"Of {len(rows)} methods, {_where(section, i).strip()} {_and(parts)}.")
+    return sentences
 
 
 def _changes(section: Section, row: Row) -> list[str]:
@@ -90,12 +116,13 @@ def _named(section: Section, row: Row) -> list[tuple[str, Cell]]:
     """The columns to be read, each with the words for where that is."""
     if section.shots and row is section.baseline:  # what learns nothing is the same with any number of shots
         return [("", row.cells[0])]
-    means = MEANS.values()
-    return [
-        (f" {'with' if section.shots else 'on'} {'the ' if name in means else ''}{name}", cell)
-        for i, (name, cell) in enumerate(zip(section.columns, row.cells, strict=True))
-        if i in section.summary
-    ]
+    return [(_where(section, i), row.cells[i]) for i in section.summary]
+
+
+def _where(section: Section, index: int) -> str:
+    """ " on base", " on the mean of data" or " with 16 shots"."""
+    name = section.columns[index]
+    return f" {'with' if section.shots else 'on'} {'the ' if name in MEANS.values() else ''}{name}"
 
 
 def _and(parts: Sequence[str]) -> str:

@@ -32,15 +32,15 @@ def shift(section: Section, styles: Mapping[str, Style]) -> str:
     if not rows:
         return ""
     origin = _mean(dots.get(section.baseline.label, ())) if section.baseline else None
-    single = [row for row in rows if row.records[0].wise_alpha is None]
-    curves = grouped((row for row in rows if row.records[0].wise_alpha is not None), chart.series)
-    names = dict.fromkeys(map(chart.series, rows))
+    single = [row for row in rows if row.alpha is None]
+    curves = grouped((row for row in rows if row.alpha is not None), lambda row: row.series)
+    names = dict.fromkeys(row.series for row in rows)
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         chart.plain(axes)
         for name, points in curves.items():
-            ordered = sorted(points, key=lambda row: row.records[0].wise_alpha or 0.0)
+            ordered = sorted(points, key=lambda row: row.alpha or 0.0)
             found = [mean for row in ordered if (mean := _mean(dots[row.label]))]
             axes.plot(
                 [p.x for p in found], [p.y for p in found], color=styles[name].colour, linewidth=1.1, marker=".",
@@ -63,7 +63,7 @@ def drift(section: Section, styles: Mapping[str, Style]) -> str:
     if section.baseline is None:
         return ""
     frozen = section.baseline.records
-    rows = [row for row in section.rows if row is not section.baseline and row.records[0].wise_alpha is None]
+    rows = [row for row in section.rows if row is not section.baseline and row.alpha is None]
     dots = {row.label: _drifted(row.records, frozen, _sets(section, held=True)) for row in rows}
     rows = [row for row in rows if dots[row.label][0]]
     if not rows:
@@ -106,7 +106,7 @@ def _finish(
             axes.axvline(origin.x, color=COLOURS["quiet"], linestyle=chart.DASHED, linewidth=1, zorder=1)
             axes.axhline(origin.y, color=COLOURS["quiet"], linestyle=chart.DASHED, linewidth=1, zorder=1)
         axes.margins(0.09)
-        axes.locator_params(nbins=5)
+        axes.locator_params(nbins=5 if len(each) == 1 else 4)
     if origin is not None and section.baseline is not None:
         handles.insert(0, chart.dashes(section.baseline.label))
     if curves:
@@ -115,7 +115,7 @@ def _finish(
     chart.legend(figure, handles)
 
 
-_WISE = "averaged with the pretrained weights"
+_WISE = "weight averages"
 
 
 def _lines(section: Section, curves: bool = False) -> list[str]:

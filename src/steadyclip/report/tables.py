@@ -236,8 +236,16 @@ def _h(base: Cell, new: Cell) -> Cell:
 
 
 def _compare(section: Section, baseline: str) -> Section:
-    """The section with the baseline first, differences to it, and the best of each column marked."""
-    rows = sorted(section.rows, key=lambda row: row.records[0].method.name != baseline)
+    """The section with the baseline first and curves of averages last, differences to the baseline, and the best of
+    each column marked."""
+    order = list(dict.fromkeys(row.series for row in section.rows))
+
+    def place(row: Row) -> tuple[bool, bool, int, float]:
+        curve = row.alpha is not None
+        first = row.records[0].method.name != baseline
+        return first, curve, order.index(row.series) if curve else 0, row.alpha or 0.0
+
+    rows = sorted(section.rows, key=place)
     first = rows[0] if rows[0].records[0].method.name == baseline else None
     tops = [
         max((cell.value for cell in column if cell.value is not None), default=0.0)
