@@ -1,6 +1,6 @@
-"""How the recipes for icons-tiny were chosen: base-to-new inside the base classes of `icons`, no test image, no new class.
+"""How the recipes for icons-tiny were chosen: base-to-new inside the base classes of `icons`; no test image is seen.
 
-    python benchmarks/choose_settings.py "full[learning_rate=1e-4]" "full[learning_rate=5e-5]" "orthcr[learning_rate=3e-4]"
+    python benchmarks/choose_settings.py "full[learning_rate=1e-4]" "orthcr[learning_rate=3e-4]"
 
 Trains each row on 16 shots of the first 17 classes (as many steps as the real task of 34 classes has) and scores it on
 the validation images of those, and on the training and validation images of the other 17 base classes. Prints base,
