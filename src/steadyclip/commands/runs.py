@@ -118,9 +118,10 @@ class Evaluate:
     def _note(source: str, trained: int, among: int) -> str:
         """What a reader of the numbers must know, in the words of `bench`."""
         from steadyclip.data import catalog
+        from steadyclip.evaluation.records import scored_among
 
         known = catalog.find(source)  # the run may have seen a half of its classes
-        return f"scored among its own {among} of {max(trained, known.classes if known else 0)} classes."
+        return scored_among(among, max(trained, known.classes if known else 0))
 
     def _alphas(
         self, model: DualEncoder, method: Method, data: ImageData, split: dict[str, Any], options: dict[str, Any]

@@ -278,3 +278,8 @@ def _expect(value: Any, kind: type, spelled: str, where: str) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"field {where!r} must be {spelled}, is {reprlib.repr(value)}.")
     return value
+
+
+def scored_among(own: int, trained: int) -> str:
+    """The note on a test set that has ``own`` of the ``trained`` classes and is scored among those only; "" for all."""
+    return f"scored among its own {own} of {trained} classes." if own < trained else ""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from steadyclip.errors import DataError, SteadyClipError
 from steadyclip.evaluation.files import write_atomic
 from steadyclip.evaluation.locks import owning
-from steadyclip.evaluation.records import Record
+from steadyclip.evaluation.records import Record, scored_among
 from steadyclip.experiments.protocols import Cell, Sample, Source, Target
 from steadyclip.training.config import DECIDES, TrainConfig
 
@@ -187,8 +187,8 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
         model.to(_accelerator())
     for test in bench.missing(cell):
         images = bench.test_set(cell, test)
-        among, classes = len(images.classes), len(bench.data(cell.sample.data).classes)
-        note = f"scored among its own {among} of {classes} classes." if test.role == "ood" and among < classes else ""
+        classes = len(bench.data(cell.sample.data).classes)
+        note = scored_among(len(images.classes), classes) if test.role == "ood" else ""
         alpha, label = test.wise_alpha, row.label
         if alpha is not None:
             label += f", alpha {alpha:g}"
