@@ -133,7 +133,9 @@ class Method:
             UsageError: ``holds`` is False.
         """
         if not holds:
-            raise UsageError(f"knob {knob}={getattr(self, knob)!r} of method {self.name!r} must be {range_}.")
+            value = getattr(self, knob)
+            shown = str(value) if isinstance(value, Path) else repr(value)
+            raise UsageError(f"knob {knob}={shown} of method {self.name!r} must be {range_}.")
 
     def knobs(self) -> dict[str, Any]:
         """The fields as plain JSON values."""

@@ -23,7 +23,7 @@ from steadyclip.data.icons.samples import Sample, plan
 from steadyclip.data.icons.tables import TABLES, read_table, table_bytes
 from steadyclip.errors import DataError, nearest
 
-FORMAT = 5
+FORMAT = 6
 """Raised whenever the code changes what is drawn or written."""
 
 TEMPLATE = "an icon of a {}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from steadyclip.data.icons.captions import caption
 from steadyclip.data.icons.duplicates import same
@@ -109,11 +110,12 @@ def _icons(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
 
 
 def _concepts(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
-    """A concept has too few drawings to split them: phosphor's are for training, the other teams' for the test."""
+    """A concept has too few drawings to split them: phosphor's are for training, the other teams' for the test, but for
+    those that ``icons`` trains on."""
     for domain in ("lines", "solid", "emoji"):
         found = list(shelf.find(chosen, domain))
         seen = [drawing for drawing in found if drawing.pack == "phosphor"]
-        unseen = [drawing for drawing in found if drawing.pack != "phosphor"]
+        unseen = [drawing for drawing in _unseen(found) if drawing.pack != "phosphor"]
         train, val, test = CONCEPT_LOOKS["train"], CONCEPT_LOOKS["val"], CONCEPT_LOOKS["test"]
         yield from shelf.samples(seen, chosen, "train", domain, range(1, train + 1))
         yield from shelf.samples(seen, chosen, "val", domain, range(train + 1, train + val + 1))
@@ -121,9 +123,23 @@ def _concepts(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
 
 
 def _topic(shelf: Shelf, chosen: IconClass) -> Iterator[Sample]:
-    """Only ever a target of transfer: every drawing in lines is a test sample."""
-    found = list(shelf.find(chosen, "lines"))
-    yield from shelf.samples(found, chosen, "test", "lines", range(1, math.ceil(TOPIC_WANTED / len(found)) + 1))
+    """Only ever a target of transfer: every drawing in lines is a test sample, but for those that ``icons`` trains on.
+    A class that has no other keeps its name among those to choose from."""
+    found = _unseen(shelf.find(chosen, "lines"))
+    looks = math.ceil(TOPIC_WANTED / len(found)) if found else 0
+    yield from shelf.samples(found, chosen, "test", "lines", range(1, looks + 1))
+
+
+def _unseen(found: Iterable[Drawing]) -> list[Drawing]:
+    """Without the drawings that train or validate on ``icons``: its captions, which ARF learns from, name them."""
+    return [drawing for drawing in found if (drawing.pack, drawing.name) not in _trained()]
+
+
+@cache
+def _trained() -> frozenset[tuple[str, str]]:
+    """(pack, name) of the drawings in the training and validation halves of ``icons``."""
+    splits = (split_drawings(chosen) for chosen in read_table("icons"))
+    return frozenset(drawing for of in splits for drawing, split in of.items() if split != "test")
 
 
 def _pretrain() -> list[Sample]:
