@@ -12,7 +12,7 @@ nearest="$anchors/retrieved.parquet" random="$anchors/random.parquet"
 [ -e "$random" ] || steadyclip anchors retrieve --data icons --pool "$anchors/pool" --random-like "$nearest" --out "$random"
 bench=(steadyclip bench robust --data icons --seeds 1 2 3 --jobs 2 --precision bf16 --out "$out")
 arf="arf[anchors=$nearest]"
-# the curves, then all: the page that is written last has both
+# robust-icons.* has what was asked for last; arf.html has all of it
 "${bench[@]}" --methods zero-shot full flyp "$arf" "arf[l_r=0]" "arf[l_c=0,anchors=$nearest]" "arf[l_c=0,anchors=$random]"
 "${bench[@]}" --methods zero-shot full flyp "$arf" --wise-alphas 0.25 0.5 0.75
-steadyclip report "$out"/{zero-shot,full,flyp,arf}*-icons*-all-all-*/ "$out"/zero-shot-*/ --out "$out/arf.html"
+steadyclip report "$out"/zero-shot-icons-*/records/*-all*.json "$out"/{full,flyp,arf}*-icons-all-all-*/ --out "$out/arf.html"
