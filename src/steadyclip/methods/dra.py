@@ -93,12 +93,14 @@ class DRA(Method):
         That there is an L1 term is the paper's; that it is on features and held to the frozen ones is our reading.
         """
         kind = self.l1 if self.l1_weight else "off"
+        # before anything is kept for the backward pass: so it costs no memory
+        frozen_BD = _frozen_image(model, batch) if kind == "features" and self.towers != "text" else None
         with watch_tokens(model) if kind == "delta" else contextlib.nullcontext([]) as traces:
             image_BD = model.encode_image(batch.images_BCHW)
             text_CD = model.frozen_text(batch.prompts) if self.towers == "image" else model.encode_text(batch.prompts)
         terms = {"cross_entropy": F.cross_entropy(model.logits(image_BD, text_CD), batch.labels_B)}
         if kind != "off" and self.towers != "text":
-            l1 = _size(traces, "image") if kind == "delta" else F.l1_loss(image_BD, _frozen_image(model, batch))
+            l1 = _size(traces, "image") if frozen_BD is None else F.l1_loss(image_BD, frozen_BD)
             terms["l1_image"] = self.l1_weight * self.l1_image * l1
         if kind != "off" and self.towers != "image":
             l1 = _size(traces, "text") if kind == "delta" else F.l1_loss(text_CD, model.frozen_text(batch.prompts))
