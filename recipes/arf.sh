@@ -14,5 +14,5 @@ bench=(steadyclip bench robust --data icons --seeds 1 2 3 --jobs 2 --precision b
 arf="arf[anchors=$nearest]"
 # robust-icons.* has what was asked for last; arf.html has all of it
 "${bench[@]}" --methods zero-shot full flyp "$arf" "arf[l_r=0]" "arf[l_c=0,anchors=$nearest]" "arf[l_c=0,anchors=$random]"
-"${bench[@]}" --methods zero-shot full flyp "$arf" --wise-alphas 0.25 0.5 0.75
+"${bench[@]}" --methods zero-shot full flyp "$arf" --wise-alphas 0.3 0.6
 steadyclip report "$out"/zero-shot-icons-*/records/*-all*.json "$out"/{full,flyp,arf}*-icons-all-all-*/ --out "$out/arf.html"
