@@ -163,8 +163,8 @@ def test_a_folder_of_several_protocols(make: Make) -> None:
     halves = [make("full", half, 0.5, seed=1, shots=16) for half in ("base", "new")]
     found = main_table([*transfer(make), *few, *everything, *halves]).sections
     assert [section.title for section in found] == [
-        "icons, base to new", "icons, few-shot", "icons to other domains and other data",
-        "icons to other domains and other data",
+        "icons, base to new", "icons, few-shot", "icons to other domains and other data, 16 shots",
+        "icons to other domains and other data, all training images",
     ]  # fmt: skip
     assert found[2].caption.startswith("16 shots")
     assert "all training images" in found[3].caption

@@ -126,12 +126,14 @@ def _transfers(records: Sequence[Record], suffix: str, baseline: str) -> list[Se
         home = next((r.data.name for r in records if r.role == "id"), "")
         trainings = {(home, None): []}
     sections = []
-    for (source, _), group in trainings.items():
+    for (source, shots), group in trainings.items():
         sets = set(map(_test, group or untrained))
         group = [*(r for r in untrained if _test(r) in sets), *group]
         tests = sorted(grouped(group, _test).values(), key=lambda of: ROLES.index(of[0].role))
         if any(of[0].role != "id" for of in tests):
-            sections.append(_transfer(group, [of[0] for of in tests], source, suffix, baseline))
+            several = sum(home == source for home, _ in trainings) > 1
+            part = f", {_count(shots, 'shot') if shots else 'all training images'}" if several else ""
+            sections.append(_transfer(group, [of[0] for of in tests], source, part + suffix, baseline))
     return sections
 
 
