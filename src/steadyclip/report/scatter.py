@@ -26,7 +26,7 @@ class Point(NamedTuple):
 
 def shift(section: Section, styles: Mapping[str, Style]) -> str:
     """An ``<svg>`` element: mean accuracy over the domains of a shift against accuracy in distribution, small dots
-    for seeds, averaged weights joined to a curve; nothing for a section without a shift or without trainings."""
+    for seeds, averaged weights as a curve from the frozen model to the trained one; nothing for a section without a shift or without trainings."""
     dots = {row.label: found for row in section.rows if (found := _shifted(row.records, _sets(section, "ood")))}
     rows = [row for row in section.rows if row is not section.baseline and row.label in dots]
     if not rows:
@@ -41,7 +41,9 @@ def shift(section: Section, styles: Mapping[str, Style]) -> str:
         chart.plain(axes)
         for name, points in curves.items():
             ordered = sorted(points, key=lambda row: row.alpha or 0.0)
-            found = [mean for row in ordered if (mean := _mean(dots[row.label]))]
+            # its ends are the frozen model and the trained one
+            ends = origin, _mean([dot for row in single if row.series == name for dot in dots[row.label]])
+            found = [mean for mean in (ends[0], *(_mean(dots[row.label]) for row in ordered), ends[1]) if mean]
             axes.plot(
                 [p.x for p in found], [p.y for p in found], color=styles[name].colour, linewidth=1.1, marker=".",
                 markersize=4, alpha=0.8,
