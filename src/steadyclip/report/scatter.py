@@ -26,7 +26,8 @@ class Point(NamedTuple):
 
 def shift(section: Section, styles: Mapping[str, Style]) -> str:
     """An ``<svg>`` element: mean accuracy over the domains of a shift against accuracy in distribution, small dots
-    for seeds, averaged weights as a curve from the frozen model to the trained one; nothing for a section without a shift or without trainings."""
+    for seeds, averaged weights as a curve from the frozen model to the trained one; nothing for a section without a
+    shift or without trainings."""
     dots = {row.label: found for row in section.rows if (found := _shifted(row.records, _sets(section, "ood")))}
     rows = [row for row in section.rows if row is not section.baseline and row.label in dots]
     if not rows:
