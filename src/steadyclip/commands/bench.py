@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from steadyclip.commands.options import parse_knobs, say, show
 from steadyclip.errors import UsageError
-from steadyclip.training.config import TrainConfig
+from steadyclip.training.config import Precision, TrainConfig
 
 if TYPE_CHECKING:
     from steadyclip.experiments.grid import GridResult
@@ -60,7 +60,7 @@ class Bench:
     """`slurm` submits every cell as a job through submitit."""
     slurm: tuple[str, ...] = ()
     """Settings of the jobs as name=value: timeout_min=120 slurm_partition=gpu gpus_per_node=1."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """Arithmetic of the forward pass."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto` takes the accelerator if there is one."""

@@ -8,6 +8,8 @@ from typing import Literal
 
 from steadyclip.errors import UsageError
 
+Precision = Literal["fp32", "bf16"]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -17,7 +19,7 @@ class TrainConfig:
     """Run folder; the same command again resumes there. None keeps nothing on disk."""
     seed: int = 1
     """Fixes initial adapters, order, augmentation and dropout."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """Arithmetic of the forward pass; weights and optimizer stay in fp32."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto` takes the accelerator if there is one."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Literal
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Precision = Literal["fp32", "bf16"]
+from steadyclip.training.config import Precision
 
 
 def arithmetic(device: torch.device, precision: Precision) -> contextlib.ExitStack:
