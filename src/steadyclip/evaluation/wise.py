@@ -26,6 +26,12 @@ ALPHAS = tuple(tenths / 10 for tenths in range(11))
 """The points of a curve."""
 
 
+def check_alpha(alpha: float, name: str = "alpha") -> None:
+    """Raises UsageError, with the ``name`` it was given by, where ``alpha`` is not between 0 and 1."""
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"{name} {alpha:g} must be from 0 (the pretrained weights) to 1 (the trained ones).")
+
+
 @contextmanager
 def averaged(model: DualEncoder, alpha: float) -> Iterator[None]:
     """Inside, the trained weights of ``model`` are (1 - alpha) theta_0 + alpha theta; 0 is the frozen model, 1 the
@@ -35,8 +41,7 @@ def averaged(model: DualEncoder, alpha: float) -> Iterator[None]:
         UsageError: ``alpha`` is not between 0 and 1.
         ModelError: not the model's own weights were trained, but adapters or nothing.
     """
-    if not 0 <= alpha <= 1:
-        raise UsageError(f"alpha {alpha:g} must be from 0 (the pretrained weights) to 1 (the trained ones).")
+    check_alpha(alpha)
     start, end = model.frozen_state(), model.trained_state()
     if not start or start.keys() != end.keys():
         what = "adapters were trained, not its own weights" if len(model.adapters) else "nothing was trained"
@@ -60,9 +65,14 @@ def evaluate_averaged(
     for alpha in alphas:
         with averaged(model, alpha):
             record = evaluate(model, method, image_set, **options)
-        named = dataclasses.replace(record.method, label=f"{record.method.label}, alpha {alpha:g}")
-        records.append(dataclasses.replace(record, method=named, wise_alpha=alpha))
+        records.append(at_alpha(record, alpha))
     return records
+
+
+def at_alpha(record: Record, alpha: float) -> Record:
+    """The record with ``alpha`` in ``wise_alpha`` and in the label."""
+    named = dataclasses.replace(record.method, label=f"{record.method.label}, alpha {alpha:g}")
+    return dataclasses.replace(record, method=named, wise_alpha=alpha)
 
 
 def choose_alpha(

@@ -51,13 +51,11 @@ def run_bench(
         SteadyClipError: the model or a data set cannot be had, or ``out`` cannot be written to. (A cell that fails is
             in the result.)
     """
+    from steadyclip.evaluation.wise import check_alpha
     from steadyclip.models import load
 
     for alpha in wise_alphas:
-        if not 0 <= alpha <= 1:
-            raise UsageError(
-                f"--wise-alphas {alpha:g} must be from 0 (the pretrained weights) to 1 (the trained ones)."
-            )
+        check_alpha(alpha, "--wise-alphas")
     if wise_alphas and not any(row.method.own_weights for row in rows):
         raise UsageError("--wise-alphas needs a row that trains the model's own weights: full, flyp or arf.")
     bench = Bench(model, load(model).weights_hash, Path(out), config or TrainConfig(), root)

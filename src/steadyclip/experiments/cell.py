@@ -174,6 +174,7 @@ def attempt(cell: Cell, bench: Bench) -> Outcome:
 
 def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
     from steadyclip.evaluation import averaged, evaluate
+    from steadyclip.evaluation.wise import at_alpha
     from steadyclip.models import load
     from steadyclip.training import fit
 
@@ -189,18 +190,16 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
         images = bench.test_set(cell, test)
         classes = len(bench.data(cell.sample.data).classes)
         note = scored_among(len(images.classes), classes) if test.role == "ood" else ""
-        alpha, label = test.wise_alpha, row.label
-        if alpha is not None:
-            label += f", alpha {alpha:g}"
+        alpha = test.wise_alpha
         with contextlib.nullcontext() if alpha is None else averaged(model, alpha):
             record = evaluate(
                 model, row.method, images, subset=test.subset, run=run, workers=config.workers, cache=bench.features,
                 drift=row.recipe is not None, note=note,
             )  # fmt: skip
-        method = dataclasses.replace(record.method, label=label)
-        record = dataclasses.replace(
-            record, method=method, settings=row.settings, role=test.role, wise_alpha=alpha
-        )  # fmt: skip
+        method = dataclasses.replace(record.method, label=row.label)
+        record = dataclasses.replace(record, method=method, settings=row.settings, role=test.role)
+        if alpha is not None:
+            record = at_alpha(record, alpha)
         record.write(bench.record_file(cell, test))
     records = bench.stored(cell)
     if records is None:
