@@ -61,6 +61,10 @@ def test_train_evaluate_predict_report(run: Path, photos: Path, capsys: pytest.C
     content = json.loads(record.read_text())
     assert content["method"]["name"] == "lora"
     assert content["data"]["images"] == 12  # 30 % of ten, four classes
+    assert content["precision"] == "fp32"
+    assert main(["evaluate", str(run), "--data", str(photos), "--precision", "bf16"]) == 0
+    capsys.readouterr()
+    assert json.loads(record.read_text())["precision"] == "bf16"
     picture = str(photos / "red_thing" / "0.png")
     assert main(["predict", str(run), picture, "--top", "2", "--json"]) == 0
     (prediction,) = json.loads(capsys.readouterr().out)

@@ -137,6 +137,16 @@ class TestCache:
         image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
         assert not image_features(tiny("clip", seed=1), pictures, cache=tmp_path / "cache", frozen=True).cached
 
+    def test_another_precision(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
+        cache = tmp_path / "cache"
+        first = image_features(model, pictures, cache=cache, frozen=True)
+        half = image_features(model, pictures, cache=cache, frozen=True, precision="bf16")
+        assert not half.cached
+        assert half.features_ND.dtype == torch.float32
+        assert not torch.equal(half.features_ND, first.features_ND)
+        torch.testing.assert_close(half.features_ND, first.features_ND, atol=0.02, rtol=0)
+        assert image_features(model, pictures, cache=cache, frozen=True, precision="bf16").cached
+
     def test_only_frozen_features(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="frozen"):
             image_features(model, pictures, cache=tmp_path / "cache")

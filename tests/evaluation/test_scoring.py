@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from steadyclip.data import ImageSet
+from steadyclip.errors import UsageError
 from steadyclip.evaluation import evaluate, metrics, scoring, text_head
 from steadyclip.evaluation.heads import Head
 from steadyclip.evaluation.records import Record
@@ -41,6 +42,21 @@ class Nameless(Plain):
 @dataclass(frozen=True)
 class Trained(Plain):
     recipe = Recipe(steps=1)
+
+
+def test_the_record_says_in_which_precision_it_was_scored(model: DualEncoder, pictures: ImageSet) -> None:
+    full, half = (evaluate(model, Trained(), pictures, drift=True, precision=p) for p in ("fp32", "bf16"))
+    assert (full.precision, half.precision) == ("fp32", "bf16")
+    assert full.metrics is not None
+    assert half.metrics is not None
+    assert full.metrics.ece != half.metrics.ece
+    assert full.metrics.ece == pytest.approx(half.metrics.ece, abs=0.05)
+    # nothing was trained: both sides of the drift are in the same precision
+    assert half.drift is not None
+    assert half.drift.image.cosine == pytest.approx(1, abs=1e-6)
+    assert half.drift.text.cosine == pytest.approx(1, abs=1e-6)
+    with pytest.raises(UsageError, match="precision='int8'"):
+        evaluate(model, Plain(), pictures, precision="int8")  # pyright: ignore[reportArgumentType]
 
 
 def test_record_equals_a_bare_loop(model: DualEncoder, pictures: ImageSet, pixels_and_labels) -> None:

@@ -80,6 +80,28 @@ def test_a_lost_or_broken_record_is_made_again_without_training(world: Path, tmp
     assert weights.stat().st_mtime_ns == stamp
 
 
+def test_records_of_another_precision_are_made_again_without_training(world: Path, tmp_path: Path) -> None:
+    """As records are that an older version scored in fp32, whatever the training was in."""
+    table(world, tmp_path, [LORA], seeds=(1,), precision="bf16")
+    before = contents(tmp_path)
+    for file in tmp_path.glob("*/records/*.json"):
+        content = json.loads(file.read_text())
+        assert content.pop("precision") == "bf16"
+        file.write_text(json.dumps(content))
+    (weights,) = tmp_path.glob("*/trained.safetensors")
+    stamp = weights.stat().st_mtime_ns
+    table(world, tmp_path, [LORA], seeds=(1,), precision="bf16")
+    assert contents(tmp_path) == before
+    assert weights.stat().st_mtime_ns == stamp
+
+
+def test_each_precision_has_its_own_zero_shot(world: Path, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16", "fp32"):
+        result = table(world, tmp_path, ["zero-shot"], precision=precision)
+        assert {record.precision for record in result.records} == {precision}
+    assert len(list(tmp_path.glob("zero-shot*"))) == 2
+
+
 def test_protocols_share_what_is_trained(world: Path, tmp_path: Path) -> None:
     photos = str(world / "photos")
     result = table(world, tmp_path, [*ROWS[:1], LORA], (1,), FewShot((photos,), (1, 2)))

@@ -47,6 +47,20 @@ def test_weight_decay_spares_gains_biases_and_scalars(rule) -> None:
     assert scalar == 1
 
 
+def test_adamw_is_right_where_gradient_and_weight_lie_differently_in_memory() -> None:
+    """As those of a convolution do. torch's fused AdamW is not, on a processor."""
+    torch.manual_seed(0)
+    weight, gradient = torch.randn(8, 3, 4, 4), torch.randn(8, 3, 4, 4)
+    stepped = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        parameter = nn.Parameter(weight.clone())
+        optimizer = make_optimizer(Recipe(steps=1, learning_rate=0.1), [parameter])
+        parameter.grad = gradient.contiguous(memory_format=layout)
+        optimizer.step()
+        stepped.append(parameter.detach())
+    assert torch.equal(*stepped)
+
+
 def test_adamw_takes_its_betas_and_sgd_its_momentum() -> None:
     parameter = [nn.Parameter(torch.zeros(2, 2))]
     assert make_optimizer(Recipe(steps=1, momentum=0.8, beta2=0.95), parameter).param_groups[0]["betas"] == (0.8, 0.95)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +14,7 @@ from steadyclip.anchors.captions import Captioner, ManifestCaptioner, TemplateCa
 from steadyclip.errors import ModelError
 from steadyclip.models.huggingface import first_line, import_transformers, quiet
 from steadyclip.models.loading import checkpoint_folder
+from steadyclip.precision import Precision
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +42,7 @@ class ModelCaptioner:
         beams: int = 3,
         max_tokens: int = 40,
         device: str | torch.device = "cpu",
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
     ) -> None:
         """Load it.
 

@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, 
 
 from steadyclip.commands.options import DataOptions, SubsetName, best_device, say
 from steadyclip.errors import UsageError
+from steadyclip.precision import Precision
 
 if TYPE_CHECKING:
     from steadyclip.anchors import Captions
@@ -50,7 +51,7 @@ class AnchorsCaption:
     """Images captioned at once."""
     workers: int = 4
     """Threads that decode images."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """Of the captioner's weights."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`."""

@@ -11,7 +11,8 @@ from tyro.conf import Positional
 
 from steadyclip.commands.options import parse_knobs, say, show
 from steadyclip.errors import UsageError
-from steadyclip.training.config import Precision, TrainConfig
+from steadyclip.precision import Precision
+from steadyclip.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from steadyclip.experiments.grid import GridResult
@@ -61,7 +62,7 @@ class Bench:
     slurm: tuple[str, ...] = ()
     """Settings of the jobs as name=value: timeout_min=120 slurm_partition=gpu gpus_per_node=1."""
     precision: Precision = "fp32"
-    """Arithmetic of the forward pass."""
+    """Arithmetic of the forward pass, in training and in scoring."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto` takes the accelerator if there is one."""
     workers: int = 0

@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from steadyclip.commands.options import DataOptions, RecipeOptions, SubsetName, best_device, parse_knobs, say, show
 from steadyclip.errors import UsageError
+from steadyclip.precision import Precision
 from steadyclip.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Evaluate:
     """Processes that decode images."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`."""
+    precision: Precision = "fp32"
+    """Arithmetic of the forward pass."""
     wise_alpha: float | Literal["val"] | None = None
     """Average the weights first: 0 is the pretrained model, 1 the trained one; `val` takes what is best on the
     validation images of the run."""
@@ -95,7 +98,9 @@ class Evaluate:
             subsets = [self.subset]
         elif same and run["task"]["subset"] == "base":
             subsets = ["base", "new"]
-        common: dict[str, Any] = {"batch_size": self.batch_size, "workers": self.workers, "progress": True}
+        common: dict[str, Any] = {
+            "batch_size": self.batch_size, "workers": self.workers, "precision": self.precision, "progress": True,
+        }  # fmt: skip
         alphas = self._alphas(model, method, data, split, common)
         records: list[Record] = []
         for subset in subsets:

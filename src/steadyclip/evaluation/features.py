@@ -19,6 +19,7 @@ from torch import Tensor
 from steadyclip.data import loader
 from steadyclip.errors import DataError
 from steadyclip.evaluation.files import write_atomic
+from steadyclip.precision import Precision, arithmetic
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
@@ -54,15 +55,17 @@ def image_features(
     workers: int = 0,
     cache: str | Path | None = None,
     frozen: bool = False,
+    precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> Features:
     """Features of all readable images of ``image_set`` under the model's evaluation preprocessing.
 
     Args:
         cache: folder for the features of the frozen model; only with ``frozen``. A cached file is used when weights,
-            preprocessing, set hash and the pixels of 16 images spread over the set are the same and it is undamaged;
-            otherwise the features are computed again and written over it.
+            precision, preprocessing, set hash and the pixels of 16 images spread over the set are the same and it is
+            undamaged; otherwise the features are computed again and written over it.
         frozen: the pretrained model's features, whatever has been trained.
+        precision: of the forward passes; features are float32 anyway.
 
     Raises:
         DataError: the set is empty, a class loses all its images, or more cannot be read than the set allows.
@@ -73,13 +76,13 @@ def image_features(
     if not len(image_set):
         raise DataError(f"{image_set.name}: there is no image to score.")
     if cache is None:
-        return _encode(model, image_set, batch_size, workers, frozen, progress)
-    key = _cache_key(model, image_set)
+        return _encode(model, image_set, batch_size, workers, frozen, precision, progress)
+    key = _cache_key(model, image_set, precision)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     stem = Path(cache) / f"features-{digest}"
     features = _read_cache(stem, key)
     if features is None:
-        features = _encode(model, image_set, batch_size, workers, frozen, progress)
+        features = _encode(model, image_set, batch_size, workers, frozen, precision, progress)
         _write_cache(stem, key, features)
     return features
 
@@ -98,11 +101,17 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _encode(
-    model: DualEncoder, image_set: ImageSet, batch_size: int, workers: int, frozen: bool, progress: Progress | None
+    model: DualEncoder,
+    image_set: ImageSet,
+    batch_size: int,
+    workers: int,
+    frozen: bool,
+    precision: Precision,
+    progress: Progress | None,
 ) -> Features:
     batches = loader(image_set, model.preprocess, batch_size=batch_size, workers=workers)
     features, labels, indices, done = [], [], [], 0
-    with evaluating(model), model.frozen() if frozen else nullcontext():
+    with evaluating(model), arithmetic(model.device, precision), model.frozen() if frozen else nullcontext():
         for images_BCHW, labels_B, index_B in batches:
             # Stays on the device until the end: one wait instead of one per batch.
             features.append(model.encode_image(images_BCHW.to(model.device, non_blocking=True)))
@@ -117,7 +126,7 @@ def _encode(
     return Features(torch.cat(features).cpu(), torch.cat(labels), keys, skipped)
 
 
-def _cache_key(model: DualEncoder, image_set: ImageSet) -> dict[str, Any]:
+def _cache_key(model: DualEncoder, image_set: ImageSet, precision: Precision) -> dict[str, Any]:
     """Everything the features depend on. The set's hash covers names, not pixels, hence the probes."""
     pixels = hashlib.sha256()
     count = min(_PROBES, len(image_set))
@@ -130,6 +139,7 @@ def _cache_key(model: DualEncoder, image_set: ImageSet) -> dict[str, Any]:
             pixels.update(model.preprocess(image).numpy().tobytes())
     return {
         "weights": model.weights_hash,
+        "precision": precision,
         "preprocess": repr(model.preprocess),
         "set": image_set.hash,
         "pixels": pixels.hexdigest(),

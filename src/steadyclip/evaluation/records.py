@@ -116,9 +116,9 @@ class Record:
     ``training`` is the run as the trainer described it, None for a method that was not trained; ``images_per_second``
     is None when no image was encoded (features came from the cache, or there was nothing to score). ``drift`` is None
     where it was not measured; ``wise_alpha`` is the share of the trained weights where they were averaged with the
-    pretrained ones. Records of a grid also have ``settings``, where the recipe comes from, and the ``role``
-    of the test images beside those of training: "id" more of the same, "ood" the same classes elsewhere, "transfer"
-    other classes.
+    pretrained ones; ``precision`` is the arithmetic of the scoring. Records of a grid also have ``settings``, where the
+    recipe comes from, and the ``role`` of the test images beside those of training: "id" more of the same, "ood" the
+    same classes elsewhere, "transfer" other classes.
     """
 
     created: str
@@ -141,6 +141,7 @@ class Record:
     settings: str = ""
     role: str = ""
     wise_alpha: float | None = None
+    precision: str = "fp32"
     schema: int = SCHEMA
     kind: str = KIND
 

@@ -35,6 +35,7 @@ from steadyclip.evaluation.records import (
     Record,
 )
 from steadyclip.methods.base import Method, NoHead
+from steadyclip.precision import Precision, arithmetic, check_precision
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
@@ -61,6 +62,7 @@ def evaluate(
     note: str = "",
     progress: bool = False,
     drift: bool = False,
+    precision: Precision = "fp32",
 ) -> Record:
     """Score ``model`` on ``image_set`` with the head that ``method`` makes from the set's class names.
 
@@ -77,19 +79,22 @@ def evaluate(
         progress: show a bar on a terminal, one plain line elsewhere.
         drift: also measure how far the features of images and prompts are from the frozen model's, at the cost of
             encoding the images once more where they are not in the cache.
+        precision: arithmetic of the forward passes; the record keeps it.
 
     Returns:
         The record; its ``metrics`` are None, with the ``reason``, when the method cannot classify among these names.
 
     Raises:
         DataError: too few images can be read, or a template has no ``{}``.
+        UsageError: a precision that is not known.
     """
+    check_precision(precision)
     templates = tuple(templates or image_set.templates)
     frozen = cache is not None and method.recipe is None
-    blank = _blank(model, method, image_set, subset, templates, run, note)
+    blank = _blank(model, method, image_set, subset, templates, run, note, precision)
     start = time.perf_counter()
     try:
-        with evaluating(model):
+        with evaluating(model), arithmetic(model.device, precision):
             head = method.head(model, image_set.classes, templates)
     except NoHead as reason:
         return dataclasses.replace(blank, reason=str(reason))
@@ -101,6 +106,7 @@ def evaluate(
             workers=workers,
             cache=cache if frozen else None,
             frozen=frozen,
+            precision=precision,
             progress=advance,
         )
     predicted_N, confidence_N = predict(head, features.features_ND)
@@ -108,9 +114,9 @@ def evaluate(
     moved = None
     if drift:
         frozen_ND = image_features(
-            model, image_set, batch_size=batch_size, workers=workers, cache=cache, frozen=True
+            model, image_set, batch_size=batch_size, workers=workers, cache=cache, frozen=True, precision=precision
         ).features_ND
-        with evaluating(model):
+        with evaluating(model), arithmetic(model.device, precision):
             moved = measure(model, features.features_ND, frozen_ND, prompts(image_set.classes, templates))
     labels_N, classes = features.labels_N, len(image_set.classes)
     correct_N = predicted_N == labels_N
@@ -168,6 +174,7 @@ def _blank(
     templates: tuple[str, ...],
     run: dict[str, Any] | None,
     note: str,
+    precision: Precision,
 ) -> Record:
     """The record before anything is scored."""
     if method.recipe is None and not method.uses_frozen_features:
@@ -199,6 +206,7 @@ def _blank(
         seconds=0.0,
         images_per_second=None,
         note=note,
+        precision=precision,
     )
 
 

@@ -67,8 +67,7 @@ class Bench:
 
     def config_of(self, cell: Cell) -> TrainConfig:
         """How the cell is trained."""
-        changes: dict[str, Any] = {**cell.row.config, "seed": cell.seed or 1}
-        return dataclasses.replace(self.config, **changes, out=self.folder(cell), cache=self.features)
+        return dataclasses.replace(self._settings(cell), out=self.folder(cell), cache=self.features)
 
     @property
     def features(self) -> Path:
@@ -113,20 +112,27 @@ class Bench:
         return images
 
     def _stored(self, cell: Cell, test: Target) -> Record | None:
-        """The record, unless it is missing, broken, or of other pictures, names or prompts."""
+        """The record, unless it is missing, broken, or of other pictures, names, prompts or arithmetic."""
         with contextlib.suppress(DataError):
             record, images = Record.read(self.record_file(cell, test)), self.test_set(cell, test)
             same = record.data.hash == _hash_of_test_set(test, cell.sample, cell.seed, self.root)
+            same &= record.precision == self._settings(cell).precision
             if same and record.data.templates == images.templates:
                 return record
         return None
 
+    def _settings(self, cell: Cell) -> TrainConfig:
+        changes: dict[str, Any] = {**cell.row.config, "seed": cell.seed or 1}
+        return dataclasses.replace(self.config, **changes)
+
     def _digest(self, cell: Cell) -> str:
         row = cell.row
         method = {"name": row.method.name, "knobs": row.method.knobs(), "files": row.method.files()}
+        config = dataclasses.asdict(self._settings(cell))
         about: dict[str, Any] = {"weights": self.weights_hash, "method": method}
-        if cell.seed is not None:
-            config = dataclasses.asdict(dataclasses.replace(self.config, **row.config, seed=cell.seed))
+        if cell.seed is None:
+            about["precision"] = config["precision"]
+        else:
             about |= {
                 "recipe": dataclasses.asdict(row.recipe) if row.recipe else None,
                 "config": {name: config[name] for name in DECIDES},
@@ -194,7 +200,7 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
         with contextlib.nullcontext() if alpha is None else averaged(model, alpha):
             record = evaluate(
                 model, row.method, images, subset=test.subset, run=run, workers=config.workers, cache=bench.features,
-                drift=row.recipe is not None, note=note,
+                drift=row.recipe is not None, note=note, precision=config.precision,
             )  # fmt: skip
         method = dataclasses.replace(record.method, label=row.label)
         record = dataclasses.replace(record, method=method, settings=row.settings, role=test.role)

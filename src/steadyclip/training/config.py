@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from steadyclip.errors import UsageError
-
-Precision = Literal["fp32", "bf16"]
+from steadyclip.precision import Precision, check_precision
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class TrainConfig:
             raise UsageError(f"smallest_crop={self.smallest_crop} must be a share from 0 to 1.")
         if not 0 <= self.cutout < 1:
             raise UsageError(f"cutout={self.cutout} must be a share from 0 to below 1.")
-        for name, known in {"precision": ("fp32", "bf16"), "device": ("auto", "cpu")}.items():
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}.")
+        check_precision(self.precision)
+        if self.device not in ("auto", "cpu"):
+            raise UsageError(f"device={self.device!r} must be one of auto, cpu.")
 
 
 DECIDES = ("seed", "precision", "accumulate", "augment", "smallest_crop", "cutout")

@@ -16,11 +16,11 @@ from steadyclip.errors import SteadyClipError
 from steadyclip.evaluation.heads import prompts
 from steadyclip.methods.base import Batch, Method, Stream
 from steadyclip.methods.recipe import Recipe
+from steadyclip.precision import arithmetic
 from steadyclip.training.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from steadyclip.training.config import TrainConfig
 from steadyclip.training.feed import Feed, Part
 from steadyclip.training.losses import Losses, NotFinite
-from steadyclip.training.precision import arithmetic
 from steadyclip.training.progress import TrainProgress
 from steadyclip.training.run import RunFolder, identity
 from steadyclip.training.schedule import learning_rate, make_optimizer

@@ -52,4 +52,6 @@ def make_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+    # Not fused=True, though it would save 9 % of a step on a processor: there it takes gradient and weight to lie alike
+    # in memory (torch 2.13), and those of a convolution do not. The weights it makes are wrong, without a word.
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, recipe.beta2))

@@ -157,8 +157,9 @@ def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainCon
             if len(image_set):
                 with progress_bar(image_set.name) if config.progress else contextlib.nullcontext() as advance:
                     found = image_features(
-                        model, image_set, workers=config.workers, cache=config.cache, frozen=True, progress=advance
-                    )
+                        model, image_set, workers=config.workers, cache=config.cache, frozen=True,
+                        precision=config.precision, progress=advance,
+                    )  # fmt: skip
                 features.append((found.features_ND.to(model.device), found.labels_N.to(model.device)))
                 images += 0 if found.cached else len(found.keys)
         val = features[1] if len(features) == 2 else None

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from steadyclip.precision import Precision
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -71,7 +73,7 @@ class PretrainConfig:
     """Tokens in a text, at most."""
     checkpoint_minutes: float = 2.0
     """Time between checkpoints within a stage."""
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Precision = "bf16"
     """Arithmetic of the forward pass; weights and optimizer stay in fp32."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`."""
