@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import statistics
 from collections.abc import Callable
@@ -211,6 +212,15 @@ def test_notes_on_what_cannot_be_compared(make: Make) -> None:
         "icons, new, lines: its own 200 classes",
         "icons, base to new, full: columns come from 1 to 2 seeds.",
     )
+
+
+def test_the_precision_of_the_scoring_is_said(experiment: list[Record], make: Make) -> None:
+    half = [dataclasses.replace(record, precision="bf16") for record in experiment]
+    (section,) = main_table(half).sections
+    assert section.caption == "16 shots; seeds 1, 2, 3; scored in bf16; 900 base images, 1100 new images"
+    mixed = main_table([make("zero-shot"), *half])
+    assert "scored in bf16 and fp32" in mixed.sections[0].caption
+    assert "icons, base, lines: not all records were scored in the same precision." in mixed.notes
 
 
 def test_no_records() -> None:

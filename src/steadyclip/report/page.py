@@ -180,7 +180,7 @@ def _values(records: Sequence[Record]) -> dict[str, str]:
     for record in records:
         recipe, choices = training_part(record, "recipe"), training_part(record, "choices")
         precision = training_part(record, "config").get("precision")
-        settings = {**record.method.knobs, **recipe, **choices, "precision": precision}
+        settings = {**record.method.knobs, **recipe, **choices, "precision": precision, "scored in": record.precision}
         for name, value in settings.items():
             if value is not None and not isinstance(value, dict):
                 found.setdefault(name, {})[_plain(value)] = None

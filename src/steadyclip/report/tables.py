@@ -326,6 +326,8 @@ def _caption(records: Sequence[Record]) -> str:
     if any(r.role and r.training is not None and r.shots is None for r in records):
         parts.append("all training images")
     parts += [f"seed{_s(len(seeds))} {', '.join(map(str, seeds))}"] if seeds else []
+    precisions = {r.precision for r in records}
+    parts += [f"scored in {' and '.join(sorted(precisions))}"] if precisions != {"fp32"} else []
     names = test_names(records)
     counts = {}
     for test, group in grouped(records, lambda r: (r.data.name, r.data.subset, r.data.domain)).items():
@@ -362,6 +364,8 @@ def _warnings(section: Section) -> list[str]:
             )
         if len({r.data.templates for r in group}) > 1:
             notes.append(f"{what}: the records do not use the same templates.")
+        if len({r.precision for r in group}) > 1:
+            notes.append(f"{what}: not all records were scored in the same precision.")
         skipped = max(len(r.data.skipped) for r in group)
         if skipped:
             notes.append(f"{what}: {_count(skipped, 'unreadable test image')} left out.")
