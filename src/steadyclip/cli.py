@@ -17,6 +17,7 @@ from steadyclip.commands.data import Data, Pretrain
 from steadyclip.commands.runs import Evaluate, Predict, Train
 from steadyclip.commands.tables import Methods, Report
 from steadyclip.errors import SteadyClipError, UsageError, nearest
+from steadyclip.memory import keep_freed_memory
 
 COMMANDS = {
     "demo": Demo, "train": Train, "evaluate": Evaluate, "predict": Predict, "methods": Methods, "data": Data,
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif words[0] in ("-V", "--version"):
             print(f"steadyclip {__version__}")
         elif words[0] in COMMANDS:
+            keep_freed_memory()
             parse(words)()
         else:
             known = ", ".join(COMMANDS)

@@ -18,6 +18,7 @@ from steadyclip.errors import SteadyClipError, UsageError
 from steadyclip.experiments.cell import Bench, Outcome, attempt
 from steadyclip.experiments.grid import Launcher
 from steadyclip.experiments.protocols import Cell
+from steadyclip.memory import keep_freed_memory
 
 # What a cell imports on its way.
 _PRELOADED = [
@@ -110,6 +111,7 @@ def _serve(pipe: Connection, bench: Bench, threads: int) -> None:
     """What a worker does until its pipe is closed."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C goes to the parent alone, which then asks each worker once
+    keep_freed_memory()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch

@@ -52,6 +52,16 @@ def make_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
-    # Not fused=True, though it would save 9 % of a step on a processor: there it takes gradient and weight to lie alike
-    # in memory (torch 2.13), and those of a convolution do not. The weights it makes are wrong, without a word.
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, recipe.beta2))
+    # Fused is one pass over memory, 9 % of a step on a processor less; but there it takes weight, gradient and moments
+    # to lie alike in memory (torch 2.13), and says nothing where they do not, as with the gradient of a convolution.
+    fused = all(p.is_contiguous() and p.device.type in ("cpu", "cuda") for p in parameters)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, recipe.beta2), fused=fused)
+    optimizer.register_step_pre_hook(_make_gradients_contiguous)
+    return optimizer
+
+
+def _make_gradients_contiguous(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.contiguous()
