@@ -15,8 +15,9 @@ def keep_freed_memory() -> None:
     """Let this process keep what it frees, up to 512 MB, for its next step.
 
     Each pass through a model frees and takes the same blocks. By itself glibc gives large ones back to the system,
-    which zeroes them again, page by page: 14 % of the time of scoring with `icons-tiny` in bf16, 4 % of a training step
-    (one thread). Does nothing where the C library is another one. For programs of ours only: a library leaves it alone.
+    which zeroes them again, page by page: a fifth of the time of scoring with `icons-tiny` in bf16, 4 % of a step of
+    training (one thread). Does nothing where the C library is another one. For programs of ours only: a library leaves
+    it alone.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # not glibc
