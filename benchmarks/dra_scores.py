@@ -19,7 +19,7 @@ from steadyclip import load_data
 from steadyclip.adapters import watch_tokens
 from steadyclip.training import load_run
 
-# A pixel belongs to the drawing where it differs from the corner by this much, after normalisation; a patch, where as
+# A pixel belongs to the drawing where it differs from the corner by this much, after normalization; a patch, where as
 # large a share of its pixels does.
 _DIFFERS, _SHARE = 0.3, 0.02
 

@@ -89,7 +89,7 @@ def by_second_names(model: DualEncoder, data: str) -> tuple[float, float, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """Drawings as a store of pictures, each in a look of its own."""
+    """Drawings as a store of images, each in a look of its own."""
 
     of_key: dict[str, Drawing]
 

@@ -95,7 +95,7 @@ def embed(folder: Path, options: argparse.Namespace) -> None:
     model = random_vit_b16().to(options.device)
     shard = random_shard(folder / "shard.tar", options.pairs)
     pixels_BCHW = torch.zeros(options.batch, 3, 224, 224, device=options.device)
-    tokens = model.tokenize([f"a random picture number {i}" for i in range(options.batch)])
+    tokens = model.tokenize([f"a random image number {i}" for i in range(options.batch)])
     made = 0
 
     def bare() -> None:
@@ -180,7 +180,7 @@ def random_shard(path: Path, pairs: int) -> Path:
             picture = Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).resize((256, 256))
             buffer = io.BytesIO()
             picture.save(buffer, "PNG")
-            for suffix, data in ((".png", buffer.getvalue()), (".txt", f"a random picture number {i}".encode())):
+            for suffix, data in ((".png", buffer.getvalue()), (".txt", f"a random image number {i}".encode())):
                 member = tarfile.TarInfo(f"{i:06}{suffix}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))

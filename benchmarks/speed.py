@@ -1,11 +1,11 @@
-"""Speed beside bare transformers code: the same weights and pictures, in one run, the two sides in turn.
+"""Speed beside bare transformers code: the same weights and images, in one run, the two sides in turn.
 
     python benchmarks/speed.py                      # icons-tiny on the icons data set
     python benchmarks/speed.py --model DIRECTORY    # any CLIP checkpoint of transformers
 
 Prints medians and ratios. Evaluation: images/s of ``image_features`` over those of a plain loop (more is better).
 Training: seconds per step of ``fit`` with the method ``full`` over those of a plain loop (less is better). The plain
-loops decode and prepare pictures by the very same code, so that what is measured is the library around it.
+loops decode and prepare images by the very same code, so that what is measured is the library around it.
 """
 
 from __future__ import annotations

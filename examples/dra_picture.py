@@ -70,7 +70,7 @@ def draw(model: DualEncoder, test: ImageSet, rows: list[int], prompts: list[str]
         lines: Any = parts[1].subplots(len(prompts), 1)
         for line, axis in enumerate(lines):
             draw_words(axis, text, line, words(prompts[line]), ranks)
-        lines[0].set_title(f"scores (height) and ranks (colour) of the tokens of a prompt, block {text.block + 1}")
+        lines[0].set_title(f"scores (height) and ranks (color) of the tokens of a prompt, block {text.block + 1}")
         patches = [Patch(color=c, label=f"rank {r}") for r, c in zip(ranks, shades(ranks)[::-1], strict=True)]
         figure.legend(handles=patches, loc="outside lower center", ncols=len(ranks), frameon=False)
     return figure
@@ -87,10 +87,10 @@ def draw_patches(scores: Any, grid: Any, trace: TokenTrace, line: int, ranks: tu
 
 
 def draw_words(axis: Any, trace: TokenTrace, line: int, labels: list[str], ranks: tuple[int, ...]) -> None:
-    colours = dict(zip(sorted(ranks), shades(ranks), strict=True))
+    colors = dict(zip(sorted(ranks), shades(ranks), strict=True))
     heights = trace.scores_BN[line, : len(labels)].tolist()
     used = trace.ranks_BN[line, : len(labels)].tolist()
-    axis.bar(range(len(labels)), heights, color=[colours[rank] for rank in used], edgecolor="#08306b", linewidth=0.5)
+    axis.bar(range(len(labels)), heights, color=[colors[rank] for rank in used], edgecolor="#08306b", linewidth=0.5)
     axis.set_xticks(range(len(labels)), labels)
     axis.set_yticks([])
     axis.spines[["top", "right", "left"]].set_visible(False)
@@ -107,7 +107,7 @@ def words(prompt: str) -> list[str]:
 
 
 def shades(ranks: tuple[int, ...]) -> list[str]:
-    """A colour for each rank, lowest first."""
+    """A color for each rank, lowest first."""
     return list(BLUES[-len(ranks) :])
 
 

@@ -1,7 +1,7 @@
 """OrthSR: train on half of the icon classes, score on both halves, and check that the neurons kept their angles.
 
     python examples/orthcr.py                            # embedded model and data, under a minute on two cores
-    python examples/orthcr.py --method orthcr            # cross-regularisation and plain Cutout instead
+    python examples/orthcr.py --method orthcr            # cross-regularization and plain Cutout instead
     python examples/orthcr.py --shots 16 --steps 400     # as much as it takes to gain something
 
 Orthogonal layer, Cutout and the terms of the loss are those of Li et al. 2024 (arXiv 2407.08374); what is not public is

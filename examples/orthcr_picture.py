@@ -22,7 +22,7 @@ from steadyclip.methods import Recipe
 from steadyclip.training import TrainConfig
 
 CLASSES = ("camera or video", "bag or suitcase", "pet or wild animal", "dessert or candy", "boat", "car or truck")
-COLOURS = {"full": "#d95f02", "orthsr": "#1f6fb4"}
+COLORS = {"full": "#d95f02", "orthsr": "#1f6fb4"}
 RATES = {"full": 1e-4, "orthsr": 5e-4}  # for the embedded model
 
 
@@ -67,8 +67,8 @@ def draw_angles(part: Any, start: Tensor, after: dict[str, Tensor]) -> None:
     for name, now in after.items():
         change = degrees((now @ now.T)[row, column]) - before
         label = f"{name}: at most {change.abs().max():.1g}°"
-        between.scatter(before[some], change[some], s=2, color=COLOURS[name], label=label, rasterized=True)
-        own.hist(degrees((start * now).sum(1)), bins=40, color=COLOURS[name], alpha=0.75, label=name)
+        between.scatter(before[some], change[some], s=2, color=COLORS[name], label=label, rasterized=True)
+        own.hist(degrees((start * now).sum(1)), bins=40, color=COLORS[name], alpha=0.75, label=name)
     between.set(title="angles between neurons", xlabel="before training (degrees)", ylabel="change (degrees)")
     between.legend(markerscale=4, loc="upper left", frameon=False)
     own.set(title="each neuron's own way", xlabel="angle to where it started (degrees)", ylabel="neurons")

@@ -13,23 +13,23 @@ from PIL import Image
 from steadyclip.cli import COMMANDS, main
 from steadyclip.models.testing import write_tiny
 
-COLOURS = {
+COLORS = {
     "red_thing": (220, 30, 30),
     "green_thing": (30, 200, 40),
     "blue_thing": (30, 40, 220),
-    "grey_thing": (90,) * 3,
+    "gray_thing": (90,) * 3,
 }
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four classes of ten noisy pictures each, told apart by colour."""
+    """Four classes of ten noisy images each, told apart by color."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (folder / name).mkdir()
         for i in range(10):
-            pixels = np.clip(np.array(colour) + rng.normal(0, 25, (40, 48, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(np.array(color) + rng.normal(0, 25, (40, 48, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
     return folder
 
@@ -70,7 +70,7 @@ def test_train_evaluate_predict_report(run: Path, photos: Path, capsys: pytest.C
     (prediction,) = json.loads(capsys.readouterr().out)
     assert prediction["path"] == picture
     assert len(prediction["names"]) == 2
-    assert set(prediction["names"]) <= {name.replace("_", " ") for name in COLOURS}
+    assert set(prediction["names"]) <= {name.replace("_", " ") for name in COLORS}
     page = run / "page.html"
     assert main(["report", str(run), "--out", str(page), "--markdown"]) == 0
     assert "| lora |" in capsys.readouterr().out
@@ -132,7 +132,7 @@ def test_check_finds_what_is_wrong(photos: Path, tmp_path: Path, capsys: pytest.
     assert main(["data", "check", "--data", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "unreadable: a/broken.png" in printed
-    assert "the same picture twice" in printed
+    assert "the same image twice" in printed
 
 
 def test_methods_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +164,7 @@ def test_methods_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
         ("evaluate {run} --data {photos} --domain snow", 1, "unknown domain 'snow'"),
         ("evaluate {run} --data {photos} --wise-alpha 0.5", 1, "adapters were trained, not its own weights"),
         ("evaluate {run} --data {photos} --wise-alpha 0.5 --wise-curve", 2, "not both"),
-        ("predict {run}", 2, "name at least one picture"),
+        ("predict {run}", 2, "name at least one image"),
         ("predict {run} {photos}/nope.png", 1, "nope.png"),
         ("predict {run} {run}/run.json", 1, "run.json"),
         ("predict {run} {photos}/red_thing/0.png --top 0", 2, "--top must be 1 or more"),

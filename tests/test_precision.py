@@ -7,8 +7,8 @@ import torch
 from torch.backends import cuda
 from torch.nn.functional import scaled_dot_product_attention
 
-from steadyclip.errors import UsageError
-from steadyclip.precision import arithmetic, check_precision
+from steadyclip.core.errors import UsageError
+from steadyclip.core.precision import arithmetic, check_precision
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ _PUBLIC = {
     "get_method": "steadyclip.methods",
     "fit": "steadyclip.training",
     "evaluate": "steadyclip.evaluation",
-    "SteadyClipError": "steadyclip.errors",
+    "SteadyClipError": "steadyclip.core.errors",
 }
 
 __all__ = [
@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from steadyclip.core.errors import SteadyClipError
     from steadyclip.data import ImageTask, load_data
-    from steadyclip.errors import SteadyClipError
     from steadyclip.evaluation import evaluate
     from steadyclip.methods import get_method
     from steadyclip.models import DualEncoder, load

@@ -16,8 +16,8 @@ from steadyclip.commands.bench import Bench, Demo
 from steadyclip.commands.data import Data, Pretrain
 from steadyclip.commands.runs import Evaluate, Predict, Train
 from steadyclip.commands.tables import Methods, Report
-from steadyclip.errors import SteadyClipError, UsageError, nearest
-from steadyclip.memory import keep_freed_memory
+from steadyclip.core.errors import SteadyClipError, UsageError, nearest
+from steadyclip.core.memory import keep_freed_memory
 
 COMMANDS = {
     "demo": Demo, "train": Train, "evaluate": Evaluate, "predict": Predict, "methods": Methods, "data": Data,

@@ -1,6 +1,6 @@
 """What every method must keep, as one call: ``check_method(MyMethod())``. Registering a method puts it under test.
 
-Each check runs on a tiny randomly initialised model of every family, and raises ``AssertionError`` with the method, the
+Each check runs on a tiny randomly initialized model of every family, and raises ``AssertionError`` with the method, the
 family and the broken promise.
 """
 
@@ -48,7 +48,7 @@ def check_method(method: Method, families: Sequence[str] | None = None) -> list[
 
 
 def train_a_little(method: Method, model: DualEncoder, steps: int = 3, precision: torch.dtype | None = None) -> None:
-    """Adapts ``model`` and makes a few plain gradient steps (or one ``solve``) on random pictures."""
+    """Adapts ``model`` and makes a few plain gradient steps (or one ``solve``) on random images."""
     torch.manual_seed(0)
     method.adapt(model, NAMES)
     if method.uses_frozen_features:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from steadyclip.adapters import Bottleneck, attach_bottleneck
-from steadyclip.errors import UsageError
+from steadyclip.core.errors import UsageError
 from steadyclip.models.testing import tiny
 
 

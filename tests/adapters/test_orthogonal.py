@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from steadyclip.adapters import Orthogonal, attach_orthogonal
 from steadyclip.adapters.orthogonal import _Turn, cayley
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models import DualEncoder, Tower, load
 from steadyclip.models.testing import tiny
 from steadyclip.testing import train_a_little

@@ -19,7 +19,7 @@ from steadyclip.models.huggingface import import_transformers, quiet
 
 
 def png(seed: int, size: tuple[int, int] = (40, 36)) -> bytes:
-    """A smooth random picture, another for each seed."""
+    """A smooth random image, another for each seed."""
     rng = np.random.default_rng(seed)
     image = Image.fromarray(rng.integers(0, 255, (4, 4, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
@@ -34,7 +34,7 @@ def write_parquet(path, first: int, count: int):
         {
             "path": [f"pair-{n}" for n in numbers],
             "image": pa.array([png(n) for n in numbers], pa.binary()),
-            "text": [f"picture number {n}" for n in numbers],
+            "text": [f"image number {n}" for n in numbers],
         }
     )
     parquet.write_table(table, path, row_group_size=7)
@@ -45,7 +45,7 @@ def write_tar(path, first: int, count: int, texts: str = ".txt"):
     """The same pairs as a shard; ``texts`` is the kind of file that the text is in."""
     with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
         for n in range(first, first + count):
-            text = f"picture number {n}"
+            text = f"image number {n}"
             written = text if texts == ".txt" else json.dumps({"caption": text})
             for suffix, data in ((".png", png(n)), (texts, written.encode())):
                 member = tarfile.TarInfo(f"pair-{n}{suffix}")
@@ -62,7 +62,7 @@ def write_folder(path, first: int, count: int):
         rows.writerow(["path", "text"])
         for n in range(first, first + count):
             (path / f"pair-{n}.png").write_bytes(png(n))
-            rows.writerow([f"pair-{n}.png", f"picture number {n}"])
+            rows.writerow([f"pair-{n}.png", f"image number {n}"])
     return path
 
 
@@ -91,14 +91,14 @@ def unit(rng: np.random.Generator, rows: int, width: int) -> np.ndarray:
 
 
 def picture_set(folder, count: int = 6, captions: bool = True) -> ImageSet:
-    """Fine-tune images of two classes: pictures 0, 1, 2, ... of the same kind as those of the pools."""
+    """Fine-tune images of two classes: images 0, 1, 2, ... of the same kind as those of the pools."""
     folder.mkdir()
     keys = [f"{n}.png" for n in range(count)]
     for n, key in enumerate(keys):
         (folder / key).write_bytes(png(n))
-    texts = tuple(f"picture number {n}" if captions else None for n in range(count))
+    texts = tuple(f"image number {n}" if captions else None for n in range(count))
     return ImageSet(
-        "pictures", ("even", "odd"), ("a photo of a {}.", "a drawing of a {}."), tuple(keys),
+        "images", ("even", "odd"), ("a photo of a {}.", "a drawing of a {}."), tuple(keys),
         tuple(n % 2 for n in range(count)), (None,) * count, texts, FileStore(folder),
     )  # fmt: skip
 
@@ -109,7 +109,7 @@ def write_tiny_blip(folder) -> str:
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words += ["a", "the", "red", "green", "blue", "round", "square", "picture", "of", "with"]
+    words += ["a", "the", "red", "green", "blue", "round", "square", "image", "of", "with"]
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {
         **shape, "vocab_size": len(words), "encoder_hidden_size": 32, "max_position_embeddings": 32,

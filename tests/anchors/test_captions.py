@@ -8,11 +8,11 @@ from anchor_world import picture_set, write_tiny_blip
 
 from steadyclip.anchors import caption_images, load_captioner, read_captions
 from steadyclip.anchors.captions import COLUMNS
-from steadyclip.errors import DataError, ModelError
+from steadyclip.core.errors import DataError, ModelError
 
 
 class Counted:
-    """Says how many pictures it got, and dies at one of the batches."""
+    """Says how many images it got, and dies at one of the batches."""
 
     def __init__(self, die_at: int = -1) -> None:
         self.name, self.decoding = "counted", {"beams": 1}
@@ -44,9 +44,9 @@ def test_blip_captions_pictures_from_local_weights(blip, tmp_path) -> None:
     about = json.loads(table.schema.metadata[b"steadyclip"])
     assert about["captioner"] == blip
     assert about["set"] == images.hash
-    prompted = load_captioner(blip, prompt="a picture of", max_tokens=5)
+    prompted = load_captioner(blip, prompt="an image of", max_tokens=5)
     texts = caption_images(images, prompted, tmp_path / "prompted.parquet")
-    assert all(text.startswith("a picture of") for text in texts.values())
+    assert all(text.startswith("an image of") for text in texts.values())
 
 
 def test_template_and_manifest_need_no_model(tmp_path) -> None:
@@ -57,7 +57,7 @@ def test_template_and_manifest_need_no_model(tmp_path) -> None:
         assert text in (f"a photo of a {names[n % 2]}.", f"a drawing of a {names[n % 2]}.")
     assert len({text.split(" of ")[0] for text in prompts.values()}) == 2
     own = caption_images(images, load_captioner("manifest"), tmp_path / "m.parquet")
-    assert list(own.values()) == [f"picture number {n}" for n in range(6)]
+    assert list(own.values()) == [f"image number {n}" for n in range(6)]
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])
@@ -101,7 +101,7 @@ def test_broken_pictures_are_named_and_the_others_captioned(tmp_path) -> None:
     ]
     for key in ("0.png", "2.png", "3.png", "5.png"):
         (tmp_path / "images" / key).unlink()
-    with pytest.raises(DataError, match=r"none of the 6 images of pictures got a caption, for instance 0\.png"):
+    with pytest.raises(DataError, match=r"none of the 6 images of images got a caption, for instance 0\.png"):
         caption_images(images, Counted(), tmp_path / "none.parquet", log=said.append)
 
 

@@ -1,4 +1,4 @@
-"""`steadyclip anchors` from pictures to page, and people's mistakes."""
+"""`steadyclip anchors` from images to page, and people's mistakes."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def test_from_pictures_to_page(world, tmp_path, capsys) -> None:
         html = page.read_text()
         assert html.count('<article class="anchor">') == 4
         assert "a small animal" in html
-        assert "picture number" in html
+        assert "image number" in html
         assert 'src="data:image/png;base64,' in html
         assert "://" not in html
     assert "random" in html

@@ -18,15 +18,15 @@ from anchor_world import png, write_folder, write_parquet, write_tar
 from steadyclip import load
 from steadyclip.anchors import Pool, embed_pool
 from steadyclip.anchors.sources import find_parts
+from steadyclip.core.errors import DataError
 from steadyclip.data.decode import decode
-from steadyclip.errors import DataError
 from steadyclip.models.testing import tiny, write_tiny
 
 WRITERS = {
     "parquet": lambda folder, first, count: write_parquet(folder / "pairs.parquet", first, count),
     "tar": lambda folder, first, count: write_tar(folder / "shard.tar", first, count),
     "tar.gz": lambda folder, first, count: write_tar(folder / "shard.tar.gz", first, count, ".json"),
-    "folder": lambda folder, first, count: write_folder(folder / "pictures", first, count),
+    "folder": lambda folder, first, count: write_folder(folder / "images", first, count),
 }
 
 
@@ -40,7 +40,7 @@ def test_features_and_pairs_are_those_of_the_source(kind, model, tmp_path) -> No
     pool = embed_pool(model, [source], tmp_path / "pool", batch_size=8, part_rows=13)
     assert len(pool) == 20
     images_BCHW = torch.stack([model.preprocess(decode(png(n), "")) for n in range(100, 120)])
-    texts = [f"picture number {n}" for n in range(100, 120)]
+    texts = [f"image number {n}" for n in range(100, 120)]
     with torch.inference_mode():
         expected = {"image": model.encode_image(images_BCHW), "text": model.encode_text(texts)}
     for name, features in expected.items():
@@ -49,7 +49,7 @@ def test_features_and_pairs_are_those_of_the_source(kind, model, tmp_path) -> No
     found = list(pool.pairs([0, 3, 12, 13, 19]))
     assert [pair.row for pair in found] == [0, 3, 12, 13, 19]
     assert [pair.image for pair in found] == [png(100 + n) for n in (0, 3, 12, 13, 19)]
-    assert found[1].text == "picture number 103"
+    assert found[1].text == "image number 103"
     assert "pair-103" in found[1].key
     assert np.array_equal(pool.take("text", np.array([19, 0])), np.concatenate(pool.features("text"))[[19, 0]])
 
@@ -73,13 +73,13 @@ def test_the_same_command_again_computes_nothing(model, tmp_path, monkeypatch) -
 @pytest.mark.parametrize("kind", WRITERS)
 def test_broken_pictures_are_named_and_nothing_else_is_lost(kind, model, tmp_path) -> None:
     if kind == "folder":
-        source = write_folder(tmp_path / "pictures", 0, 6)
-        (source / "pair-2.png").write_bytes(b"no picture")
+        source = write_folder(tmp_path / "images", 0, 6)
+        (source / "pair-2.png").write_bytes(b"no image")
         (source / "pair-4.png").unlink()
     else:
         monkey = pytest.MonkeyPatch()
         with monkey.context() as patch:
-            patch.setattr("anchor_world.png", lambda n: b"no picture" if n == 2 else b"" if n == 4 else png(n))
+            patch.setattr("anchor_world.png", lambda n: b"no image" if n == 2 else b"" if n == 4 else png(n))
             source = WRITERS[kind](tmp_path, 0, 6)
     said = []
     pool = embed_pool(model, [source], tmp_path / "pool", batch_size=2, log=said.append)
@@ -88,7 +88,7 @@ def test_broken_pictures_are_named_and_nothing_else_is_lost(kind, model, tmp_pat
     assert all(line.startswith("left out ") and "pair-" in line for line in said)
     assert "not an image that Pillow can read" in said[0]
     assert [key for key, _ in pool.manifest["parts"][0]["skipped"]] == [line.split()[2].rstrip(":") for line in said]
-    assert [pair.text for pair in pool.pairs(range(4))] == [f"picture number {n}" for n in (0, 1, 3, 5)]
+    assert [pair.text for pair in pool.pairs(range(4))] == [f"image number {n}" for n in (0, 1, 3, 5)]
 
 
 def test_a_shard_cut_off_keeps_what_it_holds(model, tmp_path) -> None:
@@ -115,7 +115,7 @@ def test_samples_of_a_shard_without_text_or_picture_are_named(model, tmp_path) -
     said = []
     pool = embed_pool(model, [tmp_path / "shard.tar"], tmp_path / "pool", log=said.append)
     assert [pair.text for pair in pool.pairs([0])] == ["good"]
-    assert [line.split(": ")[1] for line in said] == ["it has no text", "no picture in the sample", "it has no text"]
+    assert [line.split(": ")[1] for line in said] == ["it has no text", "no image in the sample", "it has no text"]
 
 
 class Killed(BaseException):

@@ -11,7 +11,7 @@ from anchor_world import make_pool, picture_set, unit, write_parquet
 
 from steadyclip.anchors import Captions, embed_pool, random_like, retrieve
 from steadyclip.anchors.retrieval import _top, nearest_rows
-from steadyclip.errors import DataError, UsageError
+from steadyclip.core.errors import DataError, UsageError
 from steadyclip.models.testing import tiny
 
 ENGINES = ("torch", *(("faiss",) if importlib.util.find_spec("faiss") else ()))
@@ -67,7 +67,7 @@ def test_faiss_that_is_not_installed_is_one_line(pool, arrays, monkeypatch) -> N
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A pool of 30 pairs whose first six pictures are the fine-tune images."""
+    """A pool of 30 pairs whose first six images are the fine-tune images."""
     folder = tmp_path_factory.mktemp("world")
     model = tiny("clip")
     source = write_parquet(folder / "pairs.parquet", 0, 30)
@@ -78,24 +78,24 @@ def test_an_image_finds_itself_unless_near_duplicates_are_left_out(world, tmp_pa
     model, pool, images = world
     anchors = retrieve(model, pool, images, tmp_path / "a.parquet", k=2, near_duplicate=None)
     assert anchors.keys == images.keys
-    assert [anchors.of(key)[0].text for key in images.keys] == [f"picture number {n}" for n in range(6)]
+    assert [anchors.of(key)[0].text for key in images.keys] == [f"image number {n}" for n in range(6)]
     assert all(pair.similarity == pytest.approx(1, abs=1e-5) for pair in (anchors.of(key)[0] for key in images.keys))
     assert anchors.about["pool"] == pool.hash
     assert (anchors.about["k"], anchors.about["query"], anchors.about["engine"]) == (2, "image", "torch")
     filtered = retrieve(model, pool, images, tmp_path / "b.parquet", k=1, near_duplicate=0.99999)
     for key in filtered.keys:
-        assert filtered.of(key)[0].text != f"picture number {key.removesuffix('.png')}"
+        assert filtered.of(key)[0].text != f"image number {key.removesuffix('.png')}"
 
 
 @pytest.mark.parametrize("query", ["text", "both"])
 def test_queries_by_caption(world, tmp_path, query) -> None:
     model, pool, images = world
-    captions = Captions({key: f"picture number {20 + n}" for n, key in enumerate(images.keys)})
+    captions = Captions({key: f"image number {20 + n}" for n, key in enumerate(images.keys)})
     anchors = retrieve(
         model, pool, images, tmp_path / "a.parquet", query=query, captions=captions, near_duplicate=None
     )  # fmt: skip
     if query == "text":
-        assert [anchors.of(key)[0].text for key in images.keys] == [f"picture number {20 + n}" for n in range(6)]
+        assert [anchors.of(key)[0].text for key in images.keys] == [f"image number {20 + n}" for n in range(6)]
     again = retrieve(
         model, pool, images, tmp_path / "b.parquet", query=query, captions=captions, near_duplicate=None
     )  # fmt: skip

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from steadyclip.anchors import Captions, Pair, RetrievedPairs, read_anchors, read_captions, write_anchors
+from steadyclip.core.errors import DataError
 from steadyclip.data import ImageSet
-from steadyclip.errors import DataError
 from steadyclip.models import Preprocess
 
 PREPROCESS = Preprocess((8, 8), "squash", (8, 8), False, (0.5,) * 3, (0.5,) * 3)

@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def png(text: str) -> bytes:
-    """A 6x4 picture of one colour that depends on ``text``."""
+    """A 6x4 image of one color that depends on ``text``."""
     buffer = io.BytesIO()
     Image.new("RGB", (6, 4), tuple(zlib.crc32(text.encode()).to_bytes(4, "big")[:3])).save(buffer, "PNG")
     return buffer.getvalue()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from steadyclip.core.errors import DataError
 from steadyclip.data import ImageData, load_data
 from steadyclip.data.catalog import check, entry
-from steadyclip.errors import DataError
 
 _BESIDE = Path(__file__).parents[2].parent / "shared" / "data" / "caltech-101-96px.tar"
 TAR = Path(os.environ.get("STEADYCLIP_CALTECH", _BESIDE))

@@ -7,12 +7,12 @@ from steadyclip.data.cutout import attentive_cutout, cut_squares, cutout
 
 
 def holes(images: torch.Tensor) -> torch.Tensor:
-    """(B, H, W): where all channels are 0; the pictures below have no 0."""
+    """(B, H, W): where all channels are 0; the images below have no 0."""
     return (images == 0).all(1)
 
 
 def test_equals_a_loop_over_pixels() -> None:
-    """DeVries and Taylor: the centre is anywhere in the image, the square is cut as far as it lies inside."""
+    """DeVries and Taylor: the center is anywhere in the image, the square is cut as far as it lies inside."""
     images = torch.rand(20, 3, 8, 12) + 1
     torch.manual_seed(4)
     got = cutout(images, 0.5)

@@ -42,7 +42,7 @@ def test_half_transparent_black_becomes_gray():
     assert pixel(encoded(Image.new("RGBA", (2, 2), (0, 0, 0, 128)))) == (127, 127, 127)
 
 
-def test_transparent_palette_and_colour_key_become_white():
+def test_transparent_palette_and_color_key_become_white():
     palette = Image.new("P", (2, 2), 1)
     palette.putpalette([0, 0, 0, 10, 20, 30])
     assert pixel(encoded(palette)) == (10, 20, 30)
@@ -75,7 +75,7 @@ def test_cmyk_gray_and_bilevel():
 
 
 def test_animation_gives_its_first_frame():
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     assert pixel(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])) == (255, 0, 0)
 
 

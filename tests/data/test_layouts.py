@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from steadyclip.core.errors import DataError
 from steadyclip.data import load_data
-from steadyclip.errors import DataError
 
 
 def refused(spec: Path | str, match: str, **options) -> str:

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from steadyclip.core.errors import DataError
 from steadyclip.data import load_data
-from steadyclip.errors import DataError
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_parquet_with_pictures(tmp_path: Path, picture, form: str):
     for i, key in enumerate(train.keys):
         assert again.store.read(key) == pictures[int(key[4:]) - 1]
         assert again.read(i).tobytes() == train.read(i).tobytes()
-    assert len(pickle.dumps(again.store)) < 1000  # the pictures stay in their file
+    assert len(pickle.dumps(again.store)) < 1000  # the images stay in their file
 
 
 def test_parquet_with_keys_and_its_own_metadata(tmp_path: Path, picture):

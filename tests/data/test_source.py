@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from steadyclip.core.errors import DataError, UsageError
 from steadyclip.data import load_data
 from steadyclip.data.prompts import imagenet_80, resolve_templates
-from steadyclip.errors import DataError, UsageError
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from steadyclip.core.errors import DataError, UsageError
 from steadyclip.data import load_data, read_split, write_split
 from steadyclip.data.decode import decode
-from steadyclip.errors import DataError, UsageError
 
 
 @pytest.fixture
 def pets(folder):
-    """Four classes with splits: 6, 2, 6, 6 training pictures, 2 val, 3 test each."""
+    """Four classes with splits: 6, 2, 6, 6 training images, 2 val, 3 test each."""
     counts = {f"{split}/{name}": n for split, n in (("train", 6), ("val", 2), ("test", 3)) for name in "abcd"}
     return load_data(folder({**counts, "train/b": 2}))
 
@@ -97,7 +97,7 @@ def test_test_only_and_train_only(folder):
         mixed.task()
 
 
-# unreadable pictures
+# unreadable images
 
 
 def test_unreadable_are_skipped_and_listed(folder, picture):

@@ -1,4 +1,4 @@
-"""A tiny model and a handful of pictures."""
+"""A tiny model and a handful of images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model() -> DualEncoder:
 
 
 def _make_pictures(folder: Path, count: int = 24, seed: int = 0) -> ImageSet:
-    """``count`` pictures of noise, labels in turn."""
+    """``count`` images of noise, labels in turn."""
     rng = random.Random(seed)
     keys, labels = [], []
     for i in range(count):
@@ -46,7 +46,7 @@ def make_pictures() -> Callable[..., ImageSet]:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> ImageSet:
-    return _make_pictures(tmp_path / "pictures")
+    return _make_pictures(tmp_path / "images")
 
 
 @pytest.fixture

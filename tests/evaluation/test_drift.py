@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from steadyclip.errors import DataError
+from steadyclip.core.errors import DataError
 from steadyclip.evaluation.drift import linear_cka, mean_cosine, measure
 from steadyclip.evaluation.forgetting import change, class_changes, forgetting, held_out
 from steadyclip.evaluation.records import ClassScore, DataInfo, MethodInfo, Metrics, ModelInfo, Record
@@ -16,7 +16,7 @@ from steadyclip.models.testing import tiny
 
 
 def cka_of_kernels(a: np.ndarray, b: np.ndarray) -> float:
-    """Equation 4 as it stands: HSIC of centred N x N kernels."""
+    """Equation 4 as it stands: HSIC of centered N x N kernels."""
     n = len(a)
     h = np.eye(n) - np.ones((n, n)) / n
     k, m = a @ a.T, b @ b.T

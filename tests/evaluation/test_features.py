@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from steadyclip.core.errors import DataError
 from steadyclip.data import ImageSet
-from steadyclip.errors import DataError
 from steadyclip.evaluation import features as module
 from steadyclip.evaluation.features import image_features
 from steadyclip.models import DualEncoder
@@ -51,7 +51,7 @@ def test_each_module_gets_its_mode_back(pictures: ImageSet) -> None:
 
 
 def test_unreadable_images_are_skipped(model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
-    (tmp_path / "pictures" / pictures.keys[4]).write_bytes(b"")
+    (tmp_path / "images" / pictures.keys[4]).write_bytes(b"")
     found = image_features(model, pictures, batch_size=4)
     assert [key for key, _ in found.skipped] == [pictures.keys[4]]
     assert found.keys == pictures.keys[:4] + pictures.keys[5:]
@@ -60,7 +60,7 @@ def test_unreadable_images_are_skipped(model: DualEncoder, pictures: ImageSet, t
 
 def test_too_many_unreadable_images(model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
     for key in pictures.keys:
-        (tmp_path / "pictures" / key).write_bytes(b"")
+        (tmp_path / "images" / key).write_bytes(b"")
     with pytest.raises(DataError, match="noise"):
         image_features(model, pictures)
 
@@ -92,7 +92,7 @@ class TestCache:
         assert (first.keys, first.skipped) == (second.keys, second.skipped)
 
     def test_skipped_images_are_kept(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
-        (tmp_path / "pictures" / pictures.keys[4]).write_bytes(b"")
+        (tmp_path / "images" / pictures.keys[4]).write_bytes(b"")
         for _ in range(2):
             found = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
             assert [key for key, _ in found.skipped] == [pictures.keys[4]]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from steadyclip.errors import SteadyClipError
-from steadyclip.evaluation.files import write_atomic
+from steadyclip.core.errors import SteadyClipError
+from steadyclip.core.files import write_atomic
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:

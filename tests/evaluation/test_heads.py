@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from steadyclip.errors import UsageError
+from steadyclip.core.errors import UsageError
 from steadyclip.evaluation import heads
 from steadyclip.evaluation.heads import Head, prompts, text_head
 from steadyclip.models import DualEncoder

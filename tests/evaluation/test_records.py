@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from steadyclip.errors import DataError
+from steadyclip.core.errors import DataError
 from steadyclip.evaluation.records import (
     ClassScore,
     Confusion,

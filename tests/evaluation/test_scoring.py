@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
+from steadyclip.core.errors import UsageError
 from steadyclip.data import ImageSet
-from steadyclip.errors import UsageError
 from steadyclip.evaluation import evaluate, metrics, scoring, text_head
 from steadyclip.evaluation.heads import Head
 from steadyclip.evaluation.records import Record
@@ -136,7 +136,7 @@ def test_no_head_is_a_reason_and_reads_no_image(
 
 
 def test_skipped_images_are_listed(model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
-    (tmp_path / "pictures" / pictures.keys[4]).write_bytes(b"")
+    (tmp_path / "images" / pictures.keys[4]).write_bytes(b"")
     record = evaluate(model, Plain(), pictures)
     assert record.data.images == 23
     assert [key for key, _ in record.data.skipped] == [pictures.keys[4]]

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from steadyclip.errors import DataError, ModelError, UsageError
+from steadyclip.core.errors import DataError, ModelError, UsageError
 from steadyclip.evaluation import Record, averaged, choose_alpha, evaluate_averaged
 from steadyclip.methods import get_method
 from steadyclip.models.testing import tiny

@@ -1,4 +1,4 @@
-"""A small world for grids: five classes of small pictures on disk, a tiny CLIP, and short recipes."""
+"""A small world for grids: five classes of small images on disk, a tiny CLIP, and short recipes."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from grid_world import ROWS, contents, in_process, killed_after, run_slow_table, run_table, table
 
+from steadyclip.core.errors import SteadyClipError
+from steadyclip.core.locks import owning
 from steadyclip.data import load_data
-from steadyclip.errors import SteadyClipError
-from steadyclip.evaluation.locks import owning
 from steadyclip.experiments import grid
 from steadyclip.experiments.choose import choose
 from steadyclip.experiments.launchers import through_submitit

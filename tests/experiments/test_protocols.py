@@ -8,10 +8,10 @@ from typing import get_args
 import pytest
 
 from steadyclip.commands.bench import ProtocolName
+from steadyclip.core.errors import UsageError
 from steadyclip.data import ImageData, ImageSet, load_data
 from steadyclip.data.images import FileStore
 from steadyclip.data.prompts import imagenet_80
-from steadyclip.errors import UsageError
 from steadyclip.experiments.choose import ICON_SETS, choose
 from steadyclip.experiments.protocols import (
     PROTOCOLS,

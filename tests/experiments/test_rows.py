@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from steadyclip.errors import UsageError
+from steadyclip.core.errors import UsageError
 from steadyclip.experiments.rows import parse_row, parse_rows
 from steadyclip.experiments.settings import FOR_MODEL, settings_for
 from steadyclip.methods import Recipe, get_method

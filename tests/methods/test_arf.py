@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from steadyclip.anchors import Pair, write_anchors
+from steadyclip.core.errors import DataError, UsageError
 from steadyclip.data import ImageSet, ImageTask
-from steadyclip.errors import DataError, UsageError
 from steadyclip.methods import Batch, get_method
 from steadyclip.methods.arf import ARF
 from steadyclip.methods.flyp import FLYP

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadyclip.adapters import TokenRank, watch_tokens
-from steadyclip.errors import UsageError
+from steadyclip.core.errors import UsageError
 from steadyclip.evaluation import text_head
 from steadyclip.methods import Batch, get_method
 from steadyclip.methods.dra import DRA

@@ -13,9 +13,9 @@ from steadyclip.models.testing import tiny
 
 def _clusters(seed: int, noise: float = 0.7, per_class: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    centres_CD = torch.randn(5, 24, generator=torch.Generator().manual_seed(0))
+    centers_CD = torch.randn(5, 24, generator=torch.Generator().manual_seed(0))
     labels_N = torch.arange(5).repeat(per_class)
-    features_ND = centres_CD[labels_N] + noise * torch.randn(len(labels_N), 24, generator=generator)
+    features_ND = centers_CD[labels_N] + noise * torch.randn(len(labels_N), 24, generator=generator)
     return F.normalize(features_ND, dim=-1), labels_N
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from steadyclip.core.errors import UsageError
 from steadyclip.data.cutout import attentive_cutout, cutout
-from steadyclip.errors import UsageError
 from steadyclip.methods import Batch, get_method
 from steadyclip.methods.base import knob_help
 from steadyclip.methods.orthcr import OrthCR, OrthSR
@@ -70,18 +70,18 @@ def test_orthcr_equals_its_formula() -> None:
     terms, (x, cut, text), (x0, cut0, text0), labels = terms_and_parts(OrthCR(l1=2.0, l2=0.5))
     expected = {
         "cross_entropy": float(F.cross_entropy(x @ text.T, labels)),
-        "regularisation": 2.0 * (kl(x0 @ text0.T, x @ text0.T) + kl(x0 @ text0.T, x0 @ text.T)),
+        "regularization": 2.0 * (kl(x0 @ text0.T, x @ text0.T) + kl(x0 @ text0.T, x0 @ text.T)),
         "cross_entropy_cut": float(F.cross_entropy(cut @ text.T, labels)),
-        "regularisation_cut": 0.5 * (kl(cut0 @ text0.T, cut @ text0.T) + kl(cut0 @ text0.T, cut0 @ text.T)),
+        "regularization_cut": 0.5 * (kl(cut0 @ text0.T, cut @ text0.T) + kl(cut0 @ text0.T, cut0 @ text.T)),
     }
     assert terms == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    assert expected["regularisation"] > 1e-4
+    assert expected["regularization"] > 1e-4
 
 
 def test_orthcr_with_cross_entropy_equals_its_formula() -> None:
     terms, (x, _, text), (x0, _, text0), labels = terms_and_parts(OrthCR(cross="ce"))
     expected = F.cross_entropy(x @ text0.T, labels) + F.cross_entropy(x0 @ text.T, labels)
-    assert terms["regularisation"] == pytest.approx(1.5 * float(expected), rel=1e-4)
+    assert terms["regularization"] == pytest.approx(1.5 * float(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["attentive", "plain"])
@@ -89,9 +89,9 @@ def test_orthsr_equals_its_formula(kind) -> None:
     terms, (x, cut, text), (x0, cut0, text0), labels = terms_and_parts(OrthSR(cutout=kind))
     expected = {
         "cross_entropy": float(F.cross_entropy(x @ text.T, labels)),
-        "regularisation": 1.5 * kl(x0 @ text0.T, x @ text.T),
+        "regularization": 1.5 * kl(x0 @ text0.T, x @ text.T),
         "cross_entropy_cut": float(F.cross_entropy(cut @ text.T, labels)),
-        "regularisation_cut": 1.0 * kl(cut0 @ text0.T, cut @ text.T),
+        "regularization_cut": 1.0 * kl(cut0 @ text0.T, cut @ text.T),
     }
     assert terms == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
@@ -101,7 +101,7 @@ def test_at_the_start_nothing_pulls_back() -> None:
     method = OrthSR()
     method.adapt(model, NAMES)
     terms = method.loss(model, batch_for(model))
-    assert float(terms["regularisation"].detach()) == pytest.approx(0, abs=1e-6)
+    assert float(terms["regularization"].detach()) == pytest.approx(0, abs=1e-6)
 
 
 def test_switches_leave_terms_out() -> None:
@@ -110,9 +110,9 @@ def test_switches_leave_terms_out() -> None:
         method.adapt(model, NAMES)
         return set(method.loss(model, batch_for(model)))
 
-    assert terms(cutout="off") == {"cross_entropy", "regularisation"}
+    assert terms(cutout="off") == {"cross_entropy", "regularization"}
     assert terms(l1=0.0, l2=0.0) == {"cross_entropy", "cross_entropy_cut"}
-    assert terms(l2=0.0) == {"cross_entropy", "cross_entropy_cut", "regularisation"}
+    assert terms(l2=0.0) == {"cross_entropy", "cross_entropy_cut", "regularization"}
     assert terms(cutout="off", l1=0.0) == {"cross_entropy"}
 
 
@@ -148,7 +148,7 @@ def test_frozen_features_are_computed_once_per_batch_and_texts_once_per_run(meth
     assert len(seen["text"]) == 4
 
 
-def test_regularisation_holds_the_model_near_the_frozen_one() -> None:
+def test_regularization_holds_the_model_near_the_frozen_one() -> None:
     """On the batch that is trained on, more weight means closer predictions."""
 
     def distance(weight: float) -> float:

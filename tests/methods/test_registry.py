@@ -2,7 +2,7 @@
 
 import pytest
 
-from steadyclip.errors import UsageError
+from steadyclip.core.errors import UsageError
 from steadyclip.methods import Recipe, get_method, methods
 from steadyclip.methods.lora import LoRA
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from steadyclip.adapters import attach_low_rank
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models import DualEncoder, load
 from steadyclip.models.testing import tiny
 

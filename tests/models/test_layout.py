@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models import DualEncoder, Layout, Tower
 
 from .conftest import TEXTS

@@ -13,7 +13,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models import load, loading
 
 
@@ -62,7 +62,7 @@ def test_an_embedded_model_without_its_files(monkeypatch: pytest.MonkeyPatch, tm
 def test_a_hub_id_without_a_network_fails_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # In a process of its own: the hub's client reads its settings when it is imported.
     script = (
-        "from steadyclip.models import load; from steadyclip.errors import ModelError\n"
+        "from steadyclip.models import load; from steadyclip.core.errors import ModelError\n"
         "try: load('owner/name')\n"
         "except ModelError as error: print(error)"
     )

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models import DualEncoder, load
 from steadyclip.models.openclip import SplitAttention, import_open_clip
 
@@ -52,7 +52,7 @@ def test_a_merged_and_saved_model_is_a_stock_checkpoint(model: DualEncoder, tmp_
 
 
 def test_a_text_tower_of_its_own_and_another_activation(folder: Path, tmp_path: Path) -> None:
-    """CustomTextCLIP with QuickGELU, a logit bias and squashed pictures."""
+    """CustomTextCLIP with QuickGELU, a logit bias and squashed images."""
     open_clip = import_open_clip()
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"] |= {"custom_text": True, "quick_gelu": True, "init_logit_bias": -4.0}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models import Preprocess
 from steadyclip.models.huggingface import import_transformers, quiet
 
@@ -54,7 +54,7 @@ def test_equals_transformers(family: str, config: dict[str, Any], size: tuple[in
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "CMYK", "1"])
-def test_equals_transformers_in_every_colour_mode(mode: str) -> None:
+def test_equals_transformers_in_every_color_mode(mode: str) -> None:
     image = picture(45, 33, mode)
     expected = torch.as_tensor(np.asarray(stock("clip", CLIP)(image)["pixel_values"][0]))
     assert torch.equal(Preprocess.parse(CLIP, "clip", "here")(image), expected)
@@ -88,7 +88,7 @@ def test_training_pixels_are_of_the_size_and_follow_the_seed(width: int, height:
 
 
 def test_the_training_crop_covers_what_it_says() -> None:
-    """On a picture that is its own coordinates, the crop's corners can be read from the pixels."""
+    """On an image that is its own coordinates, the crop's corners can be read from the pixels."""
     transform = Preprocess((50, 50), "squash", (50, 50), False, (0.0,) * 3, (1.0,) * 3, interpolation="nearest")
     x, y = np.meshgrid(np.arange(200, dtype=np.uint8), np.arange(200, dtype=np.uint8))
     image = Image.fromarray(np.stack([x, y, x], -1), "RGB")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models import Block
 
 PATHS = {name: name for name in ("norm1", "norm2", "mlp", "q", "k", "v", "out", "fc1", "fc2")}

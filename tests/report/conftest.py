@@ -42,7 +42,7 @@ _NO_HEAD = "a linear probe knows no names: 20 of 20 classes were not trained on.
 
 
 def _thumbnail(seed: int) -> str:
-    """A small coloured drawing as base64 PNG."""
+    """A small colored drawing as base64 PNG."""
     rng = random.Random(seed)
     image = Image.new("RGB", (64, 64), tuple(rng.randrange(180, 256) for _ in range(3)))
     box = [rng.randrange(4, 20), rng.randrange(4, 20), rng.randrange(40, 60), rng.randrange(40, 60)]

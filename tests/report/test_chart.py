@@ -31,7 +31,7 @@ def test_bars_show_what_the_table_shows(experiment: list[Record]) -> None:
         assert text in texts
 
 
-def test_colours_come_from_the_page(experiment: list[Record]) -> None:
+def test_colors_come_from_the_page(experiment: list[Record]) -> None:
     svg = bars(main_table(experiment).sections[0])
     for name in ("base", "new", "ink", "quiet", "paper"):
         assert f"var(--{name})" in svg

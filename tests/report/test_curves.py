@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 from steadyclip.evaluation.records import Record
 from steadyclip.report import main_table
 from steadyclip.report.cells import Section
-from steadyclip.report.chart import COLOURS, Style, styles
+from steadyclip.report.chart import COLORS, Style, styles
 from steadyclip.report.curves import curves
 
 Grid = Callable[[str], list[Record]]
@@ -32,14 +32,14 @@ def test_a_line_for_each_method(grid: Grid) -> None:
     assert svg == curves(section, looks(section))
 
 
-def test_one_seed_shows_the_interval_in_grey(make: Callable[..., Record]) -> None:
+def test_one_seed_shows_the_interval_in_gray(make: Callable[..., Record]) -> None:
     records = [make("full", "all", 0.4 + 0.01 * k, seed=1, shots=k, role="id") for k in (1, 4)]
     (section,) = main_table(records).sections
     one = curves(section, looks(section))
     records += [make("full", "all", 0.41 + 0.01 * k, seed=2, shots=k, role="id") for k in (1, 4)]
     (section,) = main_table(records).sections
     two = curves(section, looks(section))
-    whisker = "stroke: var(--quiet)"  # without a baseline nothing else is grey
+    whisker = "stroke: var(--quiet)"  # without a baseline nothing else is gray
     assert whisker in one
     assert whisker not in two
 
@@ -53,4 +53,4 @@ def test_no_curves_without_shots(grid: Grid) -> None:
 def test_methods_look_different() -> None:
     found = styles(f"m{i}" for i in range(70))
     assert len(set(found.values())) == 70
-    assert {style.colour for style in found.values()} <= set(COLOURS.values())
+    assert {style.color for style in found.values()} <= set(COLORS.values())

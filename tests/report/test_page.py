@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from steadyclip.errors import DataError, SteadyClipError
+from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.evaluation.records import Record
 from steadyclip.report import main_table, write_page
 

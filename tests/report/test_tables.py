@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from steadyclip.errors import DataError
+from steadyclip.core.errors import DataError
 from steadyclip.evaluation.records import Record
 from steadyclip.report import Table, main_table
 from steadyclip.report.cells import Section, signed

@@ -6,7 +6,7 @@ import pytest
 import torch
 from training_world import RECIPE, captioned_task, clip, config, make_task, same, write_pairs
 
-from steadyclip.errors import SteadyClipError, UsageError
+from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.methods import get_method
 from steadyclip.methods.arf import ARF
 from steadyclip.training import TrainConfig, fit, load_run
@@ -59,7 +59,7 @@ def test_a_batch_that_is_compared_within_is_not_cut_into_parts() -> None:
 
 
 def test_flyp_learns(tmp_path) -> None:
-    """Colours are told apart after a few steps."""
+    """Colors are told apart after a few steps."""
     model, task = clip(), make_task(8)
     recipe = dataclasses.replace(RECIPE, steps=40, batch_size=16, learning_rate=2e-3)
     fit(model, get_method("flyp"), task, recipe=recipe, config=TrainConfig(augment=False, progress=False))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from training_world import files, same
 
-from steadyclip.errors import ModelError, SteadyClipError
+from steadyclip.core.errors import ModelError, SteadyClipError
 from steadyclip.methods.recipe import Recipe
 from steadyclip.training import checkpoint
 from steadyclip.training.checkpoint import (

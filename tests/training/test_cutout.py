@@ -4,7 +4,7 @@ import pytest
 import torch
 from training_world import RECIPE, Everything, Harmful, clip, config, make_task, same, train
 
-from steadyclip.errors import SteadyClipError, UsageError
+from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.training import Stopped, TrainConfig, fit
 from steadyclip.training.loop import Loop
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from training_world import MemoryStore, make_task
 
+from steadyclip.core.errors import DataError, UsageError
 from steadyclip.data import UnreadableImage
-from steadyclip.errors import DataError, UsageError
 from steadyclip.models.preprocess import Preprocess
 from steadyclip.training import TrainConfig
 from steadyclip.training.feed import Feed
@@ -107,7 +107,7 @@ def test_a_stream_gives_every_item_once_an_epoch_and_is_shared() -> None:
 
 
 class Keyed(Numbers):
-    """One item for each of the 16 pictures: its key, and a random number."""
+    """One item for each of the 16 images: its key, and a random number."""
 
     of_images = True
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from training_world import RECIPE, Everything, Harmful, clip, close, files, image_set, make_task, same
 
+from steadyclip.core.errors import DataError, ModelError, SteadyClipError, UsageError
 from steadyclip.data import loader
-from steadyclip.errors import DataError, ModelError, SteadyClipError, UsageError
 from steadyclip.methods import get_method
 from steadyclip.models import Adapter
 from steadyclip.training import TrainConfig, fit

@@ -1,4 +1,4 @@
-"""Pretraining in miniature: coloured squares and their names, a random sentence encoder, all four stages."""
+"""Pretraining in miniature: colored squares and their names, a random sentence encoder, all four stages."""
 
 import dataclasses
 import io
@@ -15,18 +15,18 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from steadyclip import load
-from steadyclip.errors import DataError, ModelError, SteadyClipError
+from steadyclip.core.errors import DataError, ModelError, SteadyClipError
 from steadyclip.training.pretrain import PretrainConfig, augment, pretrain
 from steadyclip.training.pretrain.pairs import read_pairs
 
-COLOURS = {"red": (230, 20, 20), "green": (20, 200, 30), "blue": (30, 30, 230), "black": (0, 0, 0)}
+COLORS = {"red": (230, 20, 20), "green": (20, 200, 30), "blue": (30, 30, 230), "black": (0, 0, 0)}
 
 
 @pytest.fixture(scope="module")
 def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT with random weights: any fixed map from texts to vectors will do."""
     folder = tmp_path_factory.mktemp("sentences")
-    words = ["[PAD]", "[UNK]", *COLOURS, "square", "house", "tree", "river", "stone"]
+    words = ["[PAD]", "[UNK]", *COLORS, "square", "house", "tree", "river", "stone"]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     names = ["input_ids", "attention_mask"]
@@ -43,9 +43,9 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images, texts = [], []
     for i in range(8):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             image = Image.new("RGB", (20, 20), "white")
-            image.paste(colour, (2, 2, 12 + i, 12))
+            image.paste(color, (2, 2, 12 + i, 12))
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
             images.append(buffer.getvalue())

@@ -23,7 +23,7 @@ from training_world import (
     train_with_little_room,
 )
 
-from steadyclip.errors import SteadyClipError
+from steadyclip.core.errors import SteadyClipError
 from steadyclip.training import Stopped, TrainConfig, fit
 from steadyclip.training.checkpoint import newest_checkpoint, read_tensors
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from training_world import RECIPE, clip, make_task, same
 
-from steadyclip.errors import ModelError, SteadyClipError
+from steadyclip.core.errors import ModelError, SteadyClipError
 from steadyclip.methods import get_method
 from steadyclip.models.testing import tiny
 from steadyclip.training import TrainConfig, fit, load_run

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from steadyclip.errors import UsageError
+from steadyclip.core.errors import UsageError
 from steadyclip.methods.recipe import Recipe
 from steadyclip.training.schedule import check_recipe, learning_rate, make_optimizer
 

@@ -1,4 +1,4 @@
-"""A small world for the trainer's tests: pictures of one colour per class, a tiny CLIP, a method that trains all of it.
+"""A small world for the trainer's tests: images of one color per class, a tiny CLIP, a method that trains all of it.
 
 Also a way to run a training in a process of its own, which starts in no time: the libraries are loaded once and forked.
 """
@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from steadyclip.anchors import Pair, write_anchors
+from steadyclip.core.errors import SteadyClipError
 from steadyclip.data import ImageSet, ImageTask
-from steadyclip.errors import SteadyClipError
 from steadyclip.methods import get_method
 from steadyclip.methods.base import Batch, Method
 from steadyclip.methods.recipe import Recipe
@@ -34,13 +34,13 @@ from steadyclip.objectives import info_nce
 from steadyclip.training import Stopped, TrainConfig, fit
 from steadyclip.training.checkpoint import write_tensors
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220), "white": (240, 240, 240)}
+COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220), "white": (240, 240, 240)}
 RECIPE = Recipe(learning_rate=1e-3, weight_decay=0.1, steps=7, batch_size=6, warmup_steps=2, clip_norm=1.0)
 
 
 @dataclass(frozen=True)
 class MemoryStore:
-    """Encoded pictures by key."""
+    """Encoded images by key."""
 
     files: dict[str, bytes]
 
@@ -48,14 +48,14 @@ class MemoryStore:
         return self.files[key]
 
 
-def image_set(per_class: int, name: str = "colours", classes: Sequence[str] = tuple(COLOURS)) -> ImageSet:
+def image_set(per_class: int, name: str = "colors", classes: Sequence[str] = tuple(COLORS)) -> ImageSet:
     keys, labels, files = [], [], {}
     for label, word in enumerate(classes):
         for i in range(per_class):
             rng = random.Random(f"{name}/{word}/{i}")
-            colour = tuple(max(0, min(255, value + rng.randint(-25, 25))) for value in COLOURS[word])
+            color = tuple(max(0, min(255, value + rng.randint(-25, 25))) for value in COLORS[word])
             buffer = io.BytesIO()
-            Image.new("RGB", (24, 20), colour).save(buffer, "PNG")
+            Image.new("RGB", (24, 20), color).save(buffer, "PNG")
             keys.append(f"{word}/{i}.png")
             labels.append(label)
             files[keys[-1]] = buffer.getvalue()
@@ -64,8 +64,8 @@ def image_set(per_class: int, name: str = "colours", classes: Sequence[str] = tu
     return ImageSet(name, tuple(classes), templates, tuple(keys), tuple(labels), blank, blank, MemoryStore(files))
 
 
-def make_task(per_class: int = 4, val: int = 0, name: str = "colours") -> ImageTask:
-    """16 training pictures of 4 classes: with batches of 6 an epoch has two steps and leaves four pictures over."""
+def make_task(per_class: int = 4, val: int = 0, name: str = "colors") -> ImageTask:
+    """16 training images of 4 classes: with batches of 6 an epoch has two steps and leaves four images over."""
     return ImageTask(name, image_set(per_class, name), image_set(val, "val"), shots=per_class, seed=1, subset="all")
 
 

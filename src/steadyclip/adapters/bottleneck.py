@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.errors import UsageError
+from steadyclip.core.errors import UsageError
 from steadyclip.models import Adapter, Block, DualEncoder, Tower
 
 Activation = Literal["relu", "gelu"]

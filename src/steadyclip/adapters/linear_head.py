@@ -12,7 +12,7 @@ from steadyclip.models import Adapter
 
 
 class LinearHead(Adapter):
-    """``weight`` (C, D) and ``bias`` (C,) over L2-normalised image features, one row for each of ``classes``."""
+    """``weight`` (C, D) and ``bias`` (C,) over L2-normalized image features, one row for each of ``classes``."""
 
     def __init__(self, classes: Sequence[str], embed_dim: int) -> None:
         super().__init__()

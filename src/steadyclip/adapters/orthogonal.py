@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models import Adapter, DualEncoder, Tower
 
 Constraint = Literal["cayley", "none"]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from steadyclip.anchors.captions import Captioner, ManifestCaptioner, TemplateCaptioner
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
+from steadyclip.core.precision import Precision
 from steadyclip.models.huggingface import first_line, import_transformers, quiet
 from steadyclip.models.loading import checkpoint_folder
-from steadyclip.precision import Precision
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,7 +32,7 @@ OWN: Mapping[str, type[Captioner]] = {"template": TemplateCaptioner, "manifest":
 
 
 class ModelCaptioner:
-    """A captioning model; greedy or beam search, so that the same picture always gets the same caption."""
+    """A captioning model; greedy or beam search, so that the same image always gets the same caption."""
 
     def __init__(
         self,

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from steadyclip.anchors.tables import read_table, write_table
+from steadyclip.core.errors import DataError
+from steadyclip.core.files import write_atomic
+from steadyclip.core.locks import owning
+from steadyclip.core.provenance import versions
 from steadyclip.data.decode import UnreadableImage, quiet
-from steadyclip.errors import DataError
-from steadyclip.evaluation.files import write_atomic
-from steadyclip.evaluation.locks import owning
-from steadyclip.evaluation.provenance import versions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,13 +63,13 @@ class Captioner(Protocol):
         ...
 
     def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
-        """One caption for each of ``pictures``, the decoded pictures of ``images``."""
+        """One caption for each of ``images``, the decoded images of ``images``."""
         ...
 
 
 @dataclass(frozen=True)
 class TemplateCaptioner:
-    """The control: the class name in one of the set's templates, chosen by the key; no picture is looked at."""
+    """The control: the class name in one of the set's templates, chosen by the key; no image is looked at."""
 
     name: str = "template"
     decoding: Mapping[str, Any] = field(default_factory=dict)
@@ -107,19 +107,19 @@ def caption_images(
     After each batch its captions are on disk, beside ``out``; ``out`` itself appears whole, at the end.
 
     Args:
-        images: what to caption. Pictures that cannot be read get no caption and are named.
+        images: what to caption. Images that cannot be read get no caption and are named.
         captioner: who writes them.
         out: the captions file (parquet).
-        batch_size: pictures that the captioner gets at once.
+        batch_size: images that the captioner gets at once.
         workers: threads that decode.
         progress: called with images done and all.
-        log: takes one line on each picture without a caption, and on captions of other images in ``out``.
+        log: takes one line on each image without a caption, and on captions of other images in ``out``.
 
     Returns:
         All captions of the file by key.
 
     Raises:
-        DataError: ``out`` was made, or is being made, by another captioner, or no picture got a caption.
+        DataError: ``out`` was made, or is being made, by another captioner, or no image got a caption.
     """
     out = Path(out)
     with owning(out.with_suffix(".lock")) as owner, quiet():
@@ -154,7 +154,7 @@ def _caption_all(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Captions, and reasons for those that are missing, by key. The journal has a line an image, after a first one that
-    says whose they are; runs cut it to whole batches, so that all of them caption the same pictures together."""
+    says whose they are; runs cut it to whole batches, so that all of them caption the same images together."""
     head = {"captioner": captioner.name, "decoding": dict(captioner.decoding), "set": images.hash}
     lines = _resume(out, head, batch_size, len(images))
     with open(_journal(out), "a", encoding="utf-8") as journal, ThreadPoolExecutor(max(1, workers)) as threads:

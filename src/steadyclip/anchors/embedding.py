@@ -27,10 +27,10 @@ from torch import Tensor
 from steadyclip.anchors.pool import MANIFEST, SCHEMA, Pool, differences, read_manifest
 from steadyclip.anchors.sources import PART_ROWS, Part, Row, find_parts
 from steadyclip.anchors.writing import JOURNAL, PartWriter, finished_part
+from steadyclip.core.errors import DataError
+from steadyclip.core.files import write_atomic
+from steadyclip.core.locks import owning
 from steadyclip.data.decode import UnreadableImage, decode, quiet
-from steadyclip.errors import DataError
-from steadyclip.evaluation.files import write_atomic
-from steadyclip.evaluation.locks import owning
 from steadyclip.models import DualEncoder, Tokens
 
 # Batches that are being prepared while the model is at work.
@@ -60,7 +60,7 @@ def embed_pool(
         batch_size: pairs in a forward pass.
         text_column: column of the texts.
         part_rows: pairs of a table that a process takes at a time.
-        workers: threads that decode pictures; 0 decodes between the forward passes.
+        workers: threads that decode images; 0 decodes between the forward passes.
         progress: called with pairs done and an estimate of all.
         log: takes one line on each pair that was left out, and on what other processes are doing.
 
@@ -143,7 +143,7 @@ def _store(
 
 
 def _prepared(model: DualEncoder, batches: Iterator[list[Row]], threads: _Threads | None) -> Iterator[_Prepared]:
-    """Decoded and tokenised batches, some of them ahead of the model."""
+    """Decoded and tokenized batches, some of them ahead of the model."""
     one = partial(_decoded, model)
     if threads is None:
         yield from (_collate(model, map(one, batch), batch[-1].place) for batch in batches)
@@ -186,7 +186,7 @@ def _collate(model: DualEncoder, found: Iterable[tuple[dict[str, Any], Tensor | 
 
 @dataclass
 class _Threads:
-    """``decode`` works on single pictures; ``gather``, one thread as tokenizers want it, makes batches of them."""
+    """``decode`` works on single images; ``gather``, one thread as tokenizers want it, makes batches of them."""
 
     workers: int
 

@@ -1,7 +1,7 @@
-"""The anchor file: for each fine-tune image the pairs that were retrieved for it, pictures included.
+"""The anchor file: for each fine-tune image the pairs that were retrieved for it, images included.
 
 Parquet, a row a pair: ``query`` (key of the fine-tune image), ``rank`` from 1, ``similarity``, ``pool_key``, ``text``
-and ``image`` (the encoded picture, so that a training needs no pool). In the pool's order, not in that of the images.
+and ``image`` (the encoded image, so that a training needs no pool). In the pool's order, not in that of the images.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steadyclip.anchors.tables import read_table, write_table
-from steadyclip.errors import DataError
+from steadyclip.core.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Anchors:
-    """The pairs of an anchor file, numbered in its order; pictures stay encoded.
+    """The pairs of an anchor file, numbered in its order; images stay encoded.
 
     ``about`` says what they were made from: pool and weights hash, kind of query, k, threshold of near-duplicates.
     """
@@ -54,7 +54,7 @@ class Anchors:
         return Pair(*(self.table.column(name)[index].as_py() for name in Pair._fields))
 
     def pairs(self, key: str) -> list[tuple[bytes, str]]:
-        """(encoded picture, text) of each pair of the fine-tune image ``key``, best first.
+        """(encoded image, text) of each pair of the fine-tune image ``key``, best first.
 
         Raises:
             DataError: nothing was retrieved for that image.

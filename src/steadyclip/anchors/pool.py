@@ -2,7 +2,7 @@
 
 A folder: ``manifest.json`` (weights, transform, sources, data hashes) and a folder for each part of the sources with
 ``image.npy`` and ``text.npy`` (float32 of length 1, memory-mapped), and ``rows.parquet`` (``key``, ``text``, ``place``,
-``size``, ``digest``). Pictures stay where they are and are fetched from there.
+``size``, ``digest``). Images stay where they are and are fetched from there.
 
 Shapes: N pairs, D feature width.
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from steadyclip.anchors.sources import Part, find_parts
-from steadyclip.errors import DataError
+from steadyclip.core.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ SCHEMA = 1
 
 
 class PoolPair(NamedTuple):
-    """Pair number ``row`` of the pool; ``image`` is the encoded picture."""
+    """Pair number ``row`` of the pool; ``image`` is the encoded image."""
 
     row: int
     key: str
@@ -152,7 +152,7 @@ class Pool:
                     if hashlib.sha256(image).hexdigest()[:16] != digest:
                         raise DataError(
                             f"{parts[entry['name']].path} has changed since it was embedded ({key} is another "
-                            "picture): put the old file back, or embed the pool again."
+                            "image): put the old file back, or embed the pool again."
                         )
                     yield PoolPair(first + row, key, text, image)
             first += entry["rows"]

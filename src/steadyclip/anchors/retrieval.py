@@ -17,7 +17,7 @@ from torch import Tensor
 
 from steadyclip.anchors.pairs import Anchors, Pair, read_anchors, write_anchors
 from steadyclip.anchors.pool import Pool
-from steadyclip.errors import DataError, UsageError
+from steadyclip.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from steadyclip.anchors.streams import Captions
@@ -71,11 +71,11 @@ def retrieve(
         pool: where to look.
         images: the fine-tune images; those that cannot be read get no pairs.
         out: the anchor file.
-        query: "image" compares pictures; "text" the image's caption with the pairs' texts; "both" takes the mean of the
+        query: "image" compares images; "text" the image's caption with the pairs' texts; "both" takes the mean of the
             two cosines, so the order of their sum.
         captions: for "text" and "both".
         k: pairs for each image.
-        near_duplicate: leave out pairs whose picture has a larger cosine with the image's; None leaves none out.
+        near_duplicate: leave out pairs whose image has a larger cosine with the image's; None leaves none out.
         engine: "torch" compares everything; "faiss" (package faiss-cpu) searches an index; "auto" takes torch up to
             ``EXACT_ROWS`` pairs.
         source: folder that the pool's sources have been moved to.
@@ -141,7 +141,7 @@ def nearest_rows(
         features: (Q, D) of length 1 by kind: "image" where near-duplicates are left out, and what is ``wanted``.
         wanted: kinds whose mean cosine is compared.
         k: rows for each query.
-        near_duplicate: cosine of the pictures above which a row is left out.
+        near_duplicate: cosine of the images above which a row is left out.
         engine: as for ``retrieve``.
         device: where torch compares.
 

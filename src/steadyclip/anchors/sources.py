@@ -1,7 +1,7 @@
-"""Where a pool's pairs come from: tables with pictures or paths in them, and tar shards. Read in order, never unpacked.
+"""Where a pool's pairs come from: tables with images or paths in them, and tar shards. Read in order, never unpacked.
 
 Each file is cut into parts, the unit of work of one process; a part yields its pairs from any position on, and fetches
-single pictures again when they have been retrieved.
+single images again when they have been retrieved.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from steadyclip.core.errors import DataError, nearest
 from steadyclip.data.decode import IMAGE_SUFFIXES, UnreadableImage
 from steadyclip.data.images import FileStore
-from steadyclip.errors import DataError, nearest
 
 TEXT_COLUMNS = ("text", "caption")
 KEY_COLUMNS = ("path", "key", "__key__")
@@ -28,9 +28,9 @@ PART_ROWS = 65_536
 
 
 class Row(NamedTuple):
-    """One pair as it is found. ``load`` gives the encoded picture and may raise ``UnreadableImage``.
+    """One pair as it is found. ``load`` gives the encoded image and may raise ``UnreadableImage``.
 
-    ``place`` and ``size`` are what the part needs to fetch the picture again.
+    ``place`` and ``size`` are what the part needs to fetch the image again.
     """
 
     key: str
@@ -56,7 +56,7 @@ class Part(Protocol):
         ...
 
     def fetch(self, places: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-        """The pictures at (place, size), which must be sorted."""
+        """The images at (place, size), which must be sorted."""
         ...
 
     def share(self, place: int) -> float:
@@ -66,7 +66,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class TablePart:
-    """Rows ``first`` to ``last`` of a table whose column ``column`` holds the pictures, or paths beside the table."""
+    """Rows ``first`` to ``last`` of a table whose column ``column`` holds the images, or paths beside the table."""
 
     path: Path
     column: str
@@ -185,7 +185,7 @@ class TarPart:
     def _row(self, sample: str, members: Mapping[str, tuple[bytes, int]]) -> Row:
         key = f"{self.path.name}/{sample}"
         image, place = next((found for suffix, found in members.items() if suffix in IMAGE_SUFFIXES), (None, 0))
-        load = partial(_bytes, key, image) if image is not None else partial(_refuse, key, "no picture in the sample")
+        load = partial(_bytes, key, image) if image is not None else partial(_refuse, key, "no image in the sample")
         return Row(key, self._text(members), load, place, len(image or b""))
 
     def _text(self, members: Mapping[str, tuple[bytes, int]]) -> str:
@@ -203,8 +203,8 @@ def find_parts(sources: Iterable[str | Path], text_column: str | None = None, pa
     """The parts of a pool, in a stable order.
 
     Args:
-        sources: tables (``.parquet`` with the pictures or paths, ``.csv``, ``.tsv`` with paths), tar shards, or
-            folders: of shards, of parquet files, or of pictures with one table of paths and texts.
+        sources: tables (``.parquet`` with the images or paths, ``.csv``, ``.tsv`` with paths), tar shards, or
+            folders: of shards, of parquet files, or of images with one table of paths and texts.
         text_column: column (or key of a shard's ``.json``) of the texts; by default ``text``, then ``caption``.
         part_rows: pairs of a table in one part.
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from steadyclip.core.errors import DataError
 from steadyclip.data.decode import decode, quiet
-from steadyclip.errors import DataError
 
 if TYPE_CHECKING:
     from steadyclip.anchors.pairs import Anchors
@@ -88,7 +88,7 @@ class RetrievedPairs:
             anchors: where the pairs are.
             preprocess: the model's.
             order: "retrieved" takes a pair as often as it was retrieved, "distinct" takes each pair of the pool once.
-            scale: share of the picture that a random crop covers, with a flip half of the time; None for evaluation
+            scale: share of the image that a random crop covers, with a flip half of the time; None for evaluation
                 pixels.
         """
         self.anchors, self.preprocess, self.scale = anchors, preprocess, scale
@@ -101,7 +101,7 @@ class RetrievedPairs:
         """``image`` (C, H, W) float32, ``text``, and ``key``, that of the pool.
 
         Raises:
-            UnreadableImage: the picture in the anchor file cannot be decoded.
+            UnreadableImage: the image in the anchor file cannot be decoded.
         """
         pair = self.anchors[self.rows[index]]
         with quiet():

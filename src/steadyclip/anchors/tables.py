@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steadyclip.errors import DataError, nearest
+from steadyclip.core.errors import DataError, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,7 @@ def write_table(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema
 
     schema = schema.with_metadata({METADATA: json.dumps(about, ensure_ascii=False)})
     with replacing(path) as temporary, parquet.ParquetWriter(temporary, schema, compression="none") as writer:
-        for batch in batches:  # pictures do not compress further, and the bytes do not depend on a codec's version
+        for batch in batches:  # images do not compress further, and the bytes do not depend on a codec's version
             writer.write_batch(batch.cast(schema))
 
 

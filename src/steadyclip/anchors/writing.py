@@ -18,12 +18,12 @@ import numpy as np
 
 from steadyclip.anchors.pool import KINDS
 from steadyclip.anchors.tables import write_table
-from steadyclip.errors import DataError
-from steadyclip.evaluation.files import write_atomic
+from steadyclip.core.errors import DataError
+from steadyclip.core.files import write_atomic
 
 JOURNAL = "rows.jsonl"
 ROWS = ("key", "text", "place", "size", "digest")
-"""Columns of ``rows.parquet``: ``place`` and ``size`` find the picture again, ``digest`` tells if it is the same."""
+"""Columns of ``rows.parquet``: ``place`` and ``size`` find the image again, ``digest`` tells if it is the same."""
 
 
 class PartWriter:

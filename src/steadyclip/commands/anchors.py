@@ -1,4 +1,4 @@
-"""`anchors`: captions and retrieved pairs, from pictures to a page to look at."""
+"""`anchors`: captions and retrieved pairs, from images to a page to look at."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from steadyclip.commands.options import DataOptions, SubsetName, best_device, say
-from steadyclip.errors import UsageError
-from steadyclip.precision import Precision
+from steadyclip.core.errors import UsageError
+from steadyclip.core.precision import Precision
 
 if TYPE_CHECKING:
     from steadyclip.anchors import Captions
@@ -58,7 +58,7 @@ class AnchorsCaption:
 
     def __call__(self) -> None:
         from steadyclip.anchors import caption_images, load_captioner
-        from steadyclip.evaluation.progress import progress_bar
+        from steadyclip.core.progress import progress_bar
 
         images = self.images.of(self.source)
         captioner = load_captioner(
@@ -81,7 +81,7 @@ class AnchorsEmbed:
     processes share the work."""
 
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE")]
-    """Tables (.parquet with pictures, .csv with paths; texts in `text` or `caption`), webdataset-style .tar shards, or
+    """Tables (.parquet with images, .csv with paths; texts in `text` or `caption`), webdataset-style .tar shards, or
     folders of them; `icons` is the pretraining half of the icon world."""
     out: Path
     """Folder of the pool."""
@@ -92,13 +92,13 @@ class AnchorsEmbed:
     batch_size: int = 256
     """Pairs in a forward pass."""
     workers: int = 4
-    """Threads that decode pictures."""
+    """Threads that decode images."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`."""
 
     def __call__(self) -> None:
         from steadyclip.anchors import embed_pool
-        from steadyclip.evaluation.progress import progress_bar
+        from steadyclip.core.progress import progress_bar
         from steadyclip.models import load
 
         if not self.sources:
@@ -129,13 +129,13 @@ class AnchorsRetrieve:
     model: str = "icons-tiny"
     """The model that the pool was embedded with."""
     query: Literal["image", "text", "both"] = "image"
-    """Picture against pictures, caption against texts, or the mean of both cosines."""
+    """Image against images, caption against texts, or the mean of both cosines."""
     captions: Path | None = None
     """Captions file for the queries `text` and `both`; by default the data's own captions."""
     k: int = 1
     """Pairs for each image."""
     near_duplicate: float | None = 0.95
-    """Leave out pairs whose picture has a larger cosine with the image; None leaves none out."""
+    """Leave out pairs whose image has a larger cosine with the image; None leaves none out."""
     random_like: Path | None = None
     """The control: instead of searching, replace each pair of this anchor file by a random one of the pool."""
     engine: Literal["auto", "torch", "faiss"] = "auto"
@@ -152,7 +152,7 @@ class AnchorsRetrieve:
 
     def __call__(self) -> None:
         from steadyclip.anchors import Pool, random_like, read_anchors, retrieve
-        from steadyclip.evaluation.progress import progress_bar
+        from steadyclip.core.progress import progress_bar
         from steadyclip.models import load
 
         pool = Pool.open(self.pool)

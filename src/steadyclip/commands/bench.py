@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from steadyclip.commands.options import parse_knobs, say, show
-from steadyclip.errors import UsageError
-from steadyclip.precision import Precision
+from steadyclip.core.errors import UsageError
+from steadyclip.core.precision import Precision
 from steadyclip.training.config import TrainConfig
 
 if TYPE_CHECKING:

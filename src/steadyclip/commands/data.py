@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from steadyclip.commands.options import DataOptions, SubsetName, say, show
-from steadyclip.errors import DataError, UsageError
+from steadyclip.core.errors import DataError, UsageError
 from steadyclip.training.pretrain.config import PretrainConfig
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ class DataList:
             print(json.dumps([dataclasses.asdict(entry) for entry in catalog()], indent=1, ensure_ascii=False))
             return
         table = Table(box=None, header_style="bold")
-        for column in ("name", "classes", "images", "domains", "licence", "home"):
+        for column in ("name", "classes", "images", "domains", "license", "home"):
             number = column in ("classes", "images")
             table.add_column(column, justify="right" if number else "left", no_wrap=column in ("name", "home"))
         for entry in catalog():
             table.add_row(
                 entry.name, f"{entry.classes:,}", f"{entry.total:,}", ", ".join(entry.domains),
-                entry.licence, entry.home,
+                entry.license, entry.home,
             )  # fmt: skip
         show(table)
 
@@ -67,7 +67,7 @@ class DataList:
 @dataclasses.dataclass(frozen=True)
 class _AnyData(DataOptions):
     data: str = ""
-    """One data set, of which every picture is read; without it, all of the field's data sets are looked for in ROOT."""
+    """One data set, of which every image is read; without it, all of the field's data sets are looked for in ROOT."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +123,9 @@ class DataCheck:
         say(*report.notes)
         say(*(f"empty: class {name!r} has no {split} images" for split, name in report.empty))
         say(*(f"unreadable: {key}: {reason}" for key, reason in report.unreadable))
-        say(*("the same picture twice: " + ", ".join(f"{s}:{k}" for s, k in group) for group in report.duplicates[:20]))
+        say(*("the same image twice: " + ", ".join(f"{s}:{k}" for s, k in group) for group in report.duplicates[:20]))
         if report.leaks:
-            say(f"{len(report.leaks)} pictures stand both in test and in training or validation.")
+            say(f"{len(report.leaks)} images stand both in test and in training or validation.")
         if not (report.unreadable or report.empty or report.duplicates):
             say("no problems found")
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from steadyclip.errors import UsageError
+from steadyclip.core.errors import UsageError
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
@@ -20,7 +20,7 @@ SubsetName = Literal["all", "base", "new"]
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
-    """Which pictures, and how their names become prompts."""
+    """Which images, and how their names become prompts."""
 
     data: str
     """Folder `class/image`, .csv or .parquet table, folder with split_zhou_*.json, a built-in name (`icons`), or one of

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from steadyclip.commands.options import DataOptions, RecipeOptions, SubsetName, best_device, parse_knobs, say, show
-from steadyclip.errors import UsageError
-from steadyclip.precision import Precision
+from steadyclip.core.errors import UsageError
+from steadyclip.core.precision import Precision
 from steadyclip.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Fine-tune a model on your pictures. The same command again resumes, or returns what is finished."""
+    """Fine-tune a model on your images. The same command again resumes, or returns what is finished."""
 
     source: OmitArgPrefixes[DataOptions]
     recipe: OmitArgPrefixes[RecipeOptions]
@@ -153,12 +153,12 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Name single pictures with a run."""
+    """Name single images with a run."""
 
     run: Positional[Path]
     """Folder that `steadyclip train` wrote."""
     images: Positional[tuple[Path, ...]]
-    """Pictures."""
+    """Images."""
     top: int = 5
     """Names to print for each."""
     names: tuple[str, ...] = ()
@@ -175,7 +175,7 @@ class Predict:
         from steadyclip.training import load_run
 
         if not self.images:
-            raise UsageError("name at least one picture: steadyclip predict RUN PHOTO ...")
+            raise UsageError("name at least one image: steadyclip predict RUN PHOTO ...")
         if self.top < 1:
             raise UsageError(f"--top must be 1 or more, not {self.top}.")
         model, method, run = load_run(self.run, device=best_device(self.device))

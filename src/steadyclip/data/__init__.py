@@ -1,4 +1,4 @@
-"""Pictures with names: data sources, their splits, what training may see of them, and batches.
+"""Images with names: data sources, their splits, what training may see of them, and batches.
 
 The names below are imported when they are first used: listing and sampling a data source needs no torch.
 """

@@ -1,6 +1,6 @@
-"""Batches of decoded pictures, in an order and with an augmentation that depend on seeds only.
+"""Batches of decoded images, in an order and with an augmentation that depend on seeds only.
 
-B pictures in a batch, C channels, H W pixels.
+B images in a batch, C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from steadyclip.data.images import ImageSet
 
 
 class ImageLoader(DataLoader[Any]):
-    """A DataLoader of (images_BCHW, labels_B, index_B); pictures that cannot be read are left out of their batch and
+    """A DataLoader of (images_BCHW, labels_B, index_B); images that cannot be read are left out of their batch and
     collected in ``skipped`` as (key, reason). ``index_B`` are positions in the image set."""
 
     skipped: list[tuple[str, str]]
@@ -51,10 +51,10 @@ def loader(
     Args:
         image_set: what to read.
         transform: ``transform(image)``, or ``transform(image, rng)`` when augmenting; returns a float tensor (C, H, W).
-        batch_size: pictures a batch, over all shards.
-        seed: order of the pictures, a permutation for each (seed, epoch); None keeps the set's own order.
+        batch_size: images a batch, over all shards.
+        seed: order of the images, a permutation for each (seed, epoch); None keeps the set's own order.
         epoch: which pass this is.
-        augment: give ``transform`` a ``random.Random`` seeded with (seed, epoch, key of the picture).
+        augment: give ``transform`` a ``random.Random`` seeded with (seed, epoch, key of the image).
         workers: processes that decode.
         start: first batch to yield; what comes before it is not decoded, so that a training resumes in mid-epoch.
         drop_last: leave out a last batch that is not full.
@@ -81,7 +81,7 @@ def loader(
 
 
 class _Decoded(Dataset[Any]):
-    """Item ``index``: (pixels_CHW, label, index), or the (key, reason) of a picture that cannot be read."""
+    """Item ``index``: (pixels_CHW, label, index), or the (key, reason) of an image that cannot be read."""
 
     def __init__(self, image_set: ImageSet, transform: Callable[..., Tensor], augment_seed: str | None) -> None:
         self.image_set = image_set

@@ -1,6 +1,6 @@
-"""Cutout: a square of the picture is set to the mean colour, so that few samples show more.
+"""Cutout: a square of the image is set to the mean color, so that few samples show more.
 
-Works on batches of normalised pixels, where the mean colour is 0.
+Works on batches of normalized pixels, where the mean color is 0.
 
 Shapes: B images, C channels, H W pixels, Y X rows and columns of patches.
 """
@@ -13,20 +13,20 @@ from torch import Tensor
 
 
 def cutout(images_BCHW: Tensor, side: float) -> Tensor:
-    """A copy with one square cut from each image, its centre anywhere in the image; what lies outside is not cut.
+    """A copy with one square cut from each image, its center anywhere in the image; what lies outside is not cut.
 
     Draws from torch's global generator on the CPU, so that the cuts are the same on every device.
 
     Args:
-        images_BCHW: normalised pixels.
+        images_BCHW: normalized pixels.
         side: of the square, as a share of the image's shorter side.
 
     Source: DeVries and Taylor 2017 (Cutout), section 3.2.
     """
     height, width = images_BCHW.shape[-2:]
     pixels = _pixels(side, height, width)
-    centre_B2 = torch.stack([torch.randint(length, (len(images_BCHW),)) for length in (height, width)], 1)
-    return cut_squares(images_BCHW, centre_B2.to(images_BCHW.device) - pixels // 2, pixels)
+    center_B2 = torch.stack([torch.randint(length, (len(images_BCHW),)) for length in (height, width)], 1)
+    return cut_squares(images_BCHW, center_B2.to(images_BCHW.device) - pixels // 2, pixels)
 
 
 def attentive_cutout(images_BCHW: Tensor, similarity_BYX: Tensor, side: float) -> Tensor:
@@ -35,7 +35,7 @@ def attentive_cutout(images_BCHW: Tensor, similarity_BYX: Tensor, side: float) -
     The square moves in steps of one patch and stays inside the image. Nothing is random.
 
     Args:
-        images_BCHW: normalised pixels.
+        images_BCHW: normalized pixels.
         similarity_BYX: how much each patch looks like what shall be hidden.
         side: of the square, as a share of the image's shorter side; rounded to whole patches, at least one.
 

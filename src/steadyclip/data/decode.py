@@ -1,4 +1,4 @@
-"""From the bytes of a picture to an upright RGB image, or to one sentence that says why not."""
+"""From the bytes of an image to an upright RGB image, or to one sentence that says why not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from steadyclip.errors import DataError
+from steadyclip.core.errors import DataError
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = (
 
 
 class UnreadableImage(DataError):
-    """A picture that is there but cannot be decoded (or has gone). ``key`` and ``reason`` say which and why."""
+    """A image that is there but cannot be decoded (or has gone). ``key`` and ``reason`` say which and why."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(f"{key}: {reason}")
@@ -33,7 +33,7 @@ class UnreadableImage(DataError):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Pillow's remarks on odd but readable files: what matters is whether the picture can be decoded.
+    """Silence Pillow's remarks on odd but readable files: what matters is whether the image can be decoded.
 
     Entered once around a pool of threads, never inside them: the warning filters belong to the whole process.
     """
@@ -43,11 +43,11 @@ def quiet() -> Iterator[None]:
 
 
 def decode(data: bytes, key: str, *, verify_only: bool = False) -> Image.Image:
-    """The upright RGB picture in ``data``: first frame, EXIF orientation applied, transparency laid on white.
+    """The upright RGB image in ``data``: first frame, EXIF orientation applied, transparency laid on white.
 
     Args:
         data: the encoded file.
-        key: what to call the picture in errors.
+        key: what to call the image in errors.
         verify_only: only find out whether it can be read: JPEG is decoded whole, but at an eighth of its size.
 
     Raises:

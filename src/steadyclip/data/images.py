@@ -1,4 +1,4 @@
-"""An ordered, immutable set of named pictures, and where their bytes are."""
+"""An ordered, immutable set of named images, and where their bytes are."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from typing import Any, Protocol
 
 from PIL import Image, ImageOps
 
+from steadyclip.core.errors import DataError
 from steadyclip.data.decode import UnreadableImage, decode, quiet
-from steadyclip.errors import DataError
 
 Skipped = tuple[tuple[str, str], ...]
-"""Pictures left out: (key, reason) pairs."""
+"""Images left out: (key, reason) pairs."""
 
 _OPENING = threading.Lock()
 
 _PER_PICTURE = ("keys", "labels", "domains", "captions")
-"""The fields of ``ImageSet`` with a value for each picture."""
+"""The fields of ``ImageSet`` with a value for each image."""
 
 
 class Store(Protocol):
-    """Where the encoded pictures are; small when pickled, so that a worker process opens its own."""
+    """Where the encoded images are; small when pickled, so that a worker process opens its own."""
 
     def read(self, key: str) -> bytes:
-        """The encoded picture ``key``. Raises ``UnreadableImage`` when it cannot be had."""
+        """The encoded image ``key``. Raises ``UnreadableImage`` when it cannot be had."""
         ...
 
 
 @dataclass(frozen=True)
 class FileStore:
-    """Pictures as files below ``root``; a key is a path relative to it."""
+    """Images as files below ``root``; a key is a path relative to it."""
 
     root: Path
 
@@ -54,7 +54,7 @@ class FileStore:
 
 @dataclass
 class ParquetStore:
-    """Pictures as bytes in one column of a parquet file. Opened at first use, by each process for itself.
+    """Images as bytes in one column of a parquet file. Opened at first use, by each process for itself.
 
     ``key_column`` holds the keys; without one they are ``row_key`` of the rows.
     """
@@ -88,16 +88,16 @@ class ParquetStore:
 
 
 def row_key(number: int) -> str:
-    """The key of a picture that has no path: its row, counted from 1."""
+    """The key of an image that has no path: its row, counted from 1."""
     return f"row-{number:07}"
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """N pictures with their labels, in a fixed order.
+    """N images with their labels, in a fixed order.
 
     ``keys`` are relative POSIX paths (or row ids), unique; ``labels`` index ``classes``; ``templates`` turn a class
-    name into a prompt. ``domains`` and ``captions`` are None where there are none. Only ``read`` opens a picture.
+    name into a prompt. ``domains`` and ``captions`` are None where there are none. Only ``read`` opens an image.
     """
 
     name: str
@@ -110,27 +110,27 @@ class ImageSet:
     store: Store = field(repr=False, compare=False)
     max_unreadable: float = field(default=0.05, compare=False)
     border: int = field(default=0, compare=False)
-    """Pixels to cut off on every side: ObjectNet marks its pictures with a red border."""
+    """Pixels to cut off on every side: ObjectNet marks its images with a red border."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def read(self, index: int) -> Image.Image:
-        """Picture ``index``, upright and RGB. Raises ``UnreadableImage``."""
+        """Image ``index``, upright and RGB. Raises ``UnreadableImage``."""
         key = self.keys[index]
         with quiet():
             image = decode(self.store.read(key), key)
         return ImageOps.crop(image, self.border) if self.border else image
 
     def subset(self, indices: Iterable[int]) -> ImageSet:
-        """The pictures at ``indices``, in that order."""
+        """The images at ``indices``, in that order."""
         chosen = list(indices)
         return dataclasses.replace(
             self, **{name: tuple(getattr(self, name)[i] for i in chosen) for name in _PER_PICTURE}
         )
 
     def by_domain(self, domains: Collection[str]) -> tuple[ImageSet, ImageSet]:
-        """The pictures of ``domains``, and the others."""
+        """The images of ``domains``, and the others."""
         inside = [domain in domains for domain in self.domains]
         return self.subset(i for i, yes in enumerate(inside) if yes), self.subset(
             i for i, yes in enumerate(inside) if not yes
@@ -144,7 +144,7 @@ class ImageSet:
         )
 
     def of_classes(self, first: int, last: int) -> ImageSet:
-        """The pictures of classes ``first`` to ``last`` (exclusive), labelled from 0."""
+        """The images of classes ``first`` to ``last`` (exclusive), labeled from 0."""
         part = self.subset(i for i, label in enumerate(self.labels) if first <= label < last)
         labels = tuple(label - first for label in part.labels)
         return dataclasses.replace(part, classes=self.classes[first:last], labels=labels)
@@ -156,7 +156,7 @@ class ImageSet:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def unreadable(self) -> Skipped:
-        """The pictures that cannot be decoded, with the reason. Reads every one, on a few threads."""
+        """The images that cannot be decoded, with the reason. Reads every one, on a few threads."""
 
         def problem(key: str) -> tuple[str, str] | None:
             try:
@@ -173,19 +173,19 @@ class ImageSet:
             pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
 
     def without(self, skipped: Iterable[tuple[str, str]]) -> ImageSet:
-        """The set less the ``skipped`` pictures."""
+        """The set less the ``skipped`` images."""
         gone = {key for key, _ in skipped}
         return self.subset(i for i, key in enumerate(self.keys) if key not in gone) if gone else self
 
     def accept(self, skipped: Sequence[tuple[str, str]], *, every_class: bool = True) -> None:
-        """Judge whether the set can do without the ``skipped`` (unreadable) pictures.
+        """Judge whether the set can do without the ``skipped`` (unreadable) images.
 
         Args:
             skipped: (key, reason) pairs; keys that are not in this set do not count.
-            every_class: each class must keep a picture.
+            every_class: each class must keep an image.
 
         Raises:
-            DataError: more than the share ``max_unreadable`` is lost, or a class loses all its pictures.
+            DataError: more than the share ``max_unreadable`` is lost, or a class loses all its images.
         """
         gone = dict(skipped)
         lost = [(label, key) for key, label in zip(self.keys, self.labels, strict=True) if key in gone]
@@ -208,7 +208,7 @@ class ImageSet:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """The upright RGB picture in one file. Raises ``UnreadableImage``."""
+    """The upright RGB image in one file. Raises ``UnreadableImage``."""
     path = Path(path)
     with quiet():
         return decode(FileStore(path.parent).read(path.name), str(path))

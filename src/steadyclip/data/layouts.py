@@ -1,4 +1,4 @@
-"""Folders of pictures: ``class/image``, with or without train, val and test, and the field's split files."""
+"""Folders of images: ``class/image``, with or without train, val and test, and the field's split files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from steadyclip.core.errors import DataError
 from steadyclip.data.decode import IMAGE_SUFFIXES
 from steadyclip.data.images import FileStore
 from steadyclip.data.listing import SPLIT_NAMES, SPLITS, Entry, Listing, check_files
 from steadyclip.data.prompts import DEFAULT_TEMPLATE, templates_for
-from steadyclip.errors import DataError
 
 ZHOU = "split_zhou_"
 """Start of the names of CoOp's split files."""
@@ -120,7 +120,7 @@ def archives_in(root: Path) -> list[str]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of that name counts as a picture."""
+    """Whether a file of that name counts as an image."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 

@@ -1,4 +1,4 @@
-"""What every layout yields, one entry a picture, and how a data source is made of it."""
+"""What every layout yields, one entry an image, and how a data source is made of it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from steadyclip.core.errors import DataError
 from steadyclip.data.images import ImageSet, Store
 from steadyclip.data.sampling import split_three, split_val
 from steadyclip.data.task import ImageData
-from steadyclip.errors import DataError
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Spellings of the splits, in folder names and in a split column."""
 
 SPLIT_SEED = 1
-"""Seed of the splits that are made here; not the few-shot seed, so that every run is scored on the same pictures."""
+"""Seed of the splits that are made here; not the few-shot seed, so that every run is scored on the same images."""
 
 
 class Entry(NamedTuple):
-    """One picture as its layout names it. ``where`` is a place to show in errors ("labels.csv row 7")."""
+    """One image as its layout names it. ``where`` is a place to show in errors ("labels.csv row 7")."""
 
     key: str
     label: str
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 @dataclass
 class Listing:
-    """The pictures of a data source before names and splits are settled."""
+    """The images of a data source before names and splits are settled."""
 
     name: str
     entries: list[Entry]
@@ -60,8 +60,8 @@ def assemble(listing: Listing, max_unreadable: float) -> ImageData:
     """Settle names, class numbers and splits.
 
     Raises:
-        DataError: no pictures, one class only, two labels with the same name, a picture named twice, a split for some
-            pictures only.
+        DataError: no images, one class only, two labels with the same name, an image named twice, a split for some
+            images only.
     """
     name, entries = listing.name, listing.entries
     if not entries:

@@ -1,4 +1,4 @@
-"""Tables of pictures: a CSV file, or parquet with paths or the encoded pictures themselves."""
+"""Tables of images: a CSV file, or parquet with paths or the encoded images themselves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from steadyclip.core.errors import DataError, nearest
 from steadyclip.data.images import FileStore, ParquetStore, Store, row_key
 from steadyclip.data.listing import SPLIT_NAMES, Entry, Listing, check_files
 from steadyclip.data.prompts import DEFAULT_TEMPLATE
-from steadyclip.errors import DataError, nearest
 
 OPTIONAL = ("split", "domain", "caption")
 
@@ -53,7 +53,7 @@ def read_csv(path: Path, image_column: str = "path", label_column: str = "label"
 
 
 def read_parquet(path: Path, image_column: str = "path", label_column: str = "label") -> Listing:
-    """A parquet file: as ``read_csv``, or with the encoded pictures in a binary column (``image``).
+    """A parquet file: as ``read_csv``, or with the encoded images in a binary column (``image``).
 
     With such a column, ``path`` is a unique key that need not be a file. The file's own metadata may carry, under
     the key "steadyclip", JSON with "name", "templates" and "classes" (the labels in their order).

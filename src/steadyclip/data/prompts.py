@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 
-from steadyclip.errors import UsageError, nearest
+from steadyclip.core.errors import UsageError, nearest
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 

@@ -1,4 +1,4 @@
-"""Which pictures are drawn: few-shot samples as CoOp and Dassl draw them, and splits where a data set has none."""
+"""Which images are drawn: few-shot samples as CoOp and Dassl draw them, and splits where a data set has none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 Subset = Literal["all", "base", "new"]
 
 VAL_SHOTS = 4
-"""At most this many validation pictures of a class go with a few-shot sample (CoOp)."""
+"""At most this many validation images of a class go with a few-shot sample (CoOp)."""
 
 
 def group(labels: Sequence[Hashable]) -> dict[Hashable, list[int]]:
@@ -27,7 +27,7 @@ def few_shot(
     """Positions of a ``shots``-shot sample of train, and of one with ``min(shots, 4)`` of val.
 
     CoOp's and Dassl's procedure: one generator seeded with ``seed``; for each label in order of first appearance
-    ``random.sample``, or every picture where a label has fewer; first train, then val. Base or new classes are chosen
+    ``random.sample``, or every image where a label has fewer; first train, then val. Base or new classes are chosen
     after sampling, so that the sample of a class is the same with either.
     """
     rng = random.Random(seed)
@@ -47,10 +47,10 @@ def class_range(classes: int, subset: Subset) -> tuple[int, int]:
 
 
 def split_three(labels: Sequence[str], seed: int, shares: tuple[float, float] = (0.5, 0.2)) -> list[str]:
-    """A split name for each picture: per class a seeded shuffle, by default 50 % train, 20 % val, the rest test.
+    """A split name for each image: per class a seeded shuffle, by default 50 % train, 20 % val, the rest test.
 
     The default shares are CoOp's for Caltech101 and DTD. Each class has its own generator, so that adding a class
-    leaves the split of the others alone, and at least one training and one test picture where it has two.
+    leaves the split of the others alone, and at least one training and one test image where it has two.
     """
     splits = ["test"] * len(labels)
     for label, items in group(labels).items():
@@ -63,7 +63,7 @@ def split_three(labels: Sequence[str], seed: int, shares: tuple[float, float] = 
 
 
 def split_val(labels: Sequence[str], seed: int) -> list[str]:
-    """ "train" or "val" for each training picture: 20 % per class go to val, as CoOp did where no val was given."""
+    """ "train" or "val" for each training image: 20 % per class go to val, as CoOp did where no val was given."""
     splits = ["train"] * len(labels)
     for label, items in group(labels).items():
         random.Random(f"{seed}/{label}").shuffle(items)

@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from steadyclip.core.errors import DataError, UsageError, nearest
 from steadyclip.data import catalog
 from steadyclip.data.layouts import ARCHIVES, find_zhou, read_folder, read_zhou
 from steadyclip.data.listing import Listing, assemble
 from steadyclip.data.manifest import read_csv, read_parquet
 from steadyclip.data.prompts import resolve_templates
 from steadyclip.data.task import ImageData
-from steadyclip.errors import DataError, UsageError, nearest
 
 ROOT_VARIABLE = "STEADYCLIP_DATA"
 """The environment variable that names the folder of the field's data sets."""
@@ -30,7 +30,7 @@ def load_data(
     root: str | Path | None = None,
     sources: Sequence[str] = (),
 ) -> ImageData:
-    """The data source ``spec``. Pictures are listed, none is opened.
+    """The data source ``spec``. Images are listed, none is opened.
 
     Args:
         spec: a folder ``class/image`` (with or without train, val, test above the classes), a folder with a
@@ -38,11 +38,11 @@ def load_data(
             built-in data set or of one of the field's (``caltech101``). ``./icons`` or a ``Path`` is always a folder.
         templates: prompts with ``{}`` for the class name, or the name of a set (such as "imagenet-80"); by default
             the data set's own.
-        max_unreadable: share of the pictures that may be unreadable before it is an error.
-        image_column: the table's column with the paths or the encoded pictures.
+        max_unreadable: share of the images that may be unreadable before it is an error.
+        image_column: the table's column with the paths or the encoded images.
         label_column: the table's column with the class names.
         root: the folder that holds the field's data sets; by default the environment variable STEADYCLIP_DATA.
-        sources: domains to train on; all pictures of the others are then test pictures. By default every domain.
+        sources: domains to train on; all images of the others are then test images. By default every domain.
 
     Raises:
         DataError: the source is not there or cannot be used; one line says where and what to do.

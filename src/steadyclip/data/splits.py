@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from steadyclip.core.errors import DataError
 from steadyclip.data.task import ImageTask
-from steadyclip.errors import DataError
 
 _FIELDS = {"data", "subset", "shots", "seed", "classes", "train", "val"}
 
 
 def write_split(task: ImageTask, path: Path) -> None:
-    """Write ``task.split_json()`` to ``path``, one picture a line; a file is replaced at once or not at all."""
+    """Write ``task.split_json()`` to ``path``, one image a line; a file is replaced at once or not at all."""
     split = task.split_json()
     fields = []
     for name, value in split.items():

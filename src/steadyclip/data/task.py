@@ -9,14 +9,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
+from steadyclip.core.errors import DataError, UsageError, nearest
 from steadyclip.data.images import ImageSet, Skipped
 from steadyclip.data.sampling import Subset, class_range, few_shot
-from steadyclip.errors import DataError, UsageError, nearest
 
 
 @dataclass(frozen=True)
 class ImageTask:
-    """What training receives: training and validation pictures, names and templates. It holds no test data."""
+    """What training receives: training and validation images, names and templates. It holds no test data."""
 
     name: str
     train: ImageSet
@@ -39,7 +39,7 @@ class ImageTask:
 
     @property
     def hash(self) -> str:
-        """16 hex digits over the selected pictures, labels and classes of train and val."""
+        """16 hex digits over the selected images, labels and classes of train and val."""
         return hashlib.sha256(f"{self.train.hash}/{self.val.hash}".encode()).hexdigest()[:16]
 
     def split_json(self) -> dict[str, Any]:
@@ -71,14 +71,14 @@ class ImageTask:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``ImageData.check`` found, having read every picture."""
+    """What ``ImageData.check`` found, having read every image."""
 
     counts: dict[str, dict[str, int]]
-    """Split -> class -> pictures."""
+    """Split -> class -> images."""
     unreadable: Skipped
-    """(key, reason) of every picture that cannot be decoded."""
+    """(key, reason) of every image that cannot be decoded."""
     empty: tuple[tuple[str, str], ...]
-    """(split, class) pairs without a picture."""
+    """(split, class) pairs without an image."""
     duplicates: tuple[tuple[tuple[str, str], ...], ...]
     """Groups of (split, key) with the very same bytes."""
     notes: tuple[str, ...]
@@ -92,7 +92,7 @@ class Report:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data source with its train, val and test pictures. Test is reached through ``test_set`` only."""
+    """A data source with its train, val and test images. Test is reached through ``test_set`` only."""
 
     name: str
     classes: tuple[str, ...]
@@ -102,17 +102,17 @@ class ImageData:
     notes: tuple[str, ...] = ()
 
     def task(self, shots: int | None = None, seed: int = 1, subset: Subset = "all", verify: bool = True) -> ImageTask:
-        """What to train on: every training picture, or ``shots`` per class drawn as CoOp and Dassl draw them.
+        """What to train on: every training image, or ``shots`` per class drawn as CoOp and Dassl draw them.
 
         Args:
-            shots: training pictures per class (validation: ``min(shots, 4)``); None takes all. A class with fewer gives
+            shots: training images per class (validation: ``min(shots, 4)``); None takes all. A class with fewer gives
                 all it has, which the task's notes say.
             seed: of the sample; without ``shots`` it changes nothing here.
             subset: "base" is the first half of the classes, "new" the rest; labels then start at 0.
-            verify: decode the selected pictures now and leave the unreadable out.
+            verify: decode the selected images now and leave the unreadable out.
 
         Raises:
-            DataError: no training pictures, or too many of them unreadable.
+            DataError: no training images, or too many of them unreadable.
             UsageError: ``shots`` below 1, or an unknown subset.
         """
         first, last = self._range(subset)
@@ -146,12 +146,12 @@ class ImageData:
         return ImageTask(self.name, train, val, shots, seed, subset, skipped, (*self.notes, *notes))
 
     def test_set(self, subset: Subset = "all", domain: str | None = None, exclude: Collection[str] = ()) -> ImageSet:
-        """The pictures to score: the test split of ``subset``, in one domain.
+        """The images to score: the test split of ``subset``, in one domain.
 
         Args:
             subset: as in ``task``.
             domain: one of ``domains``; by default those that occur in training.
-            exclude: keys to leave out, such as a run's training pictures.
+            exclude: keys to leave out, such as a run's training images.
 
         Raises:
             DataError: no test split, an unknown domain, or nothing left.
@@ -175,9 +175,9 @@ class ImageData:
         return test
 
     def with_sources(self, sources: Collection[str]) -> ImageData:
-        """The same pictures with only the domains ``sources`` to train on.
+        """The same images with only the domains ``sources`` to train on.
 
-        Of the other domains nothing is trained on, so all their pictures are test pictures.
+        Of the other domains nothing is trained on, so all their images are test images.
 
         Raises:
             DataError: an unknown domain.
@@ -189,7 +189,7 @@ class ImageData:
         return dataclasses.replace(self, splits=splits)
 
     def check(self) -> Report:
-        """Read every picture of every split and report on them. Changes nothing."""
+        """Read every image of every split and report on them. Changes nothing."""
         counts = {}
         seen: dict[str, list[tuple[str, str]]] = {}
         unreadable: Skipped = ()
@@ -217,10 +217,10 @@ class ImageData:
         return [f"{self.name}: {len(self.classes)} classes, {sizes} images{domains}", *self.notes]
 
     def restore(self, split: dict[str, Any]) -> ImageTask:
-        """The task of a saved ``split_json``, picture for picture.
+        """The task of a saved ``split_json``, image for image.
 
         Raises:
-            DataError: the split is of other classes, or names pictures that this data source does not have.
+            DataError: the split is of other classes, or names images that this data source does not have.
         """
         first, last = self._range(split["subset"])
         if tuple(split["classes"]) != self.classes[first:last]:

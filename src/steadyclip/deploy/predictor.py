@@ -1,4 +1,4 @@
-"""Names for single pictures."""
+"""Names for single images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from steadyclip.models import DualEncoder
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best names for one picture, best first, with the softmax over all names."""
+    """The best names for one image, best first, with the softmax over all names."""
 
     path: str
     names: tuple[str, ...]
@@ -33,7 +33,7 @@ def predict(
     top: int = 5,
     batch_size: int = 64,
 ) -> list[Prediction]:
-    """One prediction for each picture, in order.
+    """One prediction for each image, in order.
 
     Args:
         names: classes to choose among; a method that knows no names takes only those it was trained on.
@@ -41,7 +41,7 @@ def predict(
         top: how many names to give, at most all of them.
 
     Raises:
-        DataError: a picture is not there or cannot be read.
+        DataError: an image is not there or cannot be read.
         NoHead: the method cannot classify among these names.
     """
     model.eval()

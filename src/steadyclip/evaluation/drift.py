@@ -20,7 +20,7 @@ _CHUNK = 256
 
 
 def linear_cka(a_ND: Tensor, b_NE: Tensor) -> float:
-    """Linear centred kernel alignment of two sets of features of the same N samples, in [0, 1].
+    """Linear centered kernel alignment of two sets of features of the same N samples, in [0, 1].
 
     1 where one is the other, rotated, shifted and scaled as a whole; NaN-free: 1 where neither varies, 0 where only one
     does. Source: Kornblith et al. 2019, equations 4 and 5 (linear kernel), in feature space.

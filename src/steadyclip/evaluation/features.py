@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from steadyclip.core.errors import DataError
+from steadyclip.core.files import write_atomic
+from steadyclip.core.precision import Precision, arithmetic
 from steadyclip.data import loader
-from steadyclip.errors import DataError
-from steadyclip.evaluation.files import write_atomic
-from steadyclip.precision import Precision, arithmetic
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
@@ -34,7 +34,7 @@ _PROBES = 16
 
 @dataclass(frozen=True)
 class Features:
-    """Features (N, D) float32, L2-normalised, and labels (N,) int64 of the images that could be read, on the CPU.
+    """Features (N, D) float32, L2-normalized, and labels (N,) int64 of the images that could be read, on the CPU.
 
     ``keys`` are theirs, in the set's order; ``skipped`` lists (key, reason) of the others; ``cached`` says that nothing
     was computed.

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from steadyclip.errors import DataError
+from steadyclip.core.errors import DataError
 from steadyclip.evaluation.records import Record
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from steadyclip.errors import UsageError
+from steadyclip.core.errors import UsageError
 
 if TYPE_CHECKING:
     from steadyclip.models import DualEncoder
@@ -24,7 +24,7 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class Head:
-    """A linear classifier over L2-normalised image features.
+    """A linear classifier over L2-normalized image features.
 
     Attributes:
         weight_CD: one row per class, shape (C, D).
@@ -59,7 +59,7 @@ def prompts(names: Sequence[str], templates: Sequence[str]) -> list[str]:
 
 
 def text_head(model: DualEncoder, names: Sequence[str], templates: Sequence[str]) -> Head:
-    """Zero-shot classifier: for each name the mean of its normalised text features over the templates, normalised.
+    """Zero-shot classifier: for each name the mean of its normalized text features over the templates, normalized.
 
     Source: prompt ensembling in embedding space, Radford et al. 2021 (CLIP), section 3.1.4.
 

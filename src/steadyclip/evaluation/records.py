@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steadyclip.errors import DataError
-from steadyclip.evaluation.files import write_atomic
+from steadyclip.core.errors import DataError
+from steadyclip.core.files import write_atomic
 
 SCHEMA = 1
 KIND = "evaluation"

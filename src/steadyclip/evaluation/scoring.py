@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from steadyclip.core.precision import Precision, arithmetic, check_precision
+from steadyclip.core.progress import progress_bar
+from steadyclip.core.provenance import commit, versions
 from steadyclip.evaluation import metrics
 from steadyclip.evaluation.drift import measure
 from steadyclip.evaluation.features import Features, evaluating, image_features
 from steadyclip.evaluation.heads import Head, prompts
-from steadyclip.evaluation.progress import progress_bar
-from steadyclip.evaluation.provenance import commit, versions
 from steadyclip.evaluation.records import (
     ClassScore,
     Confusion,
@@ -35,7 +36,6 @@ from steadyclip.evaluation.records import (
     Record,
 )
 from steadyclip.methods.base import Method, NoHead
-from steadyclip.precision import Precision, arithmetic, check_precision
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
@@ -233,6 +233,6 @@ def _example(image_set: ImageSet, index: int) -> Example:
     image = image_set.read(index)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()
-    # A palette of 128 colours: a third of the bytes, and no visible difference at this size.
+    # A palette of 128 colors: a third of the bytes, and no visible difference at this size.
     image.quantize(128).save(buffer, "PNG", optimize=True)
     return Example(image_set.keys[index], base64.b64encode(buffer.getvalue()).decode())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from steadyclip.errors import DataError, ModelError, UsageError
+from steadyclip.core.errors import DataError, ModelError, UsageError
 from steadyclip.evaluation.records import Record
 from steadyclip.evaluation.scoring import evaluate
 

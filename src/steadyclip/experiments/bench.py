@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from steadyclip.errors import DataError, UsageError
-from steadyclip.evaluation.files import write_atomic
+from steadyclip.core.errors import DataError, UsageError
+from steadyclip.core.files import write_atomic
 from steadyclip.evaluation.records import Record
 from steadyclip.experiments.cell import Bench
 from steadyclip.experiments.grid import GridResult, Launcher, one_by_one, run_grid

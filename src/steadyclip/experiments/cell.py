@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steadyclip.errors import DataError, SteadyClipError
-from steadyclip.evaluation.files import write_atomic
-from steadyclip.evaluation.locks import owning
+from steadyclip.core.errors import DataError, SteadyClipError
+from steadyclip.core.files import write_atomic
+from steadyclip.core.locks import owning
 from steadyclip.evaluation.records import Record, scored_among
 from steadyclip.experiments.protocols import Cell, Sample, Source, Target
 from steadyclip.training.config import DECIDES, TrainConfig
@@ -58,11 +58,11 @@ class Bench:
         return _open(source, self.root)
 
     def task(self, cell: Cell) -> ImageTask:
-        """What the cell trains on, its pictures not yet opened."""
+        """What the cell trains on, its images not yet opened."""
         return _task(cell.sample, cell.seed or 1, self.root)
 
     def test_set(self, cell: Cell, test: Target) -> ImageSet:
-        """The pictures of ``test``, without any that the cell trains on."""
+        """The images of ``test``, without any that the cell trains on."""
         return _test_set(test, cell.sample, cell.seed, self.root)
 
     def config_of(self, cell: Cell) -> TrainConfig:
@@ -76,7 +76,7 @@ class Bench:
 
     def folder(self, cell: Cell) -> Path:
         """The cell's own: its name ends in a hash of all that decides its result, so that other settings, another model
-        or other training pictures have another folder."""
+        or other training images have another folder."""
         data = self.data(cell.sample.data).name
         parts = [_slug(cell.row.label), _slug(data)]
         if cell.seed is not None:
@@ -112,7 +112,7 @@ class Bench:
         return images
 
     def _stored(self, cell: Cell, test: Target) -> Record | None:
-        """The record, unless it is missing, broken, or of other pictures, names, prompts or arithmetic."""
+        """The record, unless it is missing, broken, or of other images, names, prompts or arithmetic."""
         with contextlib.suppress(DataError):
             record, images = Record.read(self.record_file(cell, test)), self.test_set(cell, test)
             same = record.data.hash == _hash_of_test_set(test, cell.sample, cell.seed, self.root)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from steadyclip.core.errors import UsageError
 from steadyclip.data.catalog import is_shift
 from steadyclip.data.prompts import imagenet_80
-from steadyclip.errors import UsageError
 from steadyclip.experiments.protocols import (
     BaseToNew,
     CrossDataset,

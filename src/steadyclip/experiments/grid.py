@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from steadyclip.errors import SteadyClipError
+from steadyclip.core.errors import SteadyClipError
 from steadyclip.evaluation.records import Record
 from steadyclip.experiments.cell import Bench, Outcome, attempt
 from steadyclip.experiments.protocols import Cell

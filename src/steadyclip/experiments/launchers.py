@@ -14,11 +14,11 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from steadyclip.errors import SteadyClipError, UsageError
+from steadyclip.core.errors import SteadyClipError, UsageError
+from steadyclip.core.memory import keep_freed_memory
 from steadyclip.experiments.cell import Bench, Outcome, attempt
 from steadyclip.experiments.grid import Launcher
 from steadyclip.experiments.protocols import Cell
-from steadyclip.memory import keep_freed_memory
 
 # What a cell imports on its way.
 _PRELOADED = [

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from steadyclip.errors import UsageError, nearest
+from steadyclip.core.errors import UsageError, nearest
 from steadyclip.experiments.settings import PUBLISHED, Settings
 from steadyclip.methods import get_method
 from steadyclip.methods.base import Method, convert

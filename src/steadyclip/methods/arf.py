@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from steadyclip.anchors import Anchors, Captions, RetrievedPairs, read_anchors, read_captions
-from steadyclip.errors import DataError, UsageError
+from steadyclip.core.errors import DataError, UsageError
 from steadyclip.methods.base import Batch, Stream, register
 from steadyclip.methods.flyp import FLYP, encode_distinct
 from steadyclip.models import DualEncoder
@@ -49,7 +49,7 @@ class ARF(FLYP):
     pairs: Literal["retrieved", "distinct"] = "retrieved"
     """A pair is drawn as often as it was retrieved, or each pair of the pool once an epoch."""
     pair_crop: float = 0.9
-    """Smallest random crop of a retrieved picture, as a share of its area; 1 prepares it as for evaluation."""
+    """Smallest random crop of a retrieved image, as a share of its area; 1 prepares it as for evaluation."""
 
     def __post_init__(self) -> None:
         for knob in ("l_c", "l_r"):
@@ -116,7 +116,7 @@ class _OfImages:
 
 
 def _of_images(anchors: Anchors, images: ImageSet) -> Anchors:
-    """What was retrieved for ``images``: pairs for other pictures of the data set, which are not trained on, would tell
+    """What was retrieved for ``images``: pairs for other images of the data set, which are not trained on, would tell
     something of them."""
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""What a method is: adapters (where parameters live), an objective (what is minimised), streams (what data it needs).
+"""What a method is: adapters (where parameters live), an objective (what is minimized), streams (what data it needs).
 
 Nothing above this folder knows a method by name: registry, command line, trainer, report and tests see ``Method`` only.
 
@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import Tensor
 
-from steadyclip.errors import SteadyClipError, UsageError, nearest
+from steadyclip.core.errors import SteadyClipError, UsageError, nearest
 from steadyclip.evaluation.heads import Head, text_head
 from steadyclip.methods.recipe import Recipe
 from steadyclip.models import DualEncoder, Tokens
@@ -38,7 +38,7 @@ class Batch:
     """One training step's data, on the model's device.
 
     ``images_BCHW`` float pixels after the training transform; ``labels_B`` integer class labels; ``prompts`` the
-    tokenised class prompts, one for each of the C classes, the same at every step: their text features are computed
+    tokenized class prompts, one for each of the C classes, the same at every step: their text features are computed
     once per step, not once per image. ``streams`` holds one collated dict for each further stream of the method.
 
     For texts that change from step to step there are the names of the C ``classes``, all ``templates``, the ``keys`` of
@@ -105,7 +105,7 @@ class Method:
         model.requires_grad_(False)
 
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
-        """Terms to minimise, already weighted: the trainer sums them and logs each by its name."""
+        """Terms to minimize, already weighted: the trainer sums them and logs each by its name."""
         raise NotImplementedError(f"{self.name} is not trained by gradient steps")
 
     def solve(
@@ -115,11 +115,11 @@ class Method:
         return {}
 
     def streams(self, model: DualEncoder, task: Any) -> Mapping[str, Stream]:
-        """Further data of each step, by name, beside the labelled images."""
+        """Further data of each step, by name, beside the labeled images."""
         return {}
 
     def head(self, model: DualEncoder, names: Sequence[str], templates: Sequence[str]) -> Head:
-        """Classifier over ``names``. Default: mean of the normalised text features over ``templates``, normalised."""
+        """Classifier over ``names``. Default: mean of the normalized text features over ``templates``, normalized."""
         return text_head(model, names, templates)
 
     def merge(self, model: DualEncoder) -> None:

@@ -23,7 +23,7 @@ class DRA(Method):
     """Token importance decides the rank of the adaptation, beside the MLP of the upper blocks of both towers.
 
     Stated by the paper: tokens are scored by sequence attention and grouped by importance; important groups get the
-    higher rank; a channel response per instance; an L1 term that stabilises the training; both encoders. The formulas
+    higher rank; a channel response per instance; an L1 term that stabilizes the training; both encoders. The formulas
     are our reading, and every knob has alternatives (docs/methods/dra.md).
     """
 

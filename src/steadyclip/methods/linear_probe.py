@@ -19,7 +19,7 @@ from steadyclip.models import DualEncoder
 @register
 @dataclass(frozen=True)
 class LinearProbe(Method):
-    """Minimises ``strength * sum CE + |W|^2 / 2`` (the bias is free); the strength comes from validation.
+    """Minimizes ``strength * sum CE + |W|^2 / 2`` (the bias is free); the strength comes from validation.
 
     It knows no names: it can only tell apart the classes it was trained on.
     """
@@ -31,7 +31,7 @@ class LinearProbe(Method):
     uses_frozen_features = True
 
     strength: float | None = None
-    """Inverse regularisation (scikit-learn's C); none = the best of `sweep` on the validation images."""
+    """Inverse regularization (scikit-learn's C); none = the best of `sweep` on the validation images."""
     sweep: tuple[float, ...] = (0.1, 0.316, 1.0, 3.16, 10.0, 31.6, 100.0, 316.0, 1000.0)
     """Strengths that are tried."""
     iterations: int = 1000
@@ -54,7 +54,7 @@ class LinearProbe(Method):
                     weight_CD, bias_C = logistic_regression(*train, len(probe.classes), candidate, self.iterations)
                     predicted_N = (val[0].double() @ weight_CD.T + bias_C).argmax(1)
                     scores[candidate] = float((predicted_N == val[1]).double().mean())
-                strength = max(scores, key=lambda s: (scores[s], -s))  # of equals, the most regularised
+                strength = max(scores, key=lambda s: (scores[s], -s))  # of equals, the most regularized
         weight_CD, bias_C = logistic_regression(*train, len(probe.classes), strength, self.iterations)
         with torch.no_grad():
             probe.weight.copy_(weight_CD)
@@ -82,7 +82,7 @@ def _probe(model: DualEncoder) -> LinearHead:
 def logistic_regression(
     features_ND: Tensor, labels_N: Tensor, classes: int, strength: float, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Weight (C, D) and bias (C,), float64, that minimise ``strength * sum CE + |W|^2 / 2``."""
+    """Weight (C, D) and bias (C,), float64, that minimize ``strength * sum CE + |W|^2 / 2``."""
     x_ND = features_ND.detach().double()
     weight_CD = torch.zeros(classes, x_ND.shape[1], dtype=torch.float64, device=x_ND.device, requires_grad=True)
     bias_C = torch.zeros(classes, dtype=torch.float64, device=x_ND.device, requires_grad=True)

@@ -50,9 +50,9 @@ class _Orthogonal(Method):
     side: float = 0.5
     """Side of that square, as a share of the image (our reading)."""
     l1: float = 1.5
-    """Weight of the regularisation on x."""
+    """Weight of the regularization on x."""
     l2: float = 1.0
-    """Weight of the regularisation on x'."""
+    """Weight of the regularization on x'."""
 
     def __post_init__(self) -> None:
         distinct = bool(self.layers) and len({*self.layers}) == len(self.layers)
@@ -87,10 +87,10 @@ class _Orthogonal(Method):
         for v, (view, weight) in enumerate((("", self.l1), ("_cut", self.l2))[: len(image_VBD)]):
             terms[f"cross_entropy{view}"] = F.cross_entropy(model.logits(image_VBD[v], text_CD), batch.labels_B)
             if frozen_image_VBD is not None and weight:
-                regulariser = self.regulariser(
+                regularizer = self.regularizer(
                     model, (image_VBD[v], text_CD), (frozen_image_VBD[v], frozen_text_CD), batch.labels_B
                 )
-                terms[f"regularisation{view}"] = weight * regulariser
+                terms[f"regularization{view}"] = weight * regularizer
         return terms
 
     def _views(self, model: DualEncoder, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -114,7 +114,7 @@ class _Orthogonal(Method):
             rest = model.encode_image(torch.cat(views[len(known) :]))
             return images_VBCHW, torch.cat([*known, rest]).unflatten(0, images_VBCHW.shape[:2]), text_CD
 
-    def regulariser(
+    def regularizer(
         self, model: DualEncoder, tuned: tuple[Tensor, Tensor], frozen: tuple[Tensor, Tensor], labels_B: Tensor
     ) -> Tensor:
         """R of one view, from its image features (B, D) and the text features (C, D) of both models."""
@@ -127,16 +127,16 @@ class OrthCR(_Orthogonal):
     """Each tower, tuned, must agree with the other one, frozen: R = KL(p0 || p_a) + KL(p0 || p_b)."""
 
     name = "orthcr"
-    summary = "orthogonal maps of the feed-forward weights, cross-regularisation, Cutout"
+    summary = "orthogonal maps of the feed-forward weights, cross-regularization, Cutout"
     source = (
         "our reading of OrthCR (Li et al. 2024, arXiv 2407.08374 v1): the orthogonal layer, the bypass through initial "
-        "weights and Cutout are the paper's, the formula of the regularisation is ours"
+        "weights and Cutout are the paper's, the formula of the regularization is ours"
     )
 
     cross: Literal["kl", "ce"] = "kl"
     """R as above, or CE(p_a, y) + CE(p_b, y); the paper's own formula is not public."""
 
-    def regulariser(
+    def regularizer(
         self, model: DualEncoder, tuned: tuple[Tensor, Tensor], frozen: tuple[Tensor, Tensor], labels_B: Tensor
     ) -> Tensor:
         crossed = model.logits(tuned[0], frozen[1]), model.logits(frozen[0], tuned[1])
@@ -152,7 +152,7 @@ class OrthSR(_Orthogonal):
     """The tuned model must agree with the frozen one on x and on x': R = KL(p0 || p)."""
 
     name = "orthsr"
-    summary = "orthogonal maps of the feed-forward weights, self-regularisation, attentive Cutout"
+    summary = "orthogonal maps of the feed-forward weights, self-regularization, attentive Cutout"
     source = (
         "our reading of OrthSR (Li et al. 2024, arXiv 2407.08374 v3): the terms, l1 = 1.5 and l2 = 1 are the paper's; "
         "which of the two belongs to the cut view, and how a region is chosen, is ours"
@@ -161,7 +161,7 @@ class OrthSR(_Orthogonal):
     cutout: Literal["plain", "attentive", "off"] = "attentive"
     """The square of x' is random, or where the frozen model sees the true class most; off leaves x' out."""
 
-    def regulariser(
+    def regularizer(
         self, model: DualEncoder, tuned: tuple[Tensor, Tensor], frozen: tuple[Tensor, Tensor], labels_B: Tensor
     ) -> Tensor:
         return kl_from(model.logits(*frozen), model.logits(*tuned))

@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Recipe:
-    """Optimisation settings of one training.
+    """Optimization settings of one training.
 
     Exactly one of ``steps``, ``steps_per_shot`` and ``epochs`` is set. A method carries its published values as
     ``Method.recipe``; the trainer takes a (possibly changed) ``Recipe`` and nothing else decides how long or how fast

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 
 
 class Adapter(nn.Module):

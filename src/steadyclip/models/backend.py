@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models.towers import Layout, Tower
 
 Tokens = dict[str, Tensor]
-"""Tokenised texts: ``input_ids`` and, where the checkpoint wants one, ``attention_mask``, both (M, L) integers."""
+"""Tokenized texts: ``input_ids`` and, where the checkpoint wants one, ``attention_mask``, both (M, L) integers."""
 
 
 class Backend(ABC):
-    """How to call, view, tokenise for and save the networks of one library. Immutable: copies of a model share it."""
+    """How to call, view, tokenize for and save the networks of one library. Immutable: copies of a model share it."""
 
     family: str
     image_parts: tuple[str, ...]
@@ -30,7 +30,7 @@ class Backend(ABC):
 
     @abstractmethod
     def image(self, network: Any, images_BCHW: Tensor) -> Tensor:
-        """(B, D) image features, not normalised."""
+        """(B, D) image features, not normalized."""
 
     @abstractmethod
     def image_and_patches(self, network: Any, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,7 @@ class Backend(ABC):
 
     @abstractmethod
     def text(self, network: Any, tokens: Tokens) -> Tensor:
-        """(M, D) text features, not normalised."""
+        """(M, D) text features, not normalized."""
 
     @abstractmethod
     def embed_dim(self, network: Any) -> int:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models.adapter import Adapter
 from steadyclip.models.backend import Backend, Tokens
 from steadyclip.models.preprocess import Preprocess

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models.backend import Backend, Tokens, patches, words
 from steadyclip.models.encoder import DualEncoder
 from steadyclip.models.preprocess import Preprocess
@@ -150,7 +150,7 @@ def read(name: str, folder: Path) -> DualEncoder:
     kind = config.get("model_type")
     if kind == "siglip2" and "SiglipModel" not in config.get("architectures", []):
         raise ModelError(
-            f"{folder}: a SigLIP 2 NaFlex checkpoint (pictures of many shapes) is not supported; "
+            f"{folder}: a SigLIP 2 NaFlex checkpoint (images of many shapes) is not supported; "
             "take a fixed-resolution one, such as google/siglip2-base-patch16-224."
         )
     if kind not in ("clip", "siglip", "siglip2"):
@@ -164,7 +164,7 @@ def read(name: str, folder: Path) -> DualEncoder:
     if preprocess.size != (expected, expected):
         height, width = preprocess.size
         raise ModelError(
-            f"{folder}: preprocessor_config.json makes pictures of {height} x {width} pixels, "
+            f"{folder}: preprocessor_config.json makes images of {height} x {width} pixels, "
             f"but the weights of config.json want {expected} x {expected}."
         )
     positions = network.config.text_config.max_position_embeddings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from steadyclip.errors import ModelError, nearest
+from steadyclip.core.errors import ModelError, nearest
 from steadyclip.models import huggingface, openclip
 from steadyclip.models.encoder import DualEncoder
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from steadyclip.errors import ModelError, nearest
+from steadyclip.core.errors import ModelError, nearest
 from steadyclip.models.backend import Backend, Tokens, patches, words
 from steadyclip.models.encoder import DualEncoder
 from steadyclip.models.huggingface import first_line, import_transformers, quiet

@@ -1,4 +1,4 @@
-"""From a picture to the pixels that a checkpoint was trained on. PIL, numpy and torch only.
+"""From an image to the pixels that a checkpoint was trained on. PIL, numpy and torch only.
 
 Shapes: H W C pixels as PIL has them, C H W as models want them.
 """
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 
 # What the checkpoint classes of transformers assume where the file is silent.
 _CLIP_DEFAULTS = {
@@ -48,11 +48,11 @@ class Preprocess:
         size: height and width in pixels of what the model sees.
         resize: "shortest" scales the shorter side to ``resize_to``, "squash" ignores the aspect ratio.
         resize_to: target of the resize, (height, width); "shortest" takes the first.
-        crop: cut the centre of ``size`` out of the resized picture.
+        crop: cut the center of ``size`` out of the resized image.
         mean: per channel, of pixels in [0, 1].
         std: per channel, of pixels in [0, 1].
         interpolation: the filter of the resize.
-        crop_rounding: where the centre falls between two pixels, "down" as transformers does it, or "even" (half to
+        crop_rounding: where the center falls between two pixels, "down" as transformers does it, or "even" (half to
             even) as torchvision, hence open_clip, does it.
     """
 
@@ -66,7 +66,7 @@ class Preprocess:
     crop_rounding: Literal["down", "even"] = "down"
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Evaluation pixels of one picture: (3, H, W) float32, equal to the checkpoint's own processor."""
+        """Evaluation pixels of one image: (3, H, W) float32, equal to the checkpoint's own processor."""
         image = _rgb(image)
         height, width = self.resize_to
         if self.resize == "shortest":
@@ -77,12 +77,12 @@ class Preprocess:
         if self.crop:
             top, left = (self._offset(have, want) for have, want in zip((height, width), self.size, strict=True))
             image = image.crop((left, top, left + self.size[1], top + self.size[0]))
-        return self._normalise(image)
+        return self._normalize(image)
 
     def train(self, image: Image.Image, rng: random.Random, scale: tuple[float, float] = (0.08, 1.0)) -> Tensor:
-        """Training pixels of one picture: a random resized crop and a horizontal flip half of the time.
+        """Training pixels of one image: a random resized crop and a horizontal flip half of the time.
 
-        The crop covers a share of the picture drawn from ``scale`` at an aspect ratio drawn log-uniformly from 3/4 to
+        The crop covers a share of the image drawn from ``scale`` at an aspect ratio drawn log-uniformly from 3/4 to
         4/3 (the crop of Szegedy et al., 2015, as torchvision does it). All randomness comes from ``rng``.
 
         Returns:
@@ -93,7 +93,7 @@ class Preprocess:
         image = image.resize((width, height), self._filter, box=_random_box(image.size, rng, scale))
         if rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return self._normalise(image)
+        return self._normalize(image)
 
     @property
     def _filter(self) -> Image.Resampling:
@@ -102,7 +102,7 @@ class Preprocess:
     def _offset(self, have: int, want: int) -> int:
         return (have - want) // 2 if self.crop_rounding == "down" else round((have - want) / 2)
 
-    def _normalise(self, image: Image.Image) -> Tensor:
+    def _normalize(self, image: Image.Image) -> Tensor:
         # The same steps and roundings as transformers' numpy code, so that pixels are equal bit for bit.
         pixels_HWC = (np.asarray(image, np.float64) * (1 / 255)).astype(np.float32)
         pixels_HWC = (pixels_HWC - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
@@ -135,14 +135,14 @@ class Preprocess:
         config = {**(_CLIP_DEFAULTS if family == "clip" else _SIGLIP_DEFAULTS), **given}
         for switch in ("do_resize", "do_rescale", "do_normalize"):
             if not config.get(switch, True):
-                raise ModelError(f"{source}: {switch}=false is not supported; pictures must be resized and normalised.")
+                raise ModelError(f"{source}: {switch}=false is not supported; images must be resized and normalized.")
         if not math.isclose(config.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-3) or config.get("do_pad"):
             raise ModelError(f"{source}: rescale_factor other than 1/255 and do_pad=true are not supported.")
         resize_to = _pair(config["size"], source)
         square = isinstance(config["size"], Mapping) and "height" in config["size"]
         crop = bool(config["do_center_crop"])
         if not square and not crop:
-            raise ModelError(f"{source}: resizing the shorter side without a crop gives pictures of many sizes.")
+            raise ModelError(f"{source}: resizing the shorter side without a crop gives images of many sizes.")
         return cls(
             size=_pair(config["crop_size"], source) if crop else resize_to,
             resize="squash" if square else "shortest",
@@ -188,7 +188,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _random_box(
     size: tuple[int, int], rng: random.Random, scale: tuple[float, float]
 ) -> tuple[float, float, float, float]:
-    """A random (left, top, right, bottom) inside a picture of ``size`` (width, height); its centre after ten misses."""
+    """A random (left, top, right, bottom) inside an image of ``size`` (width, height); its center after ten misses."""
     width, height = size
     low, high = math.log(3 / 4), math.log(4 / 3)
     for _ in range(10):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models import openclip
 from steadyclip.models.encoder import DualEncoder
 from steadyclip.models.huggingface import import_transformers, quiet
@@ -18,7 +18,7 @@ from steadyclip.models.loading import load
 
 FAMILIES = ("clip", "siglip", "siglip2", "open_clip")
 
-# 32-pixel pictures in 16 patches, 2 blocks of width 32 with 2 heads
+# 32-pixel images in 16 patches, 2 blocks of width 32 with 2 heads
 _VISION = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "intermediate_size": 64}
 _TEXT = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 32}
 _DEPTH = {"num_hidden_layers": 2, "num_attention_heads": 2}

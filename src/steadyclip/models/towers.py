@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is minimised."""
+"""What is minimized."""
 
 from steadyclip.objectives.classification import prompt_cross_entropy
 from steadyclip.objectives.consistency import kl_from

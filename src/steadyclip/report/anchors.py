@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from steadyclip.core.errors import DataError, UsageError
+from steadyclip.core.files import write_atomic
 from steadyclip.data.decode import UnreadableImage, decode, quiet
-from steadyclip.errors import DataError, UsageError
-from steadyclip.evaluation.files import write_atomic
 from steadyclip.report.templates import render
 
 if TYPE_CHECKING:

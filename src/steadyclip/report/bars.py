@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from steadyclip.report import chart
 from steadyclip.report.cells import HALVES, Cell, Section
-from steadyclip.report.chart import COLOURS
+from steadyclip.report.chart import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,16 +32,16 @@ def bars(section: Section) -> str:
         axes.grid(False)
         for position, row in enumerate(section.rows):
             for half, cell, offset in zip(HALVES, row.cells, (-_BAR / 2, _BAR / 2), strict=False):
-                _bar(axes, position + offset, cell, COLOURS[half])
-        handles = [Patch(color=COLOURS[half], label=half) for half in HALVES]
+                _bar(axes, position + offset, cell, COLORS[half])
+        handles = [Patch(color=COLORS[half], label=half) for half in HALVES]
         if section.baseline is not None:
             for half, cell in zip(HALVES, section.baseline.cells, strict=False):
                 if cell.value is not None:
-                    axes.axvline(cell.value, color=COLOURS[half], linestyle=chart.DASHED, linewidth=1, zorder=0.5)
+                    axes.axvline(cell.value, color=COLORS[half], linestyle=chart.DASHED, linewidth=1, zorder=0.5)
             handles.append(chart.dashes(section.baseline.label))
         axes.set_yticks(range(len(section.rows)))
         labels = [textwrap.fill(row.label, _LABEL) for row in section.rows]
-        axes.set_yticklabels(labels, color=COLOURS["ink"], parse_math=False)
+        axes.set_yticklabels(labels, color=COLORS["ink"], parse_math=False)
         axes.invert_yaxis()
         axes.set_xlim(0, _limit(section))
         axes.set_xlabel("top-1 accuracy, %")
@@ -51,17 +51,17 @@ def bars(section: Section) -> str:
     return chart.draw(f"bars {section.title}", f"Bars of base and new accuracy: {section.title}", height, paint)
 
 
-def _bar(axes: Axes, y: float, cell: Cell, colour: str) -> None:
+def _bar(axes: Axes, y: float, cell: Cell, color: str) -> None:
     if cell.value is None:
-        axes.text(0.5, y, "no score", va="center", color=COLOURS["quiet"], fontsize=8)
+        axes.text(0.5, y, "no score", va="center", color=COLORS["quiet"], fontsize=8)
         return
-    axes.barh(y, cell.value, _BAR * 0.92, color=colour)
+    axes.barh(y, cell.value, _BAR * 0.92, color=color)
     half, shade = chart.whisker(cell)
     if half:
         axes.errorbar(cell.value, y, xerr=half, color=shade, linewidth=1, capsize=2)
-    behind = {"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1}  # keeps the dashed lines off the number
+    behind = {"facecolor": COLORS["paper"], "edgecolor": "none", "pad": 1}  # keeps the dashed lines off the number
     number = f"{cell.value:.1f}"
-    axes.text(cell.value + half + 0.9, y, number, va="center", color=COLOURS["ink"], fontsize=8, bbox=behind)
+    axes.text(cell.value + half + 0.9, y, number, va="center", color=COLORS["ink"], fontsize=8, bbox=behind)
 
 
 def _limit(section: Section) -> float:

@@ -183,7 +183,7 @@ class Table:
         return Group(*parts, *map(Text, lines))
 
     def markdown(self) -> str:
-        """GitHub-flavoured Markdown; the best of a column is bold."""
+        """GitHub-flavored Markdown; the best of a column is bold."""
         lines = []
         for section in self.sections:
             lines += [f"**{_md(section.title)}** ({_md(section.caption)})", ""]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from steadyclip.report import chart
 from steadyclip.report.cells import Section
-from steadyclip.report.chart import COLOURS, Style
+from steadyclip.report.chart import COLORS, Style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,8 +32,8 @@ def curves(section: Section, styles: Mapping[str, Style]) -> str:
         handles = []
         if baseline is not None and (value := baseline.cells[0].value) is not None:
             half = baseline.cells[0].interval or 0.0
-            axes.axhline(value, color=COLOURS["quiet"], linestyle=chart.DASHED, linewidth=1)
-            axes.axhspan(value - half, value + half, color=COLOURS["quiet"], alpha=0.1, linewidth=0)
+            axes.axhline(value, color=COLORS["quiet"], linestyle=chart.DASHED, linewidth=1)
+            axes.axhspan(value - half, value + half, color=COLORS["quiet"], alpha=0.1, linewidth=0)
             handles.append(chart.dashes(baseline.label))
         for place, row in enumerate(rows):
             style = styles[row.label]
@@ -44,11 +44,11 @@ def curves(section: Section, styles: Mapping[str, Style]) -> str:
             for at, cell in zip(x, row.cells, strict=True):
                 half, shade = chart.whisker(cell)
                 if cell.value is not None and half:
-                    colour = style.colour if cell.spread is not None else shade
-                    axes.errorbar(at, cell.value, yerr=half, color=colour, linewidth=0.9, alpha=0.7)
+                    color = style.color if cell.spread is not None else shade
+                    axes.errorbar(at, cell.value, yerr=half, color=color, linewidth=0.9, alpha=0.7)
             axes.plot(
-                x, y, color=style.colour, marker=style.marker, markersize=5, linewidth=1.3,
-                markeredgecolor=COLOURS["paper"], markeredgewidth=0.6,
+                x, y, color=style.color, marker=style.marker, markersize=5, linewidth=1.3,
+                markeredgecolor=COLORS["paper"], markeredgewidth=0.6,
             )  # fmt: skip
             handles.append(chart.key(style, row.label, linestyle="-", linewidth=1.3))
         axes.set_xscale("log", base=2)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steadyclip.evaluation.files import write_atomic
+from steadyclip.core.files import write_atomic
 from steadyclip.evaluation.records import Confusion, Record
 from steadyclip.report.bars import bars
 from steadyclip.report.cells import HALVES, Row, Section, Table
@@ -33,7 +33,7 @@ class Errors:
 
     @property
     def half(self) -> str:
-        """ "base" or "new", which have colours of their own, or nothing."""
+        """ "base" or "new", which have colors of their own, or nothing."""
         return self.where if self.where in HALVES else ""
 
 
@@ -47,7 +47,7 @@ class Family:
 
 
 _WHISKERS = (
-    "Whiskers: standard deviation over seeds; in grey, where there is one run, the 95 % interval over test images."
+    "Whiskers: standard deviation over seeds; in gray, where there is one run, the 95 % interval over test images."
 )
 _FAMILIES = (
     Family("Base and new", _WHISKERS, lambda section, _: bars(section)),
@@ -70,7 +70,7 @@ _FAMILIES = (
 
 
 def write_page(records: Iterable[Record], out: str | Path, title: str | None = None) -> Path:
-    """Write the page of an experiment: result in words, tables, charts, confusions with pictures, settings, versions.
+    """Write the page of an experiment: result in words, tables, charts, confusions with images, settings, versions.
 
     The same records give the same bytes. Nothing is loaded from outside the file, and the page forbids it; its one
     script sorts tables and is known to the page by its hash.

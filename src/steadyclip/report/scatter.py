@@ -10,7 +10,7 @@ from steadyclip.evaluation.forgetting import forgetting, held_out
 from steadyclip.evaluation.records import Record
 from steadyclip.report import chart
 from steadyclip.report.cells import Section, grouped
-from steadyclip.report.chart import COLOURS, Style
+from steadyclip.report.chart import COLORS, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def shift(section: Section, styles: Mapping[str, Style]) -> str:
             ends = origin, _mean([dot for row in single if row.series == name for dot in dots[row.label]])
             found = [mean for mean in (ends[0], *(_mean(dots[row.label]) for row in ordered), ends[1]) if mean]
             axes.plot(
-                [p.x for p in found], [p.y for p in found], color=styles[name].colour, linewidth=1.1, marker=".",
+                [p.x for p in found], [p.y for p in found], color=styles[name].color, linewidth=1.1, marker=".",
                 markersize=4, alpha=0.8,
             )  # fmt: skip
         for row in single:
@@ -93,9 +93,9 @@ def _dot(axes: Axes, points: Sequence[Point], style: Style) -> None:
     if mean is None:
         return
     if len(points) > 1:
-        axes.scatter(*zip(*points, strict=True), s=9, color=style.colour, alpha=0.6, linewidths=0)
+        axes.scatter(*zip(*points, strict=True), s=9, color=style.color, alpha=0.6, linewidths=0)
     axes.scatter(
-        *mean, s=46, color=style.colour, marker=style.marker, edgecolors=COLOURS["paper"], linewidths=0.8, zorder=3
+        *mean, s=46, color=style.color, marker=style.marker, edgecolors=COLORS["paper"], linewidths=0.8, zorder=3
     )
 
 
@@ -106,15 +106,15 @@ def _finish(
     handles = list(keys)
     for axes in each:
         if origin is not None:
-            axes.axvline(origin.x, color=COLOURS["quiet"], linestyle=chart.DASHED, linewidth=1, zorder=1)
-            axes.axhline(origin.y, color=COLOURS["quiet"], linestyle=chart.DASHED, linewidth=1, zorder=1)
+            axes.axvline(origin.x, color=COLORS["quiet"], linestyle=chart.DASHED, linewidth=1, zorder=1)
+            axes.axhline(origin.y, color=COLORS["quiet"], linestyle=chart.DASHED, linewidth=1, zorder=1)
         axes.margins(0.09)
         axes.locator_params(nbins=5 if len(each) == 1 else 4)
     if origin is not None and section.baseline is not None:
         handles.insert(0, chart.dashes(section.baseline.label))
     if curves:
-        quiet = Style(COLOURS["quiet"], ".")
-        handles.append(chart.key(quiet, _WISE, linestyle="-", linewidth=1.1, markeredgecolor=COLOURS["quiet"]))
+        quiet = Style(COLORS["quiet"], ".")
+        handles.append(chart.key(quiet, _WISE, linestyle="-", linewidth=1.1, markeredgecolor=COLORS["quiet"]))
     chart.legend(figure, handles)
 
 

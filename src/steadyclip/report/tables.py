@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
-from steadyclip.errors import DataError
+from steadyclip.core.errors import DataError
 from steadyclip.evaluation.records import Record
 from steadyclip.report.cells import HALVES, MEANS, Cell, Row, Section, Table, grouped
 from steadyclip.report.published import beside

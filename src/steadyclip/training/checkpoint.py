@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadyclip.errors import ModelError, SteadyClipError
+from steadyclip.core.errors import ModelError, SteadyClipError
 
 KEEP = 2
 """Checkpoints that stay; older ones go when a new one is whole."""

@@ -1,4 +1,4 @@
-"""How a training is run; what is optimised is in ``Recipe``. Free of torch, so that the command line stays quick."""
+"""How a training is run; what is optimized is in ``Recipe``. Free of torch, so that the command line stays quick."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from steadyclip.errors import UsageError
-from steadyclip.precision import Precision, check_precision
+from steadyclip.core.errors import UsageError
+from steadyclip.core.precision import Precision, check_precision
 
 
 @dataclass(frozen=True)

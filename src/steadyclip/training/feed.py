@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from steadyclip.core.errors import DataError, UsageError
 from steadyclip.data import loader
-from steadyclip.errors import DataError, UsageError
 from steadyclip.training.config import TrainConfig
 
 if TYPE_CHECKING:

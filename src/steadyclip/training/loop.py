@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from steadyclip.core.errors import SteadyClipError
+from steadyclip.core.precision import arithmetic
+from steadyclip.core.seeds import step_seed
 from steadyclip.data.cutout import cutout
-from steadyclip.errors import SteadyClipError
 from steadyclip.evaluation.heads import prompts
 from steadyclip.methods.base import Batch, Method, Stream
 from steadyclip.methods.recipe import Recipe
-from steadyclip.precision import arithmetic
 from steadyclip.training.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from steadyclip.training.config import TrainConfig
 from steadyclip.training.feed import Feed, Part
@@ -24,7 +25,6 @@ from steadyclip.training.losses import Losses, NotFinite
 from steadyclip.training.progress import TrainProgress
 from steadyclip.training.run import RunFolder, identity
 from steadyclip.training.schedule import learning_rate, make_optimizer
-from steadyclip.training.seeds import step_seed
 from steadyclip.training.stop import Stopped, StopRequest
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steadyclip.errors import ModelError, SteadyClipError
-from steadyclip.evaluation.files import write_atomic
-from steadyclip.evaluation.provenance import commit, versions
+from steadyclip.core.errors import ModelError, SteadyClipError
+from steadyclip.core.files import write_atomic
+from steadyclip.core.provenance import commit, versions
 from steadyclip.methods.recipe import Recipe
 from steadyclip.training.checkpoint import Checkpoint, newest_checkpoint, read_tensors, write_tensors
 from steadyclip.training.config import DECIDES, TrainConfig

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from steadyclip.errors import UsageError
+from steadyclip.core.errors import UsageError
 from steadyclip.methods.recipe import Recipe
 
 

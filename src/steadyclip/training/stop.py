@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from steadyclip.errors import SteadyClipError
+from steadyclip.core.errors import SteadyClipError
 
 
 class Stopped(SteadyClipError):

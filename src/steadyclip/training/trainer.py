@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from steadyclip.errors import DataError, ModelError, SteadyClipError, UsageError
+from steadyclip.core.errors import DataError, ModelError, SteadyClipError, UsageError
+from steadyclip.core.seeds import step_seed
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.training.config import TrainConfig
 from steadyclip.training.run import Run, RunFolder, describe, restore
 from steadyclip.training.schedule import check_recipe
-from steadyclip.training.seeds import step_seed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -61,9 +61,9 @@ def fit(
 
     Args:
         model: freshly loaded; it is moved to the device that accelerate gives this process.
-        method: attaches what is trained and says what is minimised.
+        method: attaches what is trained and says what is minimized.
         task: training and validation images, names and templates.
-        recipe: optimisation settings; the method's own by default.
+        recipe: optimization settings; the method's own by default.
         config: where and how to run.
         resume: "auto" goes on where a run of the same settings in ``config.out`` stopped, and returns it if it is
             finished; False refuses a folder with a run.
@@ -149,8 +149,8 @@ def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainCon
     """Learn from the frozen model's features, or, where nothing is learned at all, from nothing."""
     start, choices, images = time.perf_counter(), {}, 0
     if method.uses_frozen_features:
+        from steadyclip.core.progress import progress_bar
         from steadyclip.evaluation.features import image_features
-        from steadyclip.evaluation.progress import progress_bar
 
         features = []
         for image_set in (task.train, task.val):

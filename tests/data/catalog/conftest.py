@@ -15,7 +15,7 @@ import pytest
 
 from steadyclip.data.catalog import Entry, entries, find
 
-SPLIT_FILES = {  # name: (folder, folder of the pictures, split file)
+SPLIT_FILES = {  # name: (folder, folder of the images, split file)
     "Caltech101": ("caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json"),
     "OxfordPets": ("oxford_pets", "images", "split_zhou_OxfordPets.json"),
     "StanfordCars": ("stanford_cars", "", "split_zhou_StanfordCars.json"),
@@ -27,7 +27,7 @@ SPLIT_FILES = {  # name: (folder, folder of the pictures, split file)
     "UCF101": ("ucf101", "UCF-101-midframes", "split_zhou_UCF101.json"),
 }
 FLAT = ("OxfordPets", "Flowers102")
-"""All pictures in one folder."""
+"""All images in one folder."""
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from PIL import Image
 
 from steadyclip.cli import main
 from steadyclip.commands.options import DataOptions
+from steadyclip.core.errors import DataError
 from steadyclip.data import ImageData, load_data
 from steadyclip.data.catalog import catalog, check, entry
-from steadyclip.errors import DataError
 
 NAMES = [item.name for item in catalog()]
 
@@ -54,7 +54,7 @@ def test_every_layout_is_read(lay, tmp_path: Path, name: str):
     assert found.complete
     assert found.found == small.counts
     assert found.lines()[0].startswith(f"{name:<16}complete     {small.total:,} of {small.total:,} images")
-    if small.split:  # the same folder without the catalog: same pictures, same classes
+    if small.split:  # the same folder without the catalog: same images, same classes
         alone = load_data(tmp_path / small.folder)
         assert {split: images.hash for split, images in alone.splits.items()} == {
             split: images.hash for split, images in data.splits.items()

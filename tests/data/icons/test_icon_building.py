@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from steadyclip.core.errors import DataError
 from steadyclip.data import load_data
 from steadyclip.data.icons import BUILTIN, build, building, contact_sheet
 from steadyclip.data.icons.tables import TABLES, read_table
-from steadyclip.errors import DataError
 
 SMALL = "icon-animals"
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from steadyclip.core.errors import DataError
 from steadyclip.data.icons.packs import DOWNSTREAM, PRETRAINING, Drawing, drawings
 from steadyclip.data.icons.render import PLAIN, SIZE, Look, random_look, render
-from steadyclip.errors import DataError
 
 SQUARE = Drawing(
     "lucide", "outline", "square", '<svg viewBox="0 0 8 8" fill="currentColor"><path d="M2 2h4v4H2z"/></svg>'

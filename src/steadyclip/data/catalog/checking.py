@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from steadyclip.core.errors import DataError, nearest
 from steadyclip.data.catalog.entries import Entry, catalog, find
 from steadyclip.data.catalog.reading import archive_of, problems, survey, tally
 from steadyclip.data.layouts import folders_in
-from steadyclip.errors import DataError, nearest
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One data set as it was found. ``found`` counts the pictures by split or domain; None: they were not counted.
+    """One data set as it was found. ``found`` counts the images by split or domain; None: they were not counted.
     ``problems`` of one that is not there is at most one: an archive that lies in its place."""
 
     entry: Entry

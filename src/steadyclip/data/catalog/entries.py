@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from steadyclip.core.errors import DataError, nearest
 from steadyclip.data.layouts import ZHOU
 from steadyclip.data.prompts import templates_for
-from steadyclip.errors import DataError, nearest
 
 Layout = Literal["split file", "aircraft", "imagenet", "wnids", "numbers", "objectnet", "domains"]
-"""How the pictures lie: see the readers of the same names in `reading`."""
+"""How the images lie: see the readers of the same names in `reading`."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Entry:
     folder: str
     """Its folder below the root."""
     images: str
-    """The folder of the pictures below ``folder``; "" is ``folder`` itself."""
+    """The folder of the images below ``folder``; "" is ``folder`` itself."""
     layout: Layout
-    """How the pictures lie."""
+    """How the images lie."""
     classes: int
     """How many there are."""
     counts: Mapping[str, int]
-    """Official number of pictures for each split, or for each domain of a data set of domains."""
+    """Official number of images for each split, or for each domain of a data set of domains."""
     home: str
     """The authors' page."""
-    licence: str
+    license: str
     """What its authors allow, in a few words; "not stated" where they say nothing."""
     split: str = ""
     """The field's split file, if the layout has one."""
@@ -47,7 +47,7 @@ class Entry:
 
     @property
     def total(self) -> int:
-        """How many pictures there are in all."""
+        """How many images there are in all."""
         return sum(self.counts.values())
 
     @property
@@ -99,12 +99,12 @@ def plain(name: str) -> str:
 
 
 def _zhou(
-    name: str, folder: str, images: str, classes: int, counts: tuple[int, int, int], home: str, licence: str,
+    name: str, folder: str, images: str, classes: int, counts: tuple[int, int, int], home: str, license: str,
     split: str = "",
 ) -> Entry:  # fmt: skip
     """A data set with one of CoOp's split files; ``split`` is its name there if it is another."""
     by_split: dict[str, int] = dict(zip(("train", "val", "test"), counts, strict=True))
-    return Entry(name, folder, images, "split file", classes, by_split, home, licence, f"{ZHOU}{split or name}.json")
+    return Entry(name, folder, images, "split file", classes, by_split, home, license, f"{ZHOU}{split or name}.json")
 
 
 _HENDRYCKS = "https://github.com/hendrycks"

@@ -1,4 +1,4 @@
-"""From a catalog entry and a root folder to the pictures that are there, and what is wrong with them.
+"""From a catalog entry and a root folder to the images that are there, and what is wrong with them.
 
 A reader lists what its layout names and does not judge; ``problems`` compares that with what must be there.
 """
@@ -13,17 +13,17 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
+from steadyclip.core.errors import DataError
 from steadyclip.data.catalog.entries import Entry, catalog, plain
 from steadyclip.data.images import FileStore
 from steadyclip.data.layouts import SPLIT_FILES, archives_in, folders_in, is_image, zhou_entries
 from steadyclip.data.listing import SPLIT_SEED, SPLITS, Listing, class_name, missing_files
 from steadyclip.data.listing import Entry as Picture
 from steadyclip.data.sampling import split_three
-from steadyclip.errors import DataError
 
 DOMAIN_SHARES = (0.6, 0.2)
 """Of each class in each domain for train and val: there is no official split. DomainBed holds out 20 % of a domain; a
-further 20 % here are the test pictures of the domains that are trained on."""
+further 20 % here are the test images of the domains that are trained on."""
 
 BORDER = 2
 """Pixels that ObjectNet's own evaluation code cuts off on every side."""
@@ -40,13 +40,13 @@ class Reading:
 
     @cached_property
     def present(self) -> list[Picture]:
-        """The pictures that are there."""
+        """The images that are there."""
         gone = {picture.key for picture in self.missing}
         return [picture for picture in self.listing.entries if picture.key not in gone]
 
 
 def read(entry: Entry, root: Path) -> Listing:
-    """The pictures of ``entry`` below ``root``, complete. Files are listed, none is opened.
+    """The images of ``entry`` below ``root``, complete. Files are listed, none is opened.
 
     Raises:
         DataError: something is missing or of another kind than expected.
@@ -120,13 +120,13 @@ def problems(entry: Entry, reading: Reading, root: Path) -> list[str]:
 
 
 def tally(entry: Entry, pictures: Iterable[Picture]) -> dict[str, int]:
-    """How many pictures there are of each split, or of each domain, that ``entry`` counts."""
+    """How many images there are of each split, or of each domain, that ``entry`` counts."""
     counts = Counter(_part(entry, picture) for picture in pictures)
     return {part: counts[part] for part in entry.counts}
 
 
 def _split_file(entry: Entry, base: Path) -> Reading:
-    """Pictures as one of CoOp's split files names them."""
+    """Images as one of CoOp's split files names them."""
     path = _needed(entry, base, entry.split, SPLIT_FILES)
     pictures, classes = zhou_entries(path)
     images = base / entry.images
@@ -166,7 +166,7 @@ def _imagenet(entry: Entry, base: Path) -> Reading:
 
 
 def _wnids(entry: Entry, base: Path) -> Reading:
-    """Test pictures in a folder for each WordNet id, of all classes of ImageNet or of the entry's own."""
+    """Test images in a folder for each WordNet id, of all classes of ImageNet or of the entry's own."""
     names = _class_names(entry, base)
     if entry.classes < len(names):
         own = _table(f"{entry.name.lower()}.txt")
@@ -179,7 +179,7 @@ def _wnids(entry: Entry, base: Path) -> Reading:
 
 
 def _numbers(entry: Entry, base: Path) -> Reading:
-    """Test pictures in folders 0, 1, ...: the place of the class among ImageNet's."""
+    """Test images in folders 0, 1, ...: the place of the class among ImageNet's."""
     names = _class_names(entry, base)
     images = base / entry.images
     pictures = [picture for label, wnid in enumerate(names) for picture in _in_folder(images, str(label), wnid, "test")]
@@ -187,7 +187,7 @@ def _numbers(entry: Entry, base: Path) -> Reading:
 
 
 def _objectnet(entry: Entry, base: Path) -> Reading:
-    """Test pictures in a folder for each class, of which those that are also ImageNet's count."""
+    """Test images in a folder for each class, of which those that are also ImageNet's count."""
     names = dict(line.split("\t") for line in _table("objectnet.txt"))
     images = base / entry.images
     pictures = [picture for folder in names for picture in _in_folder(images, folder, folder, "test")]
@@ -220,7 +220,7 @@ _READERS: dict[str, Callable[[Entry, Path], Reading]] = {
 
 
 def _in_folder(images: Path, place: str, label: str, split: str | None) -> list[Picture]:
-    """The pictures in the folder ``place``, by name; none if it is not there."""
+    """The images in the folder ``place``, by name; none if it is not there."""
     where = f"folder {place}"
     try:
         with os.scandir(images / place) as items:
@@ -277,7 +277,7 @@ def _part(entry: Entry, picture: Picture) -> str | None:
 
 
 def _empty(entry: Entry, reading: Reading) -> list[str]:
-    """The classes without a picture in some split or domain; a split file may leave a class out of one."""
+    """The classes without an image in some split or domain; a split file may leave a class out of one."""
     if entry.split or entry.layout == "aircraft":
         return []
     seen = {(_part(entry, picture), picture.label) for picture in reading.present}
@@ -286,7 +286,7 @@ def _empty(entry: Entry, reading: Reading) -> list[str]:
 
 
 def _loose(entry: Entry, root: Path) -> str:
-    """A remark on ImageNet's validation pictures as they come: all in one folder."""
+    """A remark on ImageNet's validation images as they come: all in one folder."""
     folder = root / entry.folder / entry.images / "val"
     if entry.layout == "imagenet" and folder.is_dir() and any(is_image(item.name) for item in folder.iterdir()):
         return f": {folder} holds loose images. Sort them into a folder for each class."

@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from steadyclip.core.errors import DataError, nearest
 from steadyclip.data.icons.packs import pack_versions
 from steadyclip.data.icons.render import render
 from steadyclip.data.icons.samples import Sample, plan
 from steadyclip.data.icons.tables import TABLES, read_table, table_bytes
-from steadyclip.errors import DataError, nearest
 
 FORMAT = 6
 """Raised whenever the code changes what is drawn or written."""

@@ -14,8 +14,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from steadyclip.core.errors import DataError
 from steadyclip.data.icons.packs import Drawing
-from steadyclip.errors import DataError
 
 _STYLES = {
     "thin": "a thin line drawing",

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from steadyclip.errors import DataError
+from steadyclip.core.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import random
 import re
 from dataclasses import dataclass
 
+from steadyclip.core.errors import DataError
 from steadyclip.data.icons.packs import Drawing
-from steadyclip.errors import DataError
 
 SIZE = 64
 """Width and height of a sample in pixels."""

@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from steadyclip.core.errors import DataError
 from steadyclip.data.icons.building import built
-from steadyclip.errors import DataError
 
 _CELL, _NAME_HEIGHT, _GAP = 68, 18, 12
 _FRAMES = {"train": "#1a7f37", "val": "#0969da", "test": "#cf222e"}

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on tensors: pretraining sees every picture many times, decoded once."""
+"""Augmentation of whole batches on tensors: pretraining sees every image many times, decoded once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def photos(images_B3HW: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def drawings(images_B3HW: Tensor, generator: torch.Generator) -> Tensor:
-    """Stroke width, pose and colours of dark-on-light drawings. Pixels in [0, 1], in and out.
+    """Stroke width, pose and colors of dark-on-light drawings. Pixels in [0, 1], in and out.
 
     Directions carry meaning ("arrow left"), so nothing is mirrored.
     """
@@ -52,8 +52,8 @@ def drawings(images_B3HW: Tensor, generator: torch.Generator) -> Tensor:
     images_B3HW = _warp(images_B3HW, theta_B23)
 
     ends_2B311 = torch.rand(2, B, 3, 1, 1, generator=generator).to(device)
-    grey_B1111 = (torch.rand(B, 1, 1, 1, generator=generator) < 0.25).to(device)
-    ends_2B311 = torch.where(grey_B1111, ends_2B311[:, :, :1], ends_2B311)
+    gray_B1111 = (torch.rand(B, 1, 1, 1, generator=generator) < 0.25).to(device)
+    ends_2B311 = torch.where(gray_B1111, ends_2B311[:, :, :1], ends_2B311)
     ink_B311, ground_B311 = ends_2B311[0] * 0.42, 0.62 + ends_2B311[1] * 0.38
     swap_B111 = (torch.rand(B, 1, 1, 1, generator=generator) < 0.3).to(device)
     ink_B311, ground_B311 = torch.where(swap_B111, ground_B311, ink_B311), torch.where(swap_B111, ink_B311, ground_B311)

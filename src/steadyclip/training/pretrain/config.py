@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from steadyclip.precision import Precision
+from steadyclip.core.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class PretrainConfig:
     text_teacher: str = "all-minilm-l6-v2"
     """Sentence encoder that defines the space: the installed package of that name, or a local directory."""
     augment: Literal["drawings", "photos"] = "drawings"
-    """`drawings`: colours, pose, stroke width; `photos`: random resized crop, flip, colour jitter."""
+    """`drawings`: colors, pose, stroke width; `photos`: random resized crop, flip, color jitter."""
     templates: tuple[str, ...] = (
         "{}",
         "an icon of a {}.",
         "a drawing of a {}.",
         "a photo of a {}.",
-        "a picture of the {}.",
+        "an image of the {}.",
     )
     """Prompts that the text tower learns to see through."""
     seed: int = 1

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steadyclip.core.errors import DataError
+from steadyclip.core.seeds import step_seed
 from steadyclip.data.decode import UnreadableImage, decode
-from steadyclip.errors import DataError
-from steadyclip.training.seeds import step_seed
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Pairs:
 
 
 def read_pairs(path: Path, size: int, image_column: str, text_column: str, caption_column: str | None = None) -> Pairs:
-    """Decodes a parquet of image bytes and text to ``size`` x ``size`` pixels (shortest side, centre crop, on white).
+    """Decodes a parquet of image bytes and text to ``size`` x ``size`` pixels (shortest side, center crop, on white).
 
     Raises:
         DataError: no such file or column, or no image can be read.

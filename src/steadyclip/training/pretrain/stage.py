@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from steadyclip.errors import SteadyClipError
+from steadyclip.core.errors import SteadyClipError
+from steadyclip.core.seeds import step_seed
 from steadyclip.methods.recipe import Recipe
 from steadyclip.training.checkpoint import (
     Checkpoint,
@@ -22,7 +23,6 @@ from steadyclip.training.checkpoint import (
 )
 from steadyclip.training.pretrain.config import PretrainConfig
 from steadyclip.training.schedule import learning_rate, make_optimizer
-from steadyclip.training.seeds import step_seed
 
 Log = Callable[[str], None]
 Names = dict[nn.Parameter, str]

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadyclip.errors import DataError, SteadyClipError
+from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.models.huggingface import quiet
 from steadyclip.training.pretrain import augment
 from steadyclip.training.pretrain.config import PretrainConfig
@@ -38,7 +38,7 @@ from steadyclip.training.pretrain.teacher import ResidualCNN, SentenceSpace
 __all__ = ["PretrainConfig", "pretrain"]
 
 MEAN = STD = 0.5
-"""Pixel normalisation of models made here."""
+"""Pixel normalization of models made here."""
 TEMPERATURE = 0.05
 """Of every softmax over texts."""
 
@@ -63,7 +63,7 @@ class _Lessons:
         return torch.cat([self.names_NE, self._space(self.texts[len(self.names_NE) :]).to(self.device)])
 
     def images(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Augmented, normalised images (B, 3, H, W) and the index of their texts (B,)."""
+        """Augmented, normalized images (B, 3, H, W) and the index of their texts (B,)."""
         rows_B = self.pairs.batch(step, self.config.batch_size, self.config.seed)
         images_B3HW = self.pairs.images_N3HW[rows_B].to(self.device).float() / 255
         return (self.augment(images_B3HW, generator) - MEAN) / STD, self.pairs.text_N[rows_B].to(self.device)

@@ -63,7 +63,7 @@ def same_tokenizer(first: Path, second: Path) -> bool:
 
 
 def build_student(tokenizer: CLIPTokenizer, config: PretrainConfig) -> CLIPModel:
-    """A freshly initialised CLIP of the sizes in ``config``."""
+    """A freshly initialized CLIP of the sizes in ``config``."""
     transformers = import_transformers()
     tower = {"hidden_size": config.width, "intermediate_size": 4 * config.width, "num_attention_heads": config.heads,
              "hidden_act": "gelu", "projection_dim": config.embed_dim}  # fmt: skip

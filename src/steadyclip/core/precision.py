@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, get_args
 
-from steadyclip.errors import UsageError
+from steadyclip.core.errors import UsageError
 
 if TYPE_CHECKING:
     import torch

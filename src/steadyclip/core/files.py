@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from steadyclip.errors import SteadyClipError
+from steadyclip.core.errors import SteadyClipError
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from steadyclip.errors import SteadyClipError
+from steadyclip.core.errors import SteadyClipError
 
 # Where a mandatory lock (Windows) may lie without hiding the owner's name.
 _FAR = 1 << 30

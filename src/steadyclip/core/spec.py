@@ -1,0 +1,41 @@
+"""Values: frozen dataclasses that need no decorator, so that a method file reads like its paper."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or sys.version_info >= (3, 11):
+    from typing import dataclass_transform
+else:
+    from typing_extensions import dataclass_transform
+
+
+@dataclass_transform(frozen_default=True)
+class Spec:
+    """Base of everything that is a value: methods, adapters, heads, terms, views, reads.
+
+    A subclass is a frozen dataclass without saying so. An assignment without a type (``adapters = (...)``) gives an
+    inherited field a new default, which plain dataclasses would ignore without a word. Equal fields make equal values.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = dict(cls.__dict__.get("__annotations__", {}))
+        for base in cls.__mro__[1:]:
+            for name, field in getattr(base, "__dataclass_fields__", {}).items():
+                if name in cls.__dict__ and name not in own and field._field_type is dataclasses._FIELD:  # type: ignore[attr-defined]
+                    own[name] = field.type
+        cls.__annotations__ = own
+        dataclasses.dataclass(frozen=True)(cls)
+
+
+def replace(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """A copy of ``value`` in which the field (or tuple position) at ``path`` is ``new``."""
+    if not path:
+        return new
+    key, *rest = path
+    if isinstance(value, tuple):
+        return tuple(replace(item, tuple(rest), new) if i == key else item for i, item in enumerate(value))
+    return dataclasses.replace(value, **{key: replace(getattr(value, key), tuple(rest), new)})
