@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from steadyclip.core.errors import UsageError
 
 if TYPE_CHECKING or sys.version_info >= (3, 11):
     from typing import dataclass_transform
@@ -22,13 +27,29 @@ class Spec:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        own = dict(cls.__dict__.get("__annotations__", {}))
+        own = dict(inspect.get_annotations(cls))
         for base in cls.__mro__[1:]:
             for name, field in getattr(base, "__dataclass_fields__", {}).items():
                 if name in cls.__dict__ and name not in own and field._field_type is dataclasses._FIELD:  # type: ignore[attr-defined]
                     own[name] = field.type
         cls.__annotations__ = own
         dataclasses.dataclass(frozen=True)(cls)
+
+    def require(self, knob: str, holds: bool, range_: str) -> None:
+        """For ``__post_init__``: a clear line when a knob is out of its range.
+
+        Raises:
+            UsageError: ``holds`` is False.
+        """
+        if not holds:
+            value = getattr(self, knob)
+            shown = str(value) if isinstance(value, Path) else repr(value)
+            raise UsageError(f"knob {knob}={shown} of {piece_name(type(self))!r} must be {range_}.")
+
+
+def piece_name(cls: type) -> str:
+    """How a piece is called in messages and rows: its ``name``, or the class name in snake case."""
+    return getattr(cls, "name", "") or re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
 
 def replace(value: Any, path: tuple[Any, ...], new: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from steadyclip.core.errors import ModelError
@@ -26,6 +26,17 @@ class Adapter(nn.Module):
     def install(self) -> list[RemovableHandle]:
         """Register the hooks and return their handles. Bound methods only: they follow a deepcopy of the model."""
         raise NotImplementedError(f"{type(self).__name__} must implement install()")
+
+    def prepare(self, tower: str) -> None:
+        """Called once before each pass of ``tower`` ("image" or "text") while enabled: what its blocks share."""
+
+    def emitted(self, tower: str) -> dict[str, Tensor]:
+        """Further outputs of the pass of ``tower`` that has just been made, by name; taking them clears them.
+
+        Rows first, one for each image or text (sums and counts, not means: passes in parts are joined on axis 0). The
+        outputs of several adapters under one name are joined on axis 1.
+        """
+        return {}
 
     def merge(self) -> None:
         """Fold what was learned into the model's own weights, in place.

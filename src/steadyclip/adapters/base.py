@@ -1,0 +1,45 @@
+"""What every adapter specification is: knobs, and how they become parameters on a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from steadyclip.core.spec import Spec
+
+if TYPE_CHECKING:
+    from steadyclip.models import DualEncoder, Tower
+
+Towers = Literal["both", "image", "text"]
+
+
+class AdapterSpec(Spec):
+    """The knobs of one kind of adapter. A value: it holds no parameters, ``attach`` makes them.
+
+    Attributes:
+        mergeable: what was learned can be folded into plain weights.
+        own_weights: the model's own weights are trained, so that they can be averaged with the pretrained ones.
+    """
+
+    mergeable: ClassVar[bool] = True
+    own_weights: ClassVar[bool] = False
+
+    towers: Towers = "both"
+    """Which towers are adapted."""
+
+    def attach(self, model: DualEncoder) -> None:
+        """Add the parameters to ``model``. What was frozen stays frozen.
+
+        Raises:
+            UsageError: the knobs do not fit this model.
+            ModelError: another piece already wants the same place.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement attach()")
+
+    @property
+    def touches(self) -> frozenset[str]:
+        """Towers ("image", "text") whose features are no longer the frozen ones."""
+        return frozenset(("image", "text") if self.towers == "both" else (self.towers,))
+
+    def chosen(self, model: DualEncoder) -> list[Tower]:
+        """The towers of ``model`` that are adapted."""
+        return [tower for tower in (model.image_tower, model.text_tower) if tower.name in self.touches]
