@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from steadyclip.adapters import Bottleneck, attach_bottleneck
+from steadyclip.adapters import Bottleneck, BottleneckBlock
 from steadyclip.core.errors import UsageError
 from steadyclip.models.testing import tiny
 
@@ -13,7 +13,7 @@ from steadyclip.models.testing import tiny
 def test_equals_the_formula_token_by_token(activation, phi) -> None:
     block = tiny("clip").image_tower.blocks[0]
     torch.manual_seed(0)
-    adapter = Bottleneck(block, rank=3, scale=0.5, activation=activation)
+    adapter = BottleneckBlock(block, rank=3, scale=0.5, activation=activation)
     x_BND = torch.randn(2, 4, 32)
     plain_BND = block.mlp(x_BND)
     adapter.install()
@@ -33,13 +33,13 @@ def test_it_stands_in_the_upper_two_thirds_of_both_towers() -> None:
     model.image_tower.blocks = model.image_tower.blocks * 6  # 12 and 2 blocks
     keys = []
     model.attach = lambda key, adapter: keys.append(key)
-    attach_bottleneck(model, rank=2)
+    Bottleneck(rank=2).attach(model)
     assert len(keys) == 8 + 2
     keys.clear()
-    attach_bottleneck(model, rank=2, towers="text", first_block=2)
+    Bottleneck("text", rank=2, first_block=2).attach(model)
     assert keys == ["text_1_mlp"]
 
 
 def test_a_first_block_beyond_the_last_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"first_block=3, but the image tower of tiny-clip has 2 blocks"):
-        attach_bottleneck(tiny("clip"), rank=2, first_block=3)
+        Bottleneck(rank=2, first_block=3).attach(tiny("clip"))

@@ -3,14 +3,14 @@
 import torch
 from torch import nn
 
-from steadyclip.adapters import LowRank, attach_low_rank
+from steadyclip.adapters import LowRank, LowRankLayer
 from steadyclip.models.testing import tiny
 
 
 def test_equals_the_formula_token_by_token() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(6, 5)
-    adapter = LowRank(linear, rank=2, alpha=1.0, dropout=0.25).eval()
+    adapter = LowRankLayer(linear, rank=2, alpha=1.0, dropout=0.25).eval()
     nn.init.normal_(adapter.B)
     x_BND = torch.randn(2, 3, 6)
     plain_BND = linear(x_BND)
@@ -25,7 +25,7 @@ def test_equals_the_formula_token_by_token() -> None:
 def test_dropout_acts_on_the_update_only_and_keeps_its_mean() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(8, 8)
-    adapter = LowRank(linear, rank=8, alpha=8.0, dropout=0.25)
+    adapter = LowRankLayer(linear, rank=8, alpha=8.0, dropout=0.25)
     x_BD = torch.randn(1, 8)
     plain_BD = linear(x_BD)
     adapter.install()
@@ -40,7 +40,7 @@ def test_dropout_acts_on_the_update_only_and_keeps_its_mean() -> None:
 
 def test_parameter_count_is_that_of_the_published_placement() -> None:
     model = tiny("clip")
-    attach_low_rank(model, layers=("q", "k", "v"), rank=2, alpha=1.0, dropout=0.25)
+    LowRank().attach(model)
     blocks = [b for tower in (model.image_tower, model.text_tower) for b in tower.blocks]
     expected = sum(3 * 2 * (b.q.in_features + b.q.out_features) for b in blocks)
     assert sum(p.numel() for p in model.adapters.parameters()) == expected

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadyclip.adapters import Orthogonal, attach_orthogonal
+from steadyclip.adapters import Orthogonal, OrthogonalMaps
 from steadyclip.adapters.orthogonal import _Turn, cayley
 from steadyclip.core.errors import ModelError
 from steadyclip.models import DualEncoder, Tower, load
@@ -30,16 +30,16 @@ def spell(options: dict) -> str:
     return "-".join(options.values())
 
 
-def adapted(seed: int = 3, size: float = 0.1, layers=("fc1", "fc2"), **options) -> tuple[DualEncoder, Orthogonal]:
+def adapted(seed: int = 3, size: float = 0.1, layers=("fc1", "fc2"), **options) -> tuple[DualEncoder, OrthogonalMaps]:
     """A model with maps away from the identity, and the adapter of its image tower."""
     model = tiny("clip")
-    attach_orthogonal(model, layers=layers, **options)
+    Orthogonal(layers=layers, **options).attach(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.adapters.parameters():
             parameter.add_(size * torch.randn(parameter.shape, generator=generator))
     adapter = model.adapters["orthogonal_image"]
-    assert isinstance(adapter, Orthogonal)
+    assert isinstance(adapter, OrthogonalMaps)
     return model, adapter
 
 
@@ -91,7 +91,7 @@ def test_the_start_is_the_frozen_model_bit_for_bit(options: dict) -> None:
     for precision in (torch.float32, torch.bfloat16):
         with torch.autocast("cpu", precision, enabled=precision is torch.bfloat16):
             before = features(model)
-            attach_orthogonal(model, layers=("q", "out", "fc1", "fc2"), **options)
+            Orthogonal(layers=("q", "out", "fc1", "fc2"), **options).attach(model)
             assert torch.equal(features(model), before)
             with torch.no_grad():
                 assert torch.equal(features(model), before)
@@ -141,7 +141,7 @@ def test_activations_and_weights_packed_and_full_give_equal_features_and_gradien
 
 def test_neumann_comes_near_the_solve_with_more_terms() -> None:
     exact, few, many = (
-        adapted(size=0.02, inverse=inverse, terms=terms)[1].maps()["fc1"][0]
+        adapted(size=0.02, inverse=inverse, neumann_terms=terms)[1].maps()["fc1"][0]
         for inverse, terms in (("exact", 1), ("neumann", 2), ("neumann", 8))
     )
     assert (few - exact).abs().max() > 1e-5
@@ -161,7 +161,7 @@ def test_orthogonal_to_1e5_after_training_and_neurons_keep_lengths_and_angles(st
     moved = 0.0
     for tower in ("image", "text"):
         adapter = model.adapters[f"orthogonal_{tower}"]
-        assert isinstance(adapter, Orthogonal)
+        assert isinstance(adapter, OrthogonalMaps)
         with torch.no_grad():
             for Q_Kcc in itertools.chain(*adapter.maps().values()):
                 assert Q_Kcc.dtype == torch.float32
@@ -201,10 +201,10 @@ def test_parameter_count_of_the_paper() -> None:
     with torch.device("meta"):
         network = CLIPModel(CLIPConfig(vision_config={"patch_size": 16}, projection_dim=512))
     model = DualEncoder("vit-b-16", network, HuggingFace("clip", None, 77, {}), tiny("clip").preprocess)
-    attach_orthogonal(model, layers=("fc1", "fc2"))
+    Orthogonal().attach(model)
     assert sum(p.numel() for p in model.adapters.parameters()) == 43_450_368
     model.detach_all()
-    attach_orthogonal(model, layers=("fc1", "fc2"), storage="packed")
+    Orthogonal(storage="packed").attach(model)
     assert sum(p.numel() for p in model.adapters.parameters()) == 21_686_784
 
 
@@ -304,7 +304,7 @@ def test_merged_logits_and_plain_transformers(options: dict, tmp_path) -> None:
 
 def test_names_on_disk_and_towers() -> None:
     model = tiny("clip")
-    attach_orthogonal(model, layers=("fc1", "fc2"), towers=("text",))
+    Orthogonal("text").attach(model)
     assert {name: tuple(t.shape) for name, t in model.trained_state().items()} == {
         "adapters.orthogonal_text.P.fc1": (2, 4, 8, 8),
         "adapters.orthogonal_text.P.fc2": (2, 4, 16, 16),
@@ -313,8 +313,8 @@ def test_names_on_disk_and_towers() -> None:
 
 def test_blocks_must_divide_the_inputs() -> None:
     with pytest.raises(ModelError, match=r"32 inputs of fc1 in the image tower are no multiple of blocks=5\."):
-        attach_orthogonal(tiny("clip"), layers=("fc1",), blocks=5)
+        Orthogonal(layers=("fc1",), blocks=5).attach(tiny("clip"))
     blocks = tiny("clip").image_tower.blocks
     blocks[1].fc1.in_features = 64
     with pytest.raises(ModelError, match=r"fc1 of the image tower has \[32, 64\] inputs"):
-        Orthogonal(Tower("image", blocks, 32), ("fc1",))
+        OrthogonalMaps(Tower("image", blocks, 32), ("fc1",))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from steadyclip.adapters import TokenRank, TokenTrace, attach_bottleneck, attach_token_rank, watch_tokens
+from steadyclip.adapters import Bottleneck, TokenRank, TokenRankBlock, TokenTrace, watch_tokens
 from steadyclip.adapters.token_rank import group_ranks
 from steadyclip.models import DualEncoder, Layout
 from steadyclip.models.testing import installed_families, tiny
@@ -26,7 +26,7 @@ def adapted(family: str = "clip", **options) -> DualEncoder:
     """A tiny model with adapters whose every weight is random, as after a training."""
     model = tiny(family)
     torch.manual_seed(0)
-    attach_token_rank(model, **{"ranks": RANKS, **options})
+    TokenRank(**{"ranks": RANKS, **options}).attach(model)
     for parameter in model.adapters.parameters():
         nn.init.normal_(parameter, std=0.2)
     return model.eval()
@@ -96,7 +96,7 @@ def test_equals_loops_over_tokens(family: str, score: str) -> None:
     shares = (Fraction(1, 4), Fraction(1, 4), Fraction(1, 2))
     for tower in (model.image_tower, model.text_tower):
         block, adapter = tower.blocks[1], model.adapters[f"{tower.name}_1_mlp"]
-        assert isinstance(adapter, TokenRank)
+        assert isinstance(adapter, TokenRankBlock)
         seen: dict[str, Tensor] = {}
         layouts: list[Layout] = []
 
@@ -178,7 +178,7 @@ def test_a_third_of_the_tokens_is_in_each_group() -> None:
 
 def test_with_equal_ranks_and_no_gate_it_is_a_plain_bottleneck() -> None:
     ours, plain = adapted(ranks=(5, 5, 5), channel="off"), tiny("clip")
-    attach_bottleneck(plain, rank=5)
+    Bottleneck(rank=5).attach(plain)
     plain.load_trained_state(ours.trained_state())
     with torch.no_grad():
         assert torch.equal(ours.encode_image(PIXELS), plain.encode_image(PIXELS))
@@ -189,7 +189,7 @@ def test_the_gradient_of_the_columns_beyond_a_tokens_rank_is_zero() -> None:
     model = adapted(activation="gelu", first_block=2)
     (trace,) = [trace for trace in run(model) if trace.tower == "image"]
     adapter = model.adapters["image_1_mlp"]
-    assert isinstance(adapter, TokenRank)
+    assert isinstance(adapter, TokenRankBlock)
     for n in range(trace.delta_BND.shape[1]):
         rank = int(trace.ranks_BN[0, n])
         parameters = (adapter.up, adapter.down, adapter.bias)
@@ -203,7 +203,7 @@ def test_the_gradient_of_the_columns_beyond_a_tokens_rank_is_zero() -> None:
 def test_permuting_patches_permutes_what_is_added(score: str) -> None:
     model = adapted(score=score)
     tower, adapter = model.image_tower, model.adapters["image_0_mlp"]
-    assert isinstance(adapter, TokenRank)
+    assert isinstance(adapter, TokenRankBlock)
     x_BND = torch.randn(2, 17, 32, generator=torch.Generator().manual_seed(3))
     order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(16)])
     deltas = []
@@ -215,7 +215,9 @@ def test_permuting_patches_permutes_what_is_added(score: str) -> None:
     torch.testing.assert_close(deltas[0][:, order], deltas[1], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"score": "received"}, {"score": "learned"}, {"shuffled": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"score": "received"}, {"score": "learned"}, {"assignment": "random"}], ids=str
+)
 @pytest.mark.parametrize("family", installed_families())
 def test_padding_and_batch_change_nothing(family: str, options: dict) -> None:
     model = adapted(family, **options)
@@ -258,7 +260,7 @@ def test_the_learned_gate_starts_at_one() -> None:
     models = [tiny("clip"), tiny("clip")]
     for model, channel in zip(models, ("squeeze_excite", "off"), strict=True):
         torch.manual_seed(0)
-        attach_token_rank(model, ranks=RANKS, channel=channel)
+        TokenRank(ranks=RANKS, channel=channel).attach(model)
         for adapter in model.adapters.values():
             nn.init.ones_(adapter.up)
             nn.init.ones_(adapter.down)
@@ -267,7 +269,7 @@ def test_the_learned_gate_starts_at_one() -> None:
 
 
 def test_random_groups_are_new_at_every_step_and_fixed_in_evaluation() -> None:
-    model = adapted(shuffled=True)
+    model = adapted(assignment="random")
     first, again = ([trace.ranks_BN for trace in run(model)] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert any(not torch.equal(a, trace.ranks_BN) for a, trace in zip(first, run(adapted()), strict=True))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadyclip.adapters import TokenRank, watch_tokens
+from steadyclip.adapters import TokenRankBlock, watch_tokens
 from steadyclip.core.errors import UsageError
 from steadyclip.evaluation import text_head
 from steadyclip.methods import Batch, get_method
@@ -73,7 +73,7 @@ def test_l1_on_what_is_added() -> None:
         torch.testing.assert_close(terms[f"l1_{tower}"].detach(), weight * sum(means) / len(means))
     terms["l1_image"].backward()
     adapter = model.adapters["image_0_mlp"]
-    assert isinstance(adapter, TokenRank)
+    assert isinstance(adapter, TokenRankBlock)
     assert adapter.traces is None
     assert adapter.up.grad is not None
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from steadyclip.adapters import attach_low_rank
+from steadyclip.adapters import LowRank
 from steadyclip.core.errors import ModelError
 from steadyclip.models import DualEncoder, load
 from steadyclip.models.testing import tiny
@@ -330,7 +330,7 @@ def test_frozen_text_is_computed_once_for_the_same_tokens_and_anew_for_merged_we
     model = tiny("clip")
     tokens = model.tokenize(["a cat", "a dog"])
     expected = model.encode_text(tokens)
-    attach_low_rank(model, layers=("q",), rank=2, alpha=8.0, dropout=0.0)
+    LowRank(layers=("q",), rank=2, alpha=8.0, dropout=0.0).attach(model)
     for adapter in model.adapters.values():
         torch.nn.init.normal_(adapter.B)
     first = model.frozen_text(tokens)

@@ -1,18 +1,27 @@
-"""Small trainable parts that attach to a frozen model through hooks, and come off again without a trace."""
+"""What is trained on a frozen model: values with knobs (``LowRank(rank=4)``) that make small parts acting by hooks."""
 
-from steadyclip.adapters.bottleneck import Bottleneck, attach_bottleneck
+from steadyclip.adapters.base import AdapterSpec, Towers
+from steadyclip.adapters.bottleneck import Bottleneck, BottleneckBlock, attach_bottleneck
 from steadyclip.adapters.linear_head import LinearHead
-from steadyclip.adapters.low_rank import LowRank, attach_low_rank
-from steadyclip.adapters.orthogonal import Orthogonal, attach_orthogonal
-from steadyclip.adapters.token_rank import TokenRank, TokenTrace, attach_token_rank, watch_tokens
+from steadyclip.adapters.low_rank import LowRank, LowRankLayer, attach_low_rank
+from steadyclip.adapters.orthogonal import Orthogonal, OrthogonalMaps, attach_orthogonal
+from steadyclip.adapters.token_rank import TokenRank, TokenRankBlock, TokenTrace, attach_token_rank, watch_tokens
+from steadyclip.adapters.weights import Weights
 
 __all__ = [
+    "AdapterSpec",
     "Bottleneck",
+    "BottleneckBlock",
     "LinearHead",
     "LowRank",
+    "LowRankLayer",
     "Orthogonal",
+    "OrthogonalMaps",
     "TokenRank",
+    "TokenRankBlock",
     "TokenTrace",
+    "Towers",
+    "Weights",
     "attach_bottleneck",
     "attach_low_rank",
     "attach_orthogonal",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from steadyclip.core.spec import Spec
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from steadyclip.models import DualEncoder, Tower
 
 Towers = Literal["both", "image", "text"]
+Layer = Literal["q", "k", "v", "out", "fc1", "fc2"]
 
 
 class AdapterSpec(Spec):
@@ -43,3 +45,8 @@ class AdapterSpec(Spec):
     def chosen(self, model: DualEncoder) -> list[Tower]:
         """The towers of ``model`` that are adapted."""
         return [tower for tower in (model.image_tower, model.text_tower) if tower.name in self.touches]
+
+
+def which(towers: Sequence[str] | str) -> Towers:
+    """The knob for names of towers, as the ``attach_`` functions take them."""
+    return cast(Towers, towers if isinstance(towers, str) else "both" if len(towers) == 2 else towers[0])

@@ -9,21 +9,71 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from steadyclip.adapters.base import AdapterSpec, Towers
 from steadyclip.core.errors import UsageError
 from steadyclip.models import Adapter, Block, DualEncoder, Tower
 
 Activation = Literal["relu", "gelu"]
-Towers = Literal["both", "image", "text"]
 
 
-class Bottleneck(Adapter):
+class Parallel(AdapterSpec):
+    """What the adapters beside the MLP of the upper blocks share."""
+
+    mergeable: ClassVar[bool] = False  # there is a nonlinearity between the two matrices
+
+    activation: Activation = "relu"
+    """phi, between the two matrices."""
+    scale: float = 1.0
+    """Factor of what is added to the MLP's output."""
+    first_block: int | None = None
+    """First adapted block, counted from 1; none: the upper two thirds (5 to 12 of 12)."""
+
+    def __post_init__(self) -> None:
+        self.require("scale", self.scale > 0, "above 0")
+        self.require("first_block", self.first_block is None or self.first_block >= 1, "at least 1")
+
+    def upper_blocks(self, model: DualEncoder) -> Iterator[tuple[Tower, Block]]:
+        """The adapted blocks of the chosen towers.
+
+        Raises:
+            UsageError: a tower has fewer than ``first_block`` blocks.
+        """
+        for tower in self.chosen(model):
+            depth = len(tower.blocks)
+            first = depth // 3 + 1 if self.first_block is None else self.first_block
+            if first > depth:
+                raise UsageError(f"first_block={first}, but the {tower.name} tower of {model.name} has {depth} blocks.")
+            for block in tower.blocks[first - 1 :]:
+                yield tower, block
+
+
+class Bottleneck(Parallel):
+    """The same rank for every token, beside the MLP of the upper blocks.
+
+    Source: He et al. 2022 (parallel adapter), Chen et al. 2022 (AdaptFormer).
+    """
+
+    rank: int = 32
+    """r: columns of the bottleneck."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("rank", self.rank >= 1, "at least 1")
+
+    def attach(self, model: DualEncoder) -> None:
+        for tower, block in self.upper_blocks(model):
+            adapter = BottleneckBlock(block, rank=self.rank, scale=self.scale, activation=self.activation)
+            model.attach(f"{tower.name}_{block.index}_mlp", adapter)
+
+
+class BottleneckBlock(Adapter):
     """Adds ``scale * delta(x)`` to the MLP of one block; ``up`` starts at zero, so the first step changes nothing.
 
     Shapes: down (R, D), bias (R,), up (D, R).
@@ -57,22 +107,6 @@ class Bottleneck(Adapter):
         return torch.add(output, self.delta(inputs[0]), alpha=self.scale) if self.enabled else output
 
 
-def upper_blocks(model: DualEncoder, towers: Towers, first_block: int | None) -> Iterator[tuple[Tower, Block]]:
-    """The blocks from ``first_block`` (counted from 1) upwards of the chosen towers; None: the upper two thirds.
-
-    Raises:
-        UsageError: a tower has fewer blocks.
-    """
-    for tower in (model.image_tower, model.text_tower):
-        if towers in ("both", tower.name):
-            depth = len(tower.blocks)
-            first = depth // 3 + 1 if first_block is None else first_block
-            if first > depth:
-                raise UsageError(f"first_block={first}, but the {tower.name} tower of {model.name} has {depth} blocks.")
-            for block in tower.blocks[first - 1 :]:
-                yield tower, block
-
-
 def attach_bottleneck(
     model: DualEncoder,
     *,
@@ -82,11 +116,5 @@ def attach_bottleneck(
     first_block: int | None = None,
     towers: Towers = "both",
 ) -> None:
-    """One ``Bottleneck`` of ``rank`` beside the MLP of each of the upper blocks.
-
-    Raises:
-        UsageError: a tower has fewer than ``first_block`` blocks.
-    """
-    for tower, block in upper_blocks(model, towers, first_block):
-        adapter = Bottleneck(block, rank=rank, scale=scale, activation=activation)
-        model.attach(f"{tower.name}_{block.index}_mlp", adapter)
+    """``Bottleneck`` as a function, for the methods that have no specs yet."""
+    Bottleneck(towers, activation=activation, scale=scale, first_block=first_block, rank=rank).attach(model)

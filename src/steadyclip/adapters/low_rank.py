@@ -10,10 +10,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from steadyclip.adapters.base import AdapterSpec, Layer, which
 from steadyclip.models import Adapter, DualEncoder
 
 
-class LowRank(Adapter):
+class LowRank(AdapterSpec):
+    """Low-rank updates of linear layers in every block of the chosen towers.
+
+    Source: Hu et al. 2022 (LoRA); the defaults are those of Zanella and Ben Ayed 2024 for few shots.
+    """
+
+    rank: int = 2
+    """r: columns of the update."""
+    alpha: float = 1.0
+    """The update is multiplied by alpha / r."""
+    dropout: float = 0.25
+    """On the input of the update only."""
+    layers: tuple[Layer, ...] = ("q", "k", "v")
+    """Which linear layers of a block."""
+
+    def __post_init__(self) -> None:
+        self.require("rank", self.rank >= 1, "at least 1")
+        self.require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
+        distinct = bool(self.layers) and len({*self.layers}) == len(self.layers)
+        self.require("layers", distinct, "one layer or more, each once")
+
+    def attach(self, model: DualEncoder) -> None:
+        for tower in self.chosen(model):
+            for block in tower.blocks:
+                for layer in self.layers:
+                    adapter = LowRankLayer(getattr(block, layer), self.rank, self.alpha, self.dropout)
+                    model.attach(f"{tower.name}_{block.index}_{layer}", adapter)
+
+
+class LowRankLayer(Adapter):
     """Adds ``(alpha / rank) * B A x`` to one linear layer; ``B`` starts at zero, so the first step changes nothing.
 
     Shapes: A (rank, inputs), B (outputs, rank).
@@ -46,16 +76,11 @@ class LowRank(Adapter):
 def attach_low_rank(
     model: DualEncoder,
     *,
-    layers: Sequence[str],
+    layers: Sequence[Layer],
     rank: int,
     alpha: float,
     dropout: float,
     towers: Sequence[str] = ("image", "text"),
 ) -> None:
-    """One ``LowRank`` on each of ``layers`` ("q", "k", "v", "out", "fc1", "fc2") of every block of ``towers``."""
-    for tower in (model.image_tower, model.text_tower):
-        if tower.name in towers:
-            for block in tower.blocks:
-                for layer in layers:
-                    adapter = LowRank(getattr(block, layer), rank, alpha, dropout)
-                    model.attach(f"{tower.name}_{block.index}_{layer}", adapter)
+    """``LowRank`` as a function, for the methods that have no specs yet."""
+    LowRank(which(towers), rank=rank, alpha=alpha, dropout=dropout, layers=tuple(layers)).attach(model)

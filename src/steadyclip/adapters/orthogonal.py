@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from steadyclip.adapters.base import AdapterSpec, Layer, which
 from steadyclip.core.errors import ModelError
 from steadyclip.models import Adapter, DualEncoder, Tower
 
@@ -25,7 +26,47 @@ Storage = Literal["full", "packed"]
 Rotate = Literal["auto", "activations", "weights"]
 
 
-class Orthogonal(Adapter):
+class Orthogonal(AdapterSpec):
+    """Orthogonal maps on the input side of linear layers in every block of the chosen towers."""
+
+    layers: tuple[Layer, ...] = ("fc1", "fc2")
+    """Which linear layers of a block get a map A on their input side; the paper's are fc1, fc2."""
+    blocks: int = 4
+    """Diagonal blocks of each A; the published parameter count says 4."""
+    constraint: Constraint = "cayley"
+    """A is the Cayley map of its generator P, or (none: a control) I + P with the same parameters."""
+    inverse: Inverse = "exact"
+    """(I + S)^-1 by a linear solve, or by the first terms of its series."""
+    neumann_terms: int = 5
+    """Terms of the series, for inverse=neumann."""
+    storage: Storage = "full"
+    """Keep P, as the published count says, or only the triangle that matters: half of the memory, the same maths."""
+    rotate: Rotate = "auto"
+    """What is multiplied by A in training; auto takes what costs less."""
+
+    def __post_init__(self) -> None:
+        distinct = bool(self.layers) and len({*self.layers}) == len(self.layers)
+        self.require("layers", distinct, "one layer or more, each once")
+        self.require("blocks", self.blocks >= 1, "at least 1")
+        self.require("neumann_terms", self.neumann_terms >= 1, "at least 1")
+        self.require("storage", self.storage == "full" or self.constraint == "cayley", "full where constraint is none")
+
+    def attach(self, model: DualEncoder) -> None:
+        for tower in self.chosen(model):
+            maps = OrthogonalMaps(
+                tower,
+                self.layers,
+                blocks=self.blocks,
+                constraint=self.constraint,
+                inverse=self.inverse,
+                terms=self.neumann_terms,
+                storage=self.storage,
+                rotate=self.rotate,
+            )
+            model.attach(f"orthogonal_{tower.name}", maps)
+
+
+class OrthogonalMaps(Adapter):
     """The maps of one tower: one for each of ``layers`` in every block. All start as the identity, exactly.
 
     A diagonal block is the Cayley map of a generator: ``S = (P - P^T) / 2``, ``Q = (I - S) (I + S)^-1``. All blocks of
@@ -170,7 +211,7 @@ class Orthogonal(Adapter):
     def _forget(self, _: Tensor) -> None:
         self._kept = None
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Orthogonal:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OrthogonalMaps:
         self._kept = None  # to another device
         super()._apply(fn, recurse)
         return self
@@ -181,12 +222,15 @@ class Orthogonal(Adapter):
 
 
 def attach_orthogonal(
-    model: DualEncoder, *, layers: Sequence[str], towers: Sequence[str] = ("image", "text"), **settings: Any
+    model: DualEncoder,
+    *,
+    layers: Sequence[Layer],
+    towers: Sequence[str] = ("image", "text"),
+    terms: int = 5,
+    **settings: Any,
 ) -> None:
-    """One ``Orthogonal`` for each of ``towers``, with its ``settings``."""
-    for tower in (model.image_tower, model.text_tower):
-        if tower.name in towers:
-            model.attach(f"orthogonal_{tower.name}", Orthogonal(tower, layers, **settings))
+    """``Orthogonal`` as a function, for the methods that have no specs yet."""
+    Orthogonal(which(towers), layers=tuple(layers), neumann_terms=terms, **settings).attach(model)
 
 
 @torch.no_grad()

@@ -13,18 +13,67 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.adapters.bottleneck import Activation, Bottleneck, Towers, upper_blocks
+from steadyclip.adapters.bottleneck import Activation, BottleneckBlock, Parallel
 from steadyclip.models import Block, DualEncoder, Layout, Tower
 
 Score = Literal["summary", "received", "learned"]
 Channel = Literal["response", "squeeze_excite", "off"]
+
+
+class TokenRank(Parallel):
+    """Token importance decides the rank of the adaptation, beside the MLP of the upper blocks."""
+
+    ranks: tuple[int, ...] = (32, 16, 8)
+    """r_1, ..., r_G: columns for each group of tokens, most important first; as many groups as ranks."""
+    shares: tuple[float, ...] | None = None
+    """Share of the tokens in each group, adding up to 1; none: equal."""
+    assignment: Literal["importance", "inverse", "random", "uniform"] = "importance"
+    """Important tokens get the high rank; or a control: the low one, a random one, all the mean one (rounded)."""
+    score: Score = "summary"
+    """a: attention that the summary token pays to a token, that it receives from all, or a learned linear score."""
+    channel: Channel = "response"
+    """g, the gate over channels: from the pooled response, learned from it (reduction 16), or none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        falling = list(self.ranks) == sorted(self.ranks, reverse=True)
+        self.require("ranks", bool(self.ranks) and min(self.ranks) >= 1 and falling, "whole numbers, the largest first")
+        if self.shares is not None:
+            fits = len(self.shares) == len(self.ranks) and min(self.shares) > 0 and abs(sum(self.shares) - 1) < 1e-6
+            self.require("shares", fits, f"{len(self.ranks)} numbers above 0, one for each rank, adding up to 1")
+
+    def attach(self, model: DualEncoder) -> None:
+        ranks, shares = self._groups()
+        for tower, block in self.upper_blocks(model):
+            adapter = TokenRankBlock(
+                tower,
+                block,
+                ranks=ranks,
+                shares=shares,
+                score=self.score,
+                shuffled=self.assignment == "random",
+                channel=self.channel,
+                scale=self.scale,
+                activation=self.activation,
+            )
+            model.attach(f"{tower.name}_{block.index}_mlp", adapter)
+
+    def _groups(self) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
+        """Ranks from the most important group to the least, and shares, under the chosen assignment."""
+        if self.assignment == "inverse":
+            return self.ranks[::-1], self.shares
+        if self.assignment == "uniform":
+            shares = self.shares or (1 / len(self.ranks),) * len(self.ranks)
+            mean = sum(rank * share for rank, share in zip(self.ranks, shares, strict=True))
+            return (max(1, round(mean)),), None
+        return self.ranks, self.shares
 
 
 @dataclass(frozen=True)
@@ -46,7 +95,7 @@ class TokenTrace:
     delta_BND: Tensor
 
 
-class TokenRank(Bottleneck):
+class TokenRankBlock(BottleneckBlock):
     """Adds ``scale * delta`` to the MLP of one block: delta_i = g * ((m_i * phi(x_i W_down + b)) W_up).
 
     m_i keeps the first r columns, r being the rank of token i's group; g is the gate over channels. Scores and gate are
@@ -218,42 +267,19 @@ def response_gate(response_BD: Tensor) -> Tensor:
 
 
 def attach_token_rank(
-    model: DualEncoder,
-    *,
-    ranks: Sequence[int],
-    shares: Sequence[float] | None = None,
-    score: Score = "summary",
-    shuffled: bool = False,
-    channel: Channel = "response",
-    scale: float = 1.0,
-    activation: Activation = "relu",
-    first_block: int | None = None,
-    towers: Towers = "both",
+    model: DualEncoder, *, ranks: Sequence[int], shares: Any = None, shuffled: bool = False, **settings: Any
 ) -> None:
-    """One ``TokenRank`` beside the MLP of each of the upper blocks.
-
-    Raises:
-        UsageError: a tower has fewer than ``first_block`` blocks.
-    """
-    for tower, block in upper_blocks(model, towers, first_block):
-        adapter = TokenRank(
-            tower,
-            block,
-            ranks=ranks,
-            shares=shares,
-            score=score,
-            shuffled=shuffled,
-            channel=channel,
-            scale=scale,
-            activation=activation,
-        )
-        model.attach(f"{tower.name}_{block.index}_mlp", adapter)
+    """``TokenRank`` as a function, for the methods that have no specs yet; rising ranks are the inverse assignment."""
+    falling = tuple(sorted(ranks, reverse=True))
+    assignment = "random" if shuffled else "importance" if falling == tuple(ranks) else "inverse"
+    shares = None if shares is None else tuple(shares)
+    TokenRank(ranks=falling, shares=shares, assignment=assignment, **settings).attach(model)
 
 
 @contextmanager
 def watch_tokens(model: DualEncoder) -> Iterator[list[TokenTrace]]:
     """Inside, every adapted block that runs appends its ``TokenTrace`` to the list that this gives."""
-    adapters = [adapter for adapter in model.adapters.modules() if isinstance(adapter, TokenRank)]
+    adapters = [adapter for adapter in model.adapters.modules() if isinstance(adapter, TokenRankBlock)]
     before = [adapter.traces for adapter in adapters]
     traces: list[TokenTrace] = []
     for adapter in adapters:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from steadyclip.core.errors import UsageError
 
-if TYPE_CHECKING or sys.version_info >= (3, 11):
+if not TYPE_CHECKING and sys.version_info >= (3, 11):
     from typing import dataclass_transform
-else:
+else:  # type checkers know this name at every version of Python
     from typing_extensions import dataclass_transform
 
 
