@@ -42,7 +42,7 @@ def averaged(model: DualEncoder, alpha: float) -> Iterator[None]:
         ModelError: not the model's own weights were trained, but adapters or nothing.
     """
     check_alpha(alpha)
-    start, end = model.frozen_state(), model.trained_state()
+    start, end = model.frozen_weights(), model.trained_state()
     if not start or start.keys() != end.keys():
         what = "adapters were trained, not its own weights" if len(model.adapters) else "nothing was trained"
         raise ModelError(f"there are no weights of {model.name} to average: {what}. Evaluate without an alpha.")

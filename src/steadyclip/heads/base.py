@@ -46,7 +46,10 @@ class Head(nn.Module):
     Attributes:
         classes: the names it was made for, in the order of the labels.
         spec: its knobs.
+        any_length: names of tensors whose length ``solve`` decides.
     """
+
+    any_length: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, classes: Sequence[str], spec: HeadSpec) -> None:
         super().__init__()
@@ -86,13 +89,12 @@ class Head(nn.Module):
             )
         return [self.classes.index(name) for name in names]
 
-    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
-        """What ``solve`` makes may have any length, so the stored shape wins: no training image is needed to read it."""
-        for name, tensor in [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)]:
-            stored = state.get(prefix + name)
-            if stored is not None and stored.shape != tensor.shape:
-                tensor.data = torch.zeros_like(stored, device=tensor.device)
-        super()._load_from_state_dict(state, prefix, *rest)
+    def take_lengths(self, state: Mapping[str, Tensor]) -> None:
+        """Before ``state`` is read: what ``solve`` fills has its stored length, so no training image is needed."""
+        for name in self.any_length:
+            if name in state:
+                own = getattr(self, name)
+                own.data = torch.zeros_like(state[name], device=own.device)
 
 
 class HeadSpec(Spec):
@@ -101,11 +103,13 @@ class HeadSpec(Spec):
     Attributes:
         what: how messages call it.
         mergeable: it has a plain form.
+        learns: it has something to train, by steps or by ``solve``.
         solves: it fills itself from features before the steps, or in their place.
     """
 
     what: ClassVar[str] = "this head"
     mergeable: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
 
     @property
     def solves(self) -> bool:

@@ -52,6 +52,7 @@ class CacheHead(HeadSpec):
 
 
 class _CacheHead(Head):
+    any_length: ClassVar[tuple[str, ...]] = ("keys_ND", "values_N")
     spec: CacheHead
 
     def __init__(self, classes: Sequence[str], spec: CacheHead, width: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,6 +21,8 @@ class TextHead(HeadSpec):
         view: class texts in training.
         scored: class texts in scoring.
     """
+
+    learns: ClassVar[bool] = False
 
     view: TextView = Classes()
     scored: TextView = Classes(templates="all")

@@ -43,6 +43,7 @@ class DualEncoder(nn.Module):
         self.name = name
         self.network = network.requires_grad_(False).eval()
         self.adapters = nn.ModuleDict()
+        self.head: nn.Module | None = None
         self.preprocess = preprocess
         self.image_tower, self.text_tower = backend.towers(network)
         self._backend = backend
@@ -69,7 +70,7 @@ class DualEncoder(nn.Module):
         """D, the width of the features."""
         return self._backend.embed_dim(self.network)
 
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
+    def tokenize(self, texts: Sequence[str], slots: bool = False) -> Tokens:
         """Texts -> (M, L) token ids, padded and truncated as the checkpoint wants it.
 
         Neither the padding nor the other texts of the batch change a text's features.
@@ -127,6 +128,19 @@ class DualEncoder(nn.Module):
                 text_MD = F.normalize(self._backend.text(self.network, tokens).float(), dim=-1)
         return image_BD, text_MD
 
+    def run(
+        self,
+        tower: str,
+        inputs: Any,
+        patches: bool = False,
+        values: dict[str, Tensor] | None = None,
+        wanted: frozenset[str] = frozenset(),
+    ) -> dict[str, Tensor]:
+        """TEMPORARY stand-in."""
+        copied = self._frozen_copy if self._frozen_depth and self._frozen_copy is not None else values
+        args = (tower, inputs, patches, wanted)
+        return torch.func.functional_call(_Raw(self), {f"model.{k}": v for k, v in copied.items()}, args) if copied else _Raw(self)(*args)
+
     @property
     def logit_scale(self) -> Tensor:
         """Factor of the cosine similarity in the logits (the inverse temperature, exp already applied); a scalar."""
@@ -137,6 +151,13 @@ class DualEncoder(nn.Module):
         """What is added to all logits: SigLIP's bias, 0 for CLIP; a scalar."""
         bias = self._weight("logit_bias")
         return torch.zeros((), device=self.device) if bias is None else bias.float().reshape(())
+
+    def scale_and_bias(self, frozen: bool) -> tuple[Tensor, Tensor]:
+        """``logit_scale`` and ``logit_bias``, as they are or as they were pretrained."""
+        if not frozen or self._frozen_copy is None:
+            return self.logit_scale, self.logit_bias
+        with self.frozen():
+            return self.logit_scale, self.logit_bias
 
     def logits(self, image_BD: Tensor, text_CD: Tensor) -> Tensor:
         """Features of images and of classes -> (B, C) float32 logits with the checkpoint's scale and bias.
@@ -216,7 +237,7 @@ class DualEncoder(nn.Module):
             tower = "image" if part in self._backend.image_parts else "text"
             weight.requires_grad_(towers in ("both", tower) or part in ("logit_scale", "logit_bias"))
 
-    def frozen_state(self) -> dict[str, Tensor]:
+    def frozen_weights(self) -> dict[str, Tensor]:
         """The pretrained values of the network's weights that are trained, by the names of ``trained_state``."""
         weights = self._frozen_copy or {}
         return {name: value for name, value in weights.items() if self.get_parameter(name).requires_grad}
@@ -254,9 +275,14 @@ class DualEncoder(nn.Module):
         del self.adapters[key]
 
     def detach_all(self) -> None:
-        """Take all adapters off."""
+        """Take all adapters and the head off."""
         for key in list(self.adapters):
             self.detach(key)
+        self.head = None
+
+    def attach_head(self, head: nn.Module) -> None:
+        """Keep the head of a method with the model: it is trained, saved and moved along, and leaves features alone."""
+        self.head = head.to(self.device)
 
     def merge_adapters(self) -> None:
         """Fold all adapters into the weights and take them off: from here on this is a plain, other model.
@@ -291,6 +317,8 @@ class DualEncoder(nn.Module):
         Raises:
             ModelError: names are missing, unknown, or of another shape; nothing has been changed.
         """
+        if self.head is not None:
+            self.head.take_lengths({n.removeprefix("head."): v for n, v in state.items() if n.startswith("head.")})
         own = self._trained()
         problems = {
             "missing": sorted(own.keys() - state.keys()),
@@ -310,7 +338,9 @@ class DualEncoder(nn.Module):
 
     def _trained(self) -> dict[str, Tensor]:
         trained = {f"network.{n}": p for n, p in self.network.named_parameters() if p.requires_grad}
-        return {**trained, **{f"adapters.{n}": t for n, t in self.adapters.state_dict(keep_vars=True).items()}}
+        trained |= {f"adapters.{n}": t for n, t in self.adapters.state_dict(keep_vars=True).items()}
+        head = self.head.state_dict(keep_vars=True) if self.head is not None else {}
+        return {**trained, **{f"head.{n}": t for n, t in head.items()}}
 
     def save(self, folder: str | Path) -> None:
         """Write a plain checkpoint: safetensors, JSON, tokenizer and image settings, as the model's library reads them.
@@ -343,3 +373,20 @@ class DualEncoder(nn.Module):
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+class _Raw(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tower, inputs, patches, wanted):
+        m = self.model
+        if tower == "image":
+            with m.image_tower.reading(partial(m._backend.image_layout, m.network, inputs)):
+                if patches:
+                    a, b = m._backend.image_and_patches(m.network, inputs)
+                    return {"feature": a.float(), "patches": b.float()}
+                return {"feature": m._backend.image(m.network, inputs).float()}
+        with m.text_tower.reading(partial(m._backend.text_layout, m.network, inputs)):
+            return {"feature": m._backend.text(m.network, inputs).float()}
