@@ -15,16 +15,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from steadyclip.core.precision import Precision, arithmetic, check_precision
+from steadyclip.core.precision import Precision, check_precision
 from steadyclip.core.progress import progress_bar
 from steadyclip.core.provenance import commit, versions
 from steadyclip.evaluation import metrics
 from steadyclip.evaluation.drift import measure
-from steadyclip.evaluation.features import Features, evaluating, image_features
-from steadyclip.evaluation.heads import Head, prompts
+from steadyclip.evaluation.features import ImageFeatures, image_features
 from steadyclip.evaluation.records import (
     ClassScore,
     Confusion,
@@ -35,7 +33,9 @@ from steadyclip.evaluation.records import (
     ModelInfo,
     Record,
 )
-from steadyclip.methods.base import Method, NoHead
+from steadyclip.evaluation.scorer import Scorer
+from steadyclip.heads import NoHead
+from steadyclip.methods.base import Method
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 
 # What a record keeps of the errors.
 _PAIRS, _EXAMPLES, _THUMBNAIL = 12, 3, 64
-
-# Images scored at once: 50,000 images by 20,000 classes must not become one matrix.
-_CHUNK = 4096
 
 
 def evaluate(
@@ -90,12 +87,11 @@ def evaluate(
     """
     check_precision(precision)
     templates = tuple(templates or image_set.templates)
-    frozen = cache is not None and method.recipe is None
+    frozen = "image" not in method.touched
     blank = _blank(model, method, image_set, subset, templates, run, note, precision)
     start = time.perf_counter()
     try:
-        with evaluating(model), arithmetic(model.device, precision):
-            head = method.head(model, image_set.classes, templates)
+        scorer = Scorer(model, method, image_set.classes, templates, precision)
     except NoHead as reason:
         return dataclasses.replace(blank, reason=str(reason))
     with progress_bar(image_set.name) if progress else nullcontext() as advance:
@@ -109,15 +105,14 @@ def evaluate(
             precision=precision,
             progress=advance,
         )
-    predicted_N, confidence_N = predict(head, features.features_ND)
+    predicted_N, confidence_N = scorer.predict(features.rows)
     seconds = time.perf_counter() - start
     moved = None
     if drift:
         frozen_ND = image_features(
             model, image_set, batch_size=batch_size, workers=workers, cache=cache, frozen=True, precision=precision
         ).features_ND
-        with evaluating(model), arithmetic(model.device, precision):
-            moved = measure(model, features.features_ND, frozen_ND, prompts(image_set.classes, templates))
+        moved = measure(scorer, features.features_ND, frozen_ND)
     labels_N, classes = features.labels_N, len(image_set.classes)
     correct_N = predicted_N == labels_N
     counts_CC = metrics.confusion_matrix(predicted_N, labels_N, classes)
@@ -141,18 +136,6 @@ def evaluate(
         images_per_second=None if features.cached else len(labels_N) / seconds,
         drift=moved,
     )
-
-
-@torch.inference_mode()
-def predict(head: Head, features_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Predicted class (N,) and its softmax probability (N,) of each image, on the CPU."""
-    predicted, confidence = [], []
-    for features_BD in features_ND.split(_CHUNK):
-        logits_BC = head.logits(features_BD.to(head.weight_CD.device)).float()
-        top_B, class_B = logits_BC.max(dim=-1)
-        predicted.append(class_B.cpu())
-        confidence.append((top_B - logits_BC.logsumexp(dim=-1)).exp().cpu())
-    return torch.cat(predicted), torch.cat(confidence).clamp(max=1.0)
 
 
 def method_label(method: Method) -> str:
@@ -211,7 +194,7 @@ def _blank(
 
 
 def _confusions(
-    image_set: ImageSet, features: Features, predicted_N: Tensor, confidence_N: Tensor, counts_CC: Tensor
+    image_set: ImageSet, features: ImageFeatures, predicted_N: Tensor, confidence_N: Tensor, counts_CC: Tensor
 ) -> tuple[Confusion, ...]:
     """The most frequent wrong pairs, each with the images in which the model was most sure of its error."""
     wrong_CC = counts_CC.clone().fill_diagonal_(0)

@@ -67,6 +67,9 @@ class Head(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement outputs()")
 
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raises NoHead where it cannot tell ``names`` apart."""
+
     def solve(self, data: FeatureTask, seed: int) -> dict[str, Any]:
         """Fill itself before the steps, or in their place; returns what it chose, for the record."""
         return {}

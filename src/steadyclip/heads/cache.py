@@ -63,6 +63,9 @@ class _CacheHead(Head):
     def reads(self, scoring: bool = False) -> tuple[Read, ...]:
         return (Text(self.spec.text),)
 
+    def check_names(self, names: Sequence[str]) -> None:
+        self.places(names)
+
     def outputs(self, f: Features, sample: Read) -> Mapping[str, Tensor]:
         places = self.places(f.names)
         vote_BN = (-self.spec.beta * (1 - f[sample] @ self.keys_ND.T)).exp()

@@ -52,6 +52,9 @@ class _LinearHead(Head):
         self.weight = nn.Parameter(torch.zeros(len(classes), width))
         self.bias = nn.Parameter(torch.zeros(len(classes)))
 
+    def check_names(self, names: Sequence[str]) -> None:
+        self.places(names)
+
     def outputs(self, f: Features, sample: Read) -> Mapping[str, Tensor]:
         places = self.places(f.names)
         return {"logits": f[sample] @ self.weight[places].T + self.bias[places]}

@@ -25,6 +25,7 @@ from steadyclip.objectives.streams import StreamSpec
 from steadyclip.objectives.terms import reads_of
 
 if TYPE_CHECKING:
+    from steadyclip.data import ImageTask
     from steadyclip.models import DualEncoder
 
 
@@ -129,6 +130,15 @@ class Method(Spec):
         if any(read.state == "average" for read in self._all_reads()) and self.average is None:
             raise UsageError(f"method {self.name!r}: a term reads the average model, but no average is set.")
 
+    def check_model(self, model: DualEncoder, task: ImageTask) -> None:
+        """See that what is trained on fits the model this method is attached to, before any training.
+
+        Raises:
+            UsageError: one line naming the piece: learned tokens and a class name do not fit the context, for instance.
+        """
+        if "prompts" in model.adapters:
+            model.adapters["prompts"].check_names(task.classes)  # type: ignore[union-attr, operator]
+
     def _all_reads(self) -> list[Read]:
         return [read for _, term in as_objective(self.objective()).terms for read in term.reads]
 
@@ -150,7 +160,9 @@ class Method(Spec):
             value = read_path(self, path)
             if isinstance(value, Path):
                 if not value.is_file():
-                    raise UsageError(f"knob {knob}={value} of {self.name!r} must be a file; there is none of that name.")
+                    raise UsageError(
+                        f"knob {knob}={value} of {self.name!r} must be a file; there is none of that name."
+                    )
                 found[knob] = file_hash(value, value.stat().st_size, value.stat().st_mtime_ns)
         return found
 

@@ -41,7 +41,9 @@ def knob_paths(method: Spec) -> dict[str, KnobPath]:
     pieces = Counter((label, name) for label, name, _ in found)
     twice = next((label for (label, _), count in pieces.items() if count > 1), None)
     if twice:
-        raise UsageError(f"{piece_name(type(method))!r} has two pieces {twice!r}: make a subclass of one, so that it has a name.")
+        raise UsageError(
+            f"{piece_name(type(method))!r} has two pieces {twice!r}: make a subclass of one, so that it has a name."
+        )
     count = Counter(name for _, name, _ in found)
     return {**own, **{name if count[name] == 1 and name not in own else f"{label}.{name}": path
                       for label, name, path in found}}  # fmt: skip

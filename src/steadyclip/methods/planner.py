@@ -8,9 +8,11 @@ Shapes: B images in a batch, C classes, M distinct texts, T texts of a row, D fe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +68,7 @@ class Planner:
         touched: towers below whose features something is trained.
         calls: passes and rows so far, as ``{"image tuned calls": 3, "image tuned rows": 96, ...}``.
         average: the running average of what is trained, by parameter name, while there is one.
+        arithmetic: entered around every forward pass.
         chunks: by tower, rows that go through with gradients at once; None keeps one graph of the whole pass.
     """
 
@@ -73,6 +76,7 @@ class Planner:
         self.model, self.head, self.touched = model, head, touched
         self.calls: Counter[str] = Counter()
         self.average: dict[str, Tensor] | None = None
+        self.arithmetic: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self.chunks: dict[str, int | None] = {"image": None, "text": None}
         self._tokens: dict[tuple[bool, tuple[str, ...]], dict[str, Tensor]] = {}
         self._texts: dict[tuple[str, str], Tensor] = {}  # of the frozen model, by output and text
@@ -186,7 +190,9 @@ class Planner:
                     each = rows if given is None else rows.unflatten(0, (len(given), -1)).unbind(1)
                     table.update(zip([(what, text) for text in new], each, strict=True))
                 for read, rows in tables.items():
-                    found = torch.stack([table[read.what, text] for row in rows for text in row], 0 if given is None else 1)
+                    found = torch.stack(
+                        [table[read.what, text] for row in rows for text in row], 0 if given is None else 1
+                    )
                     f.raw[read] = _means(found, len(rows), read) if read.what == "feature" else found
 
             if not new:
@@ -214,7 +220,7 @@ class Planner:
         if given is not None and prompts is not None:
             prompts.given = given[start:stop]
         try:
-            with seeded(*p.words, start):
+            with seeded(*p.words, start), self.arithmetic():
                 if p.state == "frozen":
                     with self.model.frozen():
                         return self.model.run(p.tower, inputs, patches=p.patches)
@@ -293,5 +299,3 @@ def _means(texts_MD: Tensor, rows: int, read: Read) -> Tensor:
     if texts_RTD.shape[-2] > 1 and read.view.mean == "unit":  # type: ignore[attr-defined]
         texts_RTD = F.normalize(texts_RTD, dim=-1)
     return texts_RTD.squeeze(-2) if texts_RTD.shape[-2] == 1 else texts_RTD.mean(-2)
-
-

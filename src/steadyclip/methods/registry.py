@@ -102,7 +102,9 @@ def import_method(spec: str) -> type[Method] | Method:
             loader.loader.exec_module(module)
         except Exception as error:
             del sys.modules[module_name]
-            raise UsageError(f"method {spec!r}: {file} cannot be imported ({type(error).__name__}: {error}).") from error
+            raise UsageError(
+                f"method {spec!r}: {file} cannot be imported ({type(error).__name__}: {error})."
+            ) from error
     module = sys.modules[module_name]
     found = getattr(module, attribute, None)
     if isinstance(found, type) and issubclass(found, Method):

@@ -139,7 +139,11 @@ class DualEncoder(nn.Module):
         """TEMPORARY stand-in."""
         copied = self._frozen_copy if self._frozen_depth and self._frozen_copy is not None else values
         args = (tower, inputs, patches, wanted)
-        return torch.func.functional_call(_Raw(self), {f"model.{k}": v for k, v in copied.items()}, args) if copied else _Raw(self)(*args)
+        return (
+            torch.func.functional_call(_Raw(self), {f"model.{k}": v for k, v in copied.items()}, args)
+            if copied
+            else _Raw(self)(*args)
+        )
 
     @property
     def logit_scale(self) -> Tensor:

@@ -175,12 +175,12 @@ class Read(Spec):
     what: str = "feature"
 
 
-def Image(view: View | None = None, state: State = "tuned", what: str = "feature") -> Read:  # noqa: N802
+def Image(view: View | None = None, state: State = "tuned", what: str = "feature") -> Read:
     """A read of the image tower; by default the tuned feature of the plain images."""
     return Read("image", view or Plain(), state, what)
 
 
-def Text(view: TextView | None = None, state: State = "tuned") -> Read:  # noqa: N802
+def Text(view: TextView | None = None, state: State = "tuned") -> Read:
     """A read of the text tower; by default the tuned feature of the class prompts, (C, D)."""
     return Read("text", view or Classes(), state)
 

@@ -212,7 +212,7 @@ class Distance(Term):
         return 1 - (f[self.a] * f[self.b]).sum(-1).mean()
 
 
-def FeatureL1(tower: Literal["image", "text"]) -> Distance:  # noqa: N802
+def FeatureL1(tower: Literal["image", "text"]) -> Distance:
     """The L1 distance of a tower's features to the frozen ones."""
     read = Image if tower == "image" else Text
     return Distance(read(), read(state="frozen"))
@@ -293,4 +293,3 @@ def reads_of(objective: Objective, head_reads: Sequence[Read]) -> set[Read]:
     while more := {inner for read in found for inner in read.view.reads} - found:
         found |= more
     return found
-

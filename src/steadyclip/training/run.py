@@ -229,7 +229,7 @@ def expect_weights(model: DualEncoder, run: Run, path: Path) -> None:
 
 def restore(model: DualEncoder, method: Method, classes: list[str], trained: dict[str, Any]) -> None:
     """Make ``model`` what it was at the end of the training."""
-    method.adapt(model, classes)
+    method.attach(model, classes)
     model.load_trained_state(trained)
     model.eval()
 

@@ -70,7 +70,7 @@ class Step:
             if self.objective.pairs and world > 1:
                 terms = self._over_processes(f, whole, world, rank)
             else:
-                terms = {name: len(piece.labels_B) / whole * term for name, term in self.objective(f).items()}
+                terms = {name: len(piece.labels_B) / whole * term for name, term in self._terms(f).items()}
                 if self.objective.groups:
                     return self._grouped(terms, made, world)
                 _sum(terms.values()).backward()
@@ -86,13 +86,17 @@ class Step:
         self._all_reduce()
         return totals
 
+    def _terms(self, f: Features) -> dict[str, Tensor]:
+        with self.planner.arithmetic():
+            return self.objective(f)
+
     def _over_processes(self, f: Features, whole: int, world: int, rank: int) -> dict[str, Tensor]:
         """The whole loss, from the rows of all processes as new leaves; each goes on with the gradients of its own
         rows, and with its share of what all have in common."""
         assert f.batch is not None
         g, sizes = _gathered(f, world)
         assert g.batch is not None
-        terms = {name: len(g.batch.labels_B) / whole * term for name, term in self.objective(g).items()}
+        terms = {name: len(g.batch.labels_B) / whole * term for name, term in self._terms(g).items()}
         _sum(terms.values()).backward()
         for parameter in self.trained.values():  # heads, scale and weights: every process has all of their gradient
             if parameter.grad is not None:
@@ -207,5 +211,3 @@ def _all_gather(rows: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded)
     return [part[:size] for part, size in zip(parts, sizes, strict=True)]
-
-
