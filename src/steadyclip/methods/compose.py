@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from steadyclip.adapters import AdapterSpec
+from steadyclip.adapters import AdapterSpec, LowRank
 from steadyclip.core.errors import UsageError, nearest
 from steadyclip.core.spec import KNOWN, Spec
 from steadyclip.heads import HeadSpec, TextHead
@@ -43,6 +43,7 @@ class Composed(Method):
     summary: ClassVar[str] = "a method put together from pieces: adapters, head, objective, streams"
     source: ClassVar[str] = "yours"
 
+    adapters = (LowRank(),)
     recipe = _DEFAULT
     label: str = ""
     """How it is called in tables."""
