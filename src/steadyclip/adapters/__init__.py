@@ -5,6 +5,7 @@ from steadyclip.adapters.bottleneck import Bottleneck, BottleneckBlock, attach_b
 from steadyclip.adapters.linear_head import LinearHead
 from steadyclip.adapters.low_rank import LowRank, LowRankLayer, attach_low_rank
 from steadyclip.adapters.orthogonal import Orthogonal, OrthogonalMaps, attach_orthogonal
+from steadyclip.adapters.prompts import Prompts, PromptTokens
 from steadyclip.adapters.token_rank import TokenRank, TokenRankBlock, TokenTrace, attach_token_rank, watch_tokens
 from steadyclip.adapters.weights import Weights
 
@@ -17,6 +18,8 @@ __all__ = [
     "LowRankLayer",
     "Orthogonal",
     "OrthogonalMaps",
+    "PromptTokens",
+    "Prompts",
     "TokenRank",
     "TokenRankBlock",
     "TokenTrace",
