@@ -136,8 +136,8 @@ class Method(Spec):
         Raises:
             UsageError: one line naming the piece: learned tokens and a class name do not fit the context, for instance.
         """
-        if "prompts" in model.adapters:
-            model.adapters["prompts"].check_names(task.classes)  # type: ignore[union-attr, operator]
+        if model.prompted is not None:
+            model.tokenize([model.prompted.replace("{}", name) for name in task.classes], slots=True)
 
     def _all_reads(self) -> list[Read]:
         return [read for _, term in as_objective(self.objective()).terms for read in term.reads]
