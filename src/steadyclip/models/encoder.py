@@ -307,7 +307,8 @@ class DualEncoder(nn.Module):
             ModelError: the key is taken or malformed.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]+", key) or key in self.adapters:
-            raise ModelError(f"adapter key {key!r} is {'taken' if key in self.adapters else 'malformed'}.")
+            what = "is wanted by two pieces: leave one out" if key in self.adapters else "is malformed"
+            raise ModelError(f"the place {key!r} for an adapter {what}.")
         self.adapters[key] = adapter.to(self.device)
         self._handles[key] = adapter.install()
 
