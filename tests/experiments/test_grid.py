@@ -225,7 +225,7 @@ def test_two_grids_on_one_folder(world: Path, reference: Path, tmp_path: Path) -
         process.join(120)
     assert [process.exitcode for process in both] == [0, 0]
     assert contents(tmp_path) == contents(reference)
-    assert not list((tmp_path / "locks").iterdir())
+    assert {file.suffix for file in (tmp_path / "locks").iterdir()} == {".lock"}
 
 
 def test_side_by_side_a_process_that_dies_fails_its_cell_only(
@@ -255,7 +255,7 @@ def test_side_by_side_a_process_that_dies_fails_its_cell_only(
 def test_when_a_grid_dies_its_processes_end(world: Path, tmp_path: Path, how: int) -> None:
     process = in_process(run_slow_table, world, tmp_path)
     try:
-        locks = until(lambda: list(tmp_path.glob("locks/*.lock")) if len(started(tmp_path)) == 2 else None)
+        locks = until(lambda: list(tmp_path.glob("locks/*.owner")) if len(started(tmp_path)) == 2 else None)
         owners = [json.loads(lock.read_text())["pid"] for lock in locks]
         assert len(set(owners)) == 2
     finally:
@@ -301,10 +301,10 @@ def test_a_lock_names_its_owner_and_dies_with_it(tmp_path: Path) -> None:
         assert owner.startswith(f"process {process.pid} on ")
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert lock.exists()  # what is left of it does not matter
+    assert lock.with_suffix(".owner").exists()  # what is left of it does not matter
     with owning(lock) as owner:
         assert owner is None
-    assert not lock.exists()
+    assert not lock.with_suffix(".owner").exists()
 
 
 def test_a_folder_that_cannot_be_locked(tmp_path: Path) -> None:
