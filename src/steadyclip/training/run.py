@@ -48,7 +48,8 @@ def describe(
     config: TrainConfig,
 ) -> Run:
     """Everything a run is made from. Reads the images of a task, where they were not hashed before."""
-    facts = {**dataclasses.asdict(config), "out": None, "feature_folder": None}  # a run may be moved, and tells no one's paths
+    # a run may be moved, and tells no one's paths
+    facts = {**dataclasses.asdict(config), "out": None, "feature_folder": None}
     return Run(
         created=now(),
         model=ModelInfo(model.name, model.family, model.weights_hash),
