@@ -54,7 +54,7 @@ def main() -> None:
         # The published recipe is for ViT-B/16 and ImageNet; the embedded model wants larger steps.
         recipe = Recipe(learning_rate=1e-4, weight_decay=0.1, steps=options.steps, batch_size=32, warmup_steps=5)
         result = fit(model, method, task, recipe=recipe, config=TrainConfig(seed=1, progress=False))
-    print(f"trained in {result.seconds:.0f} s, losses:", {n: round(x, 2) for n, x in result.run["loss"].items()})
+    print(f"trained in {result.seconds:.0f} s, losses:", {n: round(x, 2) for n, x in result.run.results.loss.items()})
 
     for domain in ("lines", "emoji"):  # what was trained on, and a domain shift
         test = data.test_set("all", domain, exclude={*task.train.keys, *task.val.keys})

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from steadyclip.core.errors import DataError, nearest
+from steadyclip.core.files import cache_folder
 from steadyclip.data.icons.packs import pack_versions
 from steadyclip.data.icons.render import render
 from steadyclip.data.icons.samples import Sample, plan
@@ -30,11 +31,6 @@ TEMPLATE = "an icon of a {}."
 FILES = (*TABLES, "pretrain")
 _HELPERS = {"resvg-py": "resvg_py", "emoji": "emoji", "py-phosphor-icons": "py_phosphor_icons"}
 _METADATA_KEY = b"steadyclip"
-
-
-def cache_folder() -> Path:
-    """Where built data is kept: ``STEADYCLIP_CACHE``, or ``~/.cache/steadyclip``."""
-    return Path(os.environ.get("STEADYCLIP_CACHE") or Path.home() / ".cache" / "steadyclip")
 
 
 def build(cache_dir: str | Path | None = None, progress: bool = True, only: Sequence[str] | None = None) -> Path:
