@@ -17,11 +17,11 @@ import pyarrow.parquet as parquet
 
 from steadyclip import fit, get_method, load, load_data
 from steadyclip.anchors import Pool, embed_pool, retrieve
-from steadyclip.data.icons import pretraining_pairs
 from steadyclip.evaluation import evaluate_averaged
 from steadyclip.methods import Recipe
 from steadyclip.models import DualEncoder
 from steadyclip.training import TrainConfig
+from steadyclip_lab.icons import pretraining_pairs
 
 
 def make_pool(model: DualEncoder, size: int, folder: Path) -> Pool:

@@ -23,7 +23,6 @@ from steadyclip.evaluation.records import (
     Record,
     TowerDrift,
 )
-from steadyclip.experiments.choose import ICON_SETS
 from steadyclip.experiments.protocols import (
     BaseToNew,
     CrossDataset,
@@ -137,6 +136,8 @@ def experiment() -> list[Record]:
 
 
 _DOMAINS = ("fill", "duotone", "solid", "emoji")
+_TOPICS = ("animals", "food", "transport", "nature", "objects", "symbols", "concepts")
+ICON_SETS = tuple(f"icon-{topic}" for topic in _TOPICS)
 PROTOCOLS: dict[str, Protocol] = {
     "base-to-new": BaseToNew(("icons",)),
     "few-shot": FewShot(("icons",)),
