@@ -1,4 +1,4 @@
-"""What the embedded model knows without training: every number of its card, from one command.
+"""What icons-tiny knows without training: every number of its card, from one command.
 
     python benchmarks/icons_tiny.py [MODEL]
 

@@ -97,7 +97,7 @@ def draw_words(axis: Any, trace: TokenTrace, line: int, labels: list[str], ranks
 
 
 def words(prompt: str) -> list[str]:
-    """The tokens of a prompt as the embedded model's tokenizer spells them."""
+    """The tokens of a prompt as the tokenizer of icons-tiny spells them."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_folder("icons-tiny"))

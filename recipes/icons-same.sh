@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python -c "from steadyclip_lab.icons.duplicates import main; main()" > same.tsv.new
-mv same.tsv.new src/steadyclip/data/icons/tables/same.tsv
+mv same.tsv.new lab/src/steadyclip_lab/icons/tables/same.tsv

@@ -116,8 +116,8 @@ def test_load_data_knows_the_built_in_names(folder: Path, monkeypatch: pytest.Mo
     assert data.classes == tuple(one.name for one in read_table(SMALL))
     assert data.templates == ("an icon of a {}.",)
     test = data.test_set()
-    picture = test.read(0)
-    assert (picture.size, picture.mode) == ((64, 64), "RGB")
+    image = test.read(0)
+    assert (image.size, image.mode) == ((64, 64), "RGB")
     assert test.captions[0]
     assert data.domains == ("lines",)
 
@@ -126,9 +126,9 @@ def test_contact_sheet_shows_every_class(folder: Path, tmp_path: Path, monkeypat
     monkeypatch.setenv("STEADYCLIP_CACHE", str(folder))
     with Image.open(contact_sheet(tmp_path / "sheet.png", SMALL, columns=6)) as sheet:
         width, height = sheet.size
-        colours = len(sheet.getcolors(maxcolors=1 << 24))
+        colors = len(sheet.getcolors(maxcolors=1 << 24))
     assert width > 2 * 6 * 64
     assert height > json.loads((folder / "manifest.json").read_text())["files"][SMALL]["labels"] / 2 * 64
-    assert colours > 50
+    assert colors > 50
     with pytest.raises(DataError, match="cannot be written"):
         contact_sheet(tmp_path / "none" / "sheet.png", SMALL)

@@ -1,4 +1,4 @@
-"""Packs and renderer: names without styles or brands, and pictures in the colours that were asked for."""
+"""Packs and renderer: names without styles or brands, and images in the colors that were asked for."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_pack_is_read_whole_and_without_brands(pack: str) -> None:
 
 
 @pytest.mark.parametrize("pack", ["boxicons", "typicons"])
-def test_glyphs_of_a_font_stand_upright_inside_their_picture(pack: str) -> None:
+def test_glyphs_of_a_font_stand_upright_inside_their_image(pack: str) -> None:
     by_name = {one.name: one for one in drawings(pack)}
     down = by_name["down-arrow" if pack == "boxicons" else "arrow-down-thick"]
     rows, columns = np.nonzero(pixels(down)[..., 0] < 128)
@@ -70,7 +70,7 @@ def test_plain_is_black_on_white() -> None:
     assert (image_HWC < 128).mean() == pytest.approx((0.875 / 2) ** 2, abs=0.01)
 
 
-def test_colours_scale_and_shift_are_obeyed() -> None:
+def test_colors_scale_and_shift_are_obeyed() -> None:
     image_HWC = pixels(SQUARE, Look("#ff0000", "#0000ff", scale=0.5, shift=(16, 0)))
     red = (image_HWC == (255, 0, 0)).all(-1)
     assert red.mean() == pytest.approx(1 / 16, abs=0.005)
@@ -79,7 +79,7 @@ def test_colours_scale_and_shift_are_obeyed() -> None:
     assert (image_HWC[0, 0] == (0, 0, 255)).all()
 
 
-def test_emoji_keep_their_colours() -> None:
+def test_emoji_keep_their_colors() -> None:
     heart = next(one for one in drawings("openmoji") if one.name == "red-heart")
     image_HWC = pixels(heart, Look("#00ff00", "#ffffff")).astype(int)
     assert (image_HWC[SIZE // 2, SIZE // 2, 0] - image_HWC[SIZE // 2, SIZE // 2, 1]) > 100

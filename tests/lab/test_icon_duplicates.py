@@ -45,5 +45,5 @@ def test_what_is_listed_is_left_out_of_the_pretraining_pairs() -> None:
 @pytest.mark.slow
 def test_no_pair_is_left_that_equals_a_downstream_drawing() -> None:
     pairs = [sample.drawing for sample in plan("pretrain")]
-    others = [one for pack in DOWNSTREAM for one in drawings(pack) if not one.coloured]
+    others = [one for pack in DOWNSTREAM for one in drawings(pack) if not one.colored]
     assert list(find_same(pairs, others)) == []

@@ -1,4 +1,4 @@
-"""What the data sets are made of: enough pictures in every class, no drawing on both sides, halves that never mix."""
+"""What the data sets are made of: enough images in every class, no drawing on both sides, halves that never mix."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_topic_sets_are_tests_in_lines(data_set: str) -> None:
     assert min(count.values()) >= TOPIC_WANTED
 
 
-def test_what_trains_on_icons_is_no_test_picture_elsewhere_and_nothing_else_is_left_out(icons: list[Sample]) -> None:
+def test_what_trains_on_icons_is_no_test_image_elsewhere_and_nothing_else_is_left_out(icons: list[Sample]) -> None:
     """Captions of `icons` name its drawings: ARF would be asked for what it was told."""
     trained = {(s.drawing.pack, s.drawing.name) for s in icons if s.split != "test"}
     for data_set in (*TOPICS, "icon-concepts"):

@@ -1,4 +1,4 @@
-"""The embedded model: stock files, the features of stock code, and enough zero-shot ability to be worth tuning."""
+"""icons-tiny: stock files, the features of stock code, and enough zero-shot ability to be worth tuning."""
 
 import dataclasses
 

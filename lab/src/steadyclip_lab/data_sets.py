@@ -1,4 +1,4 @@
-"""What the entry points refer to: the data sets by name, the pretraining pairs, the embedded model. Free of torch."""
+"""What the entry points refer to: the data sets by name, the pretraining pairs, `icons-tiny`. Free of torch."""
 
 from __future__ import annotations
 

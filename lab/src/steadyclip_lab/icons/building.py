@@ -113,24 +113,22 @@ def _about(path: Path) -> dict[str, Any]:
 
 
 def _drawn(name: str, samples: Sequence[Sample], progress: bool) -> Iterator[bytes]:
-    pictures: Iterable[bytes] = (render(sample.drawing, sample.look) for sample in samples)
+    images: Iterable[bytes] = (render(sample.drawing, sample.look) for sample in samples)
     if not progress:
-        yield from pictures
+        yield from images
         return
     from rich.progress import track
 
-    yield from track(pictures, description=f"drawing {name}", total=len(samples))
+    yield from track(images, description=f"drawing {name}", total=len(samples))
 
 
-def _write(
-    path: Path, name: str, samples: Sequence[Sample], pictures: Iterable[bytes], versions: dict[str, str]
-) -> None:
+def _write(path: Path, name: str, samples: Sequence[Sample], images: Iterable[bytes], versions: dict[str, str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
     columns = {
         "path": [sample.key for sample in samples],
-        "image": pa.array(pictures, pa.binary()),
+        "image": pa.array(images, pa.binary()),
         "label": [sample.label for sample in samples],
         "split": [sample.split for sample in samples],
         "domain": [sample.domain for sample in samples],

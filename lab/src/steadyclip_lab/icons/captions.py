@@ -37,7 +37,7 @@ _MOST_TAGS = 2
 _TABLER_TAGS = re.compile(r"^tags: \[(.*?)\]", re.MULTILINE | re.DOTALL)
 _TABLER_CATEGORY = re.compile(r"^category: (.*)$", re.MULTILINE)
 _EMPTY_CATEGORIES = ("system", "extensions", "symbols")
-"""They say nothing about a picture."""
+"""They say nothing about an image."""
 
 
 def caption(drawing: Drawing, category: str | None = None) -> str:

@@ -46,7 +46,7 @@ def find_same(first: Iterable[Drawing], second: Iterable[Drawing]) -> Iterator[t
 
 
 def _prints(chosen: Iterable[Drawing]) -> tuple[list[str], Tensor]:
-    """Keys, and what is compared: the ink within its own square, a little blurred, centred, of length 1."""
+    """Keys, and what is compared: the ink within its own square, a little blurred, centered, of length 1."""
     import numpy as np
     import torch
     import torch.nn.functional as F
@@ -54,12 +54,12 @@ def _prints(chosen: Iterable[Drawing]) -> tuple[list[str], Tensor]:
 
     keys, ink = [], []
     for drawing in chosen:
-        picture = ImageOps.invert(Image.open(io.BytesIO(render(drawing))).convert("L"))
-        if box := picture.getbbox():  # a few drawings are empty on purpose
+        image = ImageOps.invert(Image.open(io.BytesIO(render(drawing))).convert("L"))
+        if box := image.getbbox():  # a few drawings are empty on purpose
             left, top, right, bottom = box
             half = max(right - left, bottom - top) / 2
             x, y = (left + right) / 2, (top + bottom) / 2
-            square = picture.transform(
+            square = image.transform(
                 (SIDE, SIDE),
                 Image.Transform.EXTENT,
                 (x - half, y - half, x + half, y + half),
@@ -73,10 +73,10 @@ def _prints(chosen: Iterable[Drawing]) -> tuple[list[str], Tensor]:
 
 def main() -> None:
     """Prints the list."""
-    halves = [[d for pack in packs for d in drawings(pack) if not d.coloured] for packs in (PRETRAINING, DOWNSTREAM)]
+    halves = [[d for pack in packs for d in drawings(pack) if not d.colored] for packs in (PRETRAINING, DOWNSTREAM)]
     print(
         "# A drawing of the pretraining half, the drawing of the downstream half that it equals, correlation of their"
     )
-    print(f"# pixels from {SAME}; colour emoji are not compared. Made by recipes/icons-same.sh")
+    print(f"# pixels from {SAME}; color emoji are not compared. Made by recipes/icons-same.sh")
     for key, other, correlation in find_same(*halves):
         print(f"{key}\t{other}\t{correlation:.3f}")

@@ -1,6 +1,6 @@
 """The icon packs as drawings: who drew it, in which style, under which name.
 
-Two halves that never mix: the embedded CLIP is pretrained on ``PRETRAINING``, all few-shot work happens on
+Two halves that never mix: `icons-tiny` is pretrained on ``PRETRAINING``, all few-shot work happens on
 ``DOWNSTREAM``.
 The packs are ordinary packages from PyPI; nothing is imported from them, only their files are read.
 """
@@ -40,8 +40,8 @@ class Drawing:
         return self.name.replace("-", " ")
 
     @property
-    def coloured(self) -> bool:
-        """The drawing brings its own colours; all others take the colour that they are given."""
+    def colored(self) -> bool:
+        """The drawing brings its own colors; all others take the color that they are given."""
         return self.pack == "openmoji"
 
 

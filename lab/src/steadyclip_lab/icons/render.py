@@ -1,4 +1,4 @@
-"""Drawings to pixels, by resvg: colours and pose are written into the SVG, so one call renders the finished sample.
+"""Drawings to pixels, by resvg: colors and pose are written into the SVG, so one call renders the finished sample.
 
 resvg is a software renderer without system fonts or a GPU: the same SVG gives the same bytes on every machine.
 """
@@ -19,9 +19,9 @@ SIZE = 64
 
 @dataclass(frozen=True)
 class Look:
-    """How a drawing is shown. ``scale`` is the drawing's share of the picture's width."""
+    """How a drawing is shown. ``scale`` is the drawing's share of the image's width."""
 
-    colour: str = "#000000"
+    color: str = "#000000"
     background: str = "#ffffff"
     scale: float = 0.875
     degrees: float = 0.0
@@ -30,7 +30,7 @@ class Look:
 
 
 PLAIN = Look()
-"""Black on white, upright and centred: what the pretraining pairs are kept as; training varies them."""
+"""Black on white, upright and centered: what the pretraining pairs are kept as; training varies them."""
 
 
 def random_look(seed: str, dark_ground: float = 0.3) -> Look:
@@ -40,11 +40,11 @@ def random_look(seed: str, dark_ground: float = 0.3) -> Look:
     """
     rng = random.Random(seed)
     dark, light = _shade(rng, 0, 110), _shade(rng, 170, 255)
-    colour, background = (dark, light) if rng.random() < 1 - dark_ground else (light, dark)
+    color, background = (dark, light) if rng.random() < 1 - dark_ground else (light, dark)
     scale = rng.uniform(0.68, 0.92)
     room = (1 - scale) * SIZE / 2
     shift = (rng.uniform(-room, room), rng.uniform(-room, room))
-    return Look(colour, background, scale, rng.uniform(-12, 12), shift)
+    return Look(color, background, scale, rng.uniform(-12, 12), shift)
 
 
 def _shade(rng: random.Random, low: int, high: int) -> str:
@@ -76,7 +76,7 @@ def _compose(drawing: Drawing, look: Look) -> str:
     # the outer svg decides the size: the drawing's own width and height go
     head, _, body = inner.partition(">")
     head = re.sub(r'\s(width|height|x|y)="[^"]*"', "", head)
-    ink = "" if drawing.coloured else f' fill="{look.colour}" color="{look.colour}"'
+    ink = "" if drawing.colored else f' fill="{look.color}" color="{look.color}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIZE} {SIZE}">'
         f'<rect width="{SIZE}" height="{SIZE}" fill="{look.background}"/>'

@@ -1,4 +1,4 @@
-"""From tables to pictures: each data set as a list of samples, before anything is drawn."""
+"""From tables to images: each data set as a list of samples, before anything is drawn."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ DOMAINS = {
 """Domain -> the (pack, style) pairs in it. Training sees "lines" only."""
 
 WANTED = {"train": 20, "val": 6, "test": 24}
-"""Pictures in "lines" that a class of ``icons`` has at least; its drawings are shown in several looks if need be."""
+"""Images in "lines" that a class of ``icons`` has at least; its drawings are shown in several looks if need be."""
 WANTED_ELSEWHERE = 8
 """The same for each other domain (test only), where the class has a drawing there."""
 MOST_LOOKS = 8
 
 CONCEPT_LOOKS = {"train": 4, "val": 1, "test": 4}
 TOPIC_WANTED = 8
-"""Pictures that a class of a topic set has at least."""
+"""Images that a class of a topic set has at least."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of a data set: a drawing and the look it is shown in. ``key`` is unique within the data set."""
+    """One image of a data set: a drawing and the look it is shown in. ``key`` is unique within the data set."""
 
     key: str
     drawing: Drawing
@@ -79,7 +79,7 @@ class Shelf:
             for drawing in chosen:
                 key = drawing.key if number == 1 else f"{drawing.key}@{number}"
                 # black outlines of an emoji would be lost on a dark ground
-                look = random_look(f"{self.data_set}/{key}", dark_ground=0.0 if drawing.coloured else 0.3)
+                look = random_look(f"{self.data_set}/{key}", dark_ground=0.0 if drawing.colored else 0.3)
                 yield Sample(key, drawing, look, of.name, split, domain, caption(drawing, of.name))
 
 
@@ -143,7 +143,7 @@ def _trained() -> frozenset[tuple[str, str]]:
 
 
 def _pretrain() -> list[Sample]:
-    """Every drawing of the pretraining half once, black on white: training varies colours and pose itself.
+    """Every drawing of the pretraining half once, black on white: training varies colors and pose itself.
 
     What looks like a drawing of the downstream half is left out.
     """

@@ -1,4 +1,4 @@
-"""A picture of a data set to look at: some samples of each class, so that a wrong assignment is seen at once."""
+"""An image of a data set to look at: some samples of each class, so that a wrong assignment is seen at once."""
 
 from __future__ import annotations
 
