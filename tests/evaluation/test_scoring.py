@@ -10,11 +10,11 @@ import torch
 from msgspec import structs
 from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from steadyclip.evaluation.heads import Head
 
 from steadyclip.core.errors import UsageError
 from steadyclip.data import ImageSet
 from steadyclip.evaluation import evaluate, metrics, scoring, text_head
-from steadyclip.evaluation.heads import Head
 from steadyclip.evaluation.records import Record
 from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo, method_label
 from steadyclip.evaluation.scoring import predict

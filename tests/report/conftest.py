@@ -22,7 +22,6 @@ from steadyclip.evaluation.records import (
     TowerDrift,
 )
 from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo
-from steadyclip.experiments.choose import ICON_SETS
 from steadyclip.experiments.protocols import (
     BaseToNew,
     CrossDataset,
@@ -144,6 +143,8 @@ def experiment() -> list[Record]:
 
 
 _DOMAINS = ("fill", "duotone", "solid", "emoji")
+_TOPICS = ("animals", "food", "transport", "nature", "objects", "symbols", "concepts")
+ICON_SETS = tuple(f"icon-{topic}" for topic in _TOPICS)
 PROTOCOLS: dict[str, Protocol] = {
     "base-to-new": BaseToNew(("icons",)),
     "few-shot": FewShot(("icons",)),

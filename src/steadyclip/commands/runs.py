@@ -32,7 +32,7 @@ class Train:
     knobs: tuple[str, ...] = ()
     """The method's own settings as name=value; `steadyclip methods NAME` lists them."""
     model: str = "icons-tiny"
-    """Embedded model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED."""
+    """Installed model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED."""
     shots: int | None = None
     """Training images per class, drawn as the field draws them; all of them if not given."""
     subset: SubsetName = "all"

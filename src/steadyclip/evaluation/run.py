@@ -6,9 +6,7 @@ because a record, on this floor, holds a run.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
@@ -49,18 +47,7 @@ class MethodInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def of(cls, method: Method, label: str = "") -> MethodInfo:
         """What records and runs keep of ``method``; the label is its own by default."""
         knobs = json.loads(json.dumps(method.knobs()))  # tuples become lists, as they come back from a file
-        return cls(method.name, knobs, label or method_label(method), method.files())
-
-
-def method_label(method: Method) -> str:
-    """The method's name and the knobs that are not at their defaults: ``lora (rank 4)``."""
-    changed = []
-    for field in dataclasses.fields(method):
-        value = getattr(method, field.name)
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if value != default:
-            changed.append(f"{field.name} {value.name if isinstance(value, Path) else value}")
-    return f"{method.name} ({', '.join(changed)})" if changed else method.name
+        return cls(method.name, knobs, label or method.row, method.files())
 
 
 class TaskInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

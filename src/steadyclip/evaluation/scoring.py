@@ -129,8 +129,6 @@ def evaluate(
     )
 
 
-
-
 def _blank(
     model: DualEncoder,
     method: Method,

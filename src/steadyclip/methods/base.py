@@ -144,6 +144,13 @@ class Method(Spec):
 
     # ---- knobs
 
+    @property
+    def row(self) -> str:
+        """The method as it is typed: its name, and the knobs that are not at their defaults."""
+        usual = type(self)().knobs()
+        changed = {knob: value for knob, value in self.knobs().items() if value != usual.get(knob)}
+        return f"{self.name}[{','.join(f'{k}={_typed(v)}' for k, v in changed.items())}]" if changed else self.name
+
     def knobs(self) -> dict[str, Any]:
         """Every knob of the method and its pieces as plain JSON values, by the shortest name that is its own."""
         return {knob: _plain(read_path(self, path)) for knob, path in knob_paths(self).items()}
@@ -165,6 +172,10 @@ class Method(Spec):
                     )
                 found[knob] = file_hash(value, value.stat().st_size, value.stat().st_mtime_ns)
         return found
+
+
+def _typed(value: Any) -> str:
+    return ":".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _plain(value: Any) -> Any:

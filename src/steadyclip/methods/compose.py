@@ -56,6 +56,10 @@ class Composed(Method):
     def streams(self) -> Mapping[str, StreamSpec]:
         return dict(self.sources)
 
+    @property
+    def row(self) -> str:
+        return self.label or super().row
+
     def knobs(self) -> dict[str, Any]:
         """The pieces as text: everything that decides the method is in it."""
         adapters = " + ".join(map(spell, self.adapters))
@@ -184,8 +188,6 @@ def _adapters(text: str) -> tuple[AdapterSpec, ...]:
 def _expect(text: str, kind: Any) -> Any:
     value = read(text)
     if not isinstance(value, kind):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        wanted = " or ".join({AdapterSpec: "an adapter", HeadSpec: "a head", Objective: "an objective", Term: "a term",
-                              Average: "an average", dict: "streams, as in dict(captions=CaptionsOf())"}[k] for k in kinds)  # fmt: skip
-        raise UsageError(f"{text!r} must be {wanted}.")
+        words = {AdapterSpec: "an adapter", HeadSpec: "a head", Average: "an average", dict: "streams, as dict(a=A())"}
+        raise UsageError(f"{text!r} must be {words.get(kind, 'an objective')}.")
     return value

@@ -228,7 +228,7 @@ class Planner:
             return self.model.run(p.tower, inputs, patches=p.patches, values=values, wanted=wanted)
 
     def _tokenize(self, texts: tuple[str, ...], slots: bool) -> dict[str, Tensor]:
-        """Tokens on the model's device; those of the last calls are kept, as class prompts are the same at each step."""
+        """Tokens on the model's device; the last ones are kept, as class prompts are the same at each step."""
         key = slots, texts
         if key not in self._tokens:
             if len(self._tokens) >= 64:
