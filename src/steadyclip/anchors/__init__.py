@@ -13,6 +13,8 @@ _PUBLIC = {
     "Anchors": "pairs",
     "Captioner": "captions",
     "Captions": "streams",
+    "CaptionsOfImages": "streams",
+    "PairsForImages": "streams",
     "Pair": "pairs",
     "Pool": "pool",
     "RetrievedPairs": "streams",
@@ -30,7 +32,9 @@ __all__ = [
     "Anchors",
     "Captioner",
     "Captions",
+    "CaptionsOfImages",
     "Pair",
+    "PairsForImages",
     "Pool",
     "RetrievedPairs",
     "caption_images",
@@ -50,7 +54,7 @@ if TYPE_CHECKING:
     from steadyclip.anchors.pairs import Anchors, Pair, read_anchors, write_anchors
     from steadyclip.anchors.pool import Pool
     from steadyclip.anchors.retrieval import random_like, retrieve
-    from steadyclip.anchors.streams import Captions, RetrievedPairs
+    from steadyclip.anchors.streams import Captions, CaptionsOfImages, PairsForImages, RetrievedPairs
 
 
 def __getattr__(name: str) -> object:

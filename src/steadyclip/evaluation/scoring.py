@@ -140,7 +140,7 @@ def _blank(
     precision: Precision,
 ) -> Record:
     """The record before anything is scored."""
-    if method.recipe is None and not method.uses_frozen_features:
+    if not method.learns:
         run = None
     domains = sorted({domain for domain in image_set.domains if domain is not None})
     return Record(
