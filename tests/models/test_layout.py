@@ -5,11 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from steadyclip.core.errors import ModelError
-from steadyclip.models import DualEncoder, Layout, Tower
+from steadyclip.models import Adapter, DualEncoder, Layout, Tower
 
 from .conftest import TEXTS
+
+
+class Idle(Adapter):
+    """Does nothing; but layouts are only made where an adapter may ask for them."""
+
+    def install(self) -> list[RemovableHandle]:
+        return []
 
 
 def layout_of(model: DualEncoder, tower: Tower) -> tuple[Layout, Tensor]:
@@ -19,6 +27,8 @@ def layout_of(model: DualEncoder, tower: Tower) -> tuple[Layout, Tensor]:
     def look(_, __, output: Tensor) -> None:
         seen.append((tower.layout(output.shape[1]), output))
 
+    if "idle" not in model.adapters:
+        model.attach("idle", Idle())
     handle = tower.blocks[-1].module.register_forward_hook(look)
     with torch.no_grad():
         if tower.name == "image":
@@ -95,9 +105,38 @@ def test_outside_of_an_encoding_there_is_no_layout(model: DualEncoder) -> None:
 
 
 def test_a_text_tower_with_tokens_of_its_own_is_refused(model: DualEncoder) -> None:
+    model.attach("idle", Idle())
     handle = model.text_tower.blocks[0].module.register_forward_hook(
         lambda _, __, output: model.text_tower.layout(output.shape[1] + 1) and None
     )
     with pytest.raises(ModelError, match="adds tokens of its own"):
         model.encode_text(TEXTS)
     handle.remove()
+
+
+def test_a_plain_model_makes_no_layouts(model: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_) -> None:
+        raise AssertionError("a layout was made")
+
+    monkeypatch.setattr(type(model._backend), "text_layout", refuse)
+    model.encode_text(TEXTS)
+    model.attach("idle", Idle())
+    with model.frozen():
+        model.encode_text(TEXTS)
+    with pytest.raises(AssertionError, match="a layout was made"):
+        model.encode_text(TEXTS)
+
+
+def test_learned_tokens_are_not_valid_and_move_the_summary() -> None:
+    layout = Layout(torch.tensor([[True, True, True, False]]), torch.tensor([2]), causal=True)
+    grown = layout.grown(1, 2)
+    assert grown.valid_BN.tolist() == [[True, False, False, True, True, False]]
+    assert grown.summary_B is not None
+    assert (grown.summary_B.tolist(), grown.causal) == ([4], True)
+    behind = Layout(torch.ones(1, 2, dtype=torch.bool), torch.tensor([0]), causal=False).grown(2, 1)
+    assert behind.valid_BN.tolist() == [[True, True, False]]
+    assert behind.summary_B is not None
+    assert behind.summary_B.tolist() == [0]
+    replaced = layout.replaced(1, torch.tensor([1]))
+    assert replaced.valid_BN.tolist() == [[True, False, True, False]]
+    assert replaced.summary_B is layout.summary_B

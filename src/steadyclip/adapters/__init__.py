@@ -4,6 +4,7 @@ from steadyclip.adapters.base import AdapterSpec, Towers
 from steadyclip.adapters.bottleneck import Bottleneck, BottleneckBlock, attach_bottleneck
 from steadyclip.adapters.low_rank import LowRank, LowRankLayer, attach_low_rank
 from steadyclip.adapters.orthogonal import Orthogonal, OrthogonalMaps, attach_orthogonal
+from steadyclip.adapters.prompts import Prompts, PromptTokens
 from steadyclip.adapters.token_rank import TokenRank, TokenRankBlock, TokenTrace, attach_token_rank, watch_tokens
 from steadyclip.adapters.weights import Weights
 
@@ -15,6 +16,8 @@ __all__ = [
     "LowRankLayer",
     "Orthogonal",
     "OrthogonalMaps",
+    "PromptTokens",
+    "Prompts",
     "TokenRank",
     "TokenRankBlock",
     "TokenTrace",

@@ -109,7 +109,29 @@ class OrthogonalMaps(Adapter):
             self.widths[layer] = c = _width(tower.name, layer, {linear.in_features for linear in linears}, blocks)
             shape = (c * (c - 1) // 2,) if self.packed else (c, c)
             self.P[layer] = nn.Parameter(torch.zeros(len(linears), blocks, *shape, device=linears[0].weight.device))
-        self._kept: tuple[Any, dict[str, list[_Turn]]] | None = None
+        self.tower = tower.name
+        self._turns: dict[str, list[_Turn]] | None = None  # of the pass under way
+        self._kept: tuple[_State, dict[str, list[_Turn]]] | None = None
+
+    def prepare(self, tower: str) -> None:
+        """Solve all maps of the tower. Without gradients they are kept for as long as the parameters are the same.
+
+        The same means the same tensors, unchanged: the values that ``functional_call`` puts in the place of the
+        parameters are other tensors, whatever their versions.
+        """
+        if tower != self.tower:
+            return
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            self._turns = self._solve_all()
+            return
+        now = torch.is_inference_mode_enabled(), [(P, P._version) for P in self.P.values()]
+        if self._kept is None or not _same(self._kept[0], now):
+            self._kept = (now, self._solve_all())
+        self._turns = self._kept[1]
+
+    def emitted(self, tower: str) -> dict[str, Tensor]:
+        self._turns = None
+        return {}
 
     def install(self) -> list[RemovableHandle]:
         return [
@@ -125,7 +147,8 @@ class OrthogonalMaps(Adapter):
         if not self.enabled:
             return None
         assert isinstance(linear, nn.Linear)
-        turn, x = self._turn(linear), inputs[0]
+        (layer, index), x = self.places[linear], inputs[0]
+        turn = (self._solve_all() if self._turns is None else self._turns)[layer][index]
         if self._weights_are_cheaper(linear, turn.A_Kcc.shape[-1], x):
             # For the length of this call the instance's attribute hides the parameter of the same name.
             linear.__dict__["weight"] = turn.back(linear.weight)
@@ -151,30 +174,17 @@ class OrthogonalMaps(Adapter):
     @torch.no_grad()
     def merge(self) -> None:
         """W <- W A^T."""
-        for linear in self.places:
+        turns = self._solve_all()
+        for linear, (layer, index) in self.places.items():
             assert isinstance(linear, nn.Linear)
-            linear.weight.copy_(self._turn(linear).back(linear.weight))
+            linear.weight.copy_(turns[layer][index].back(linear.weight))
 
     # ---- the maps
 
     def maps(self) -> dict[str, tuple[Tensor, ...]]:
         """Layer -> the diagonal (K, c, c) of A for each block of the tower, float32, without gradients."""
-        return {layer: tuple(turn.A_Kcc.detach() for turn in turns) for layer, turns in self._turns().items()}
-
-    def _turn(self, linear: nn.Module) -> _Turn:
-        layer, index = self.places[linear]
-        return self._turns()[layer][index]
-
-    def _turns(self) -> dict[str, list[_Turn]]:
-        """Solved at the first call, kept until a parameter changes or, with gradients, until these have flowed back."""
-        kept_for = (
-            torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-            *(parameter._version for parameter in self.P.values()),
-        )
-        if self._kept is None or self._kept[0] != kept_for:
-            self._kept = (kept_for, self._solve_all())
-        return self._kept[1]
+        turns = self._solve_all()
+        return {layer: tuple(turn.A_Kcc.detach() for turn in turns[layer]) for layer in self.widths}
 
     def _solve_all(self) -> dict[str, list[_Turn]]:
         turns: dict[str, list[_Turn]] = {}
@@ -183,8 +193,6 @@ class OrthogonalMaps(Adapter):
                 layers = [layer for layer, width in self.widths.items() if width == c]
                 generators = [self._generator(layer, c) for layer in layers]
                 S = generators[0] if len(layers) == 1 else torch.cat(generators)  # (blocks of all layers, K, c, c)
-                if S.requires_grad:
-                    S.register_hook(self._forget)  # what hangs on S is spent when its gradient has come
                 A, has_gradient = self._solve(S)
                 slots = [None] * len(S) if has_gradient else _Slot.apply(S).unbind()  # pyright: ignore
                 each = iter([_Turn(A_Kcc, slot) for A_Kcc, slot in zip(A.unbind(), slots, strict=True)])
@@ -208,9 +216,6 @@ class OrthogonalMaps(Adapter):
             return _neumann(S, self.terms), True
         return cayley(S), False
 
-    def _forget(self, _: Tensor) -> None:
-        self._kept = None
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OrthogonalMaps:
         self._kept = None  # to another device
         super()._apply(fn, recurse)
@@ -218,7 +223,7 @@ class OrthogonalMaps(Adapter):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies solve their own maps: tensors with a graph cannot be copied."""
-        return {**self.__dict__, "_kept": None}
+        return {**self.__dict__, "_kept": None, "_turns": None}
 
 
 def attach_orthogonal(
@@ -246,6 +251,14 @@ def cayley(S: Tensor) -> Tensor:
     Q = torch.linalg.solve_ex(eye + S, (2 * eye).expand_as(S)).result
     Q.diagonal(dim1=-2, dim2=-1).sub_(1)
     return Q
+
+
+_State = tuple[bool, list[tuple[Tensor, int]]]
+"""Inference mode or not, and tensors with their versions."""
+
+
+def _same(a: _State, b: _State) -> bool:
+    return a[0] == b[0] and all(x[0] is y[0] and x[1] == y[1] for x, y in zip(a[1], b[1], strict=True))
 
 
 @dataclass

@@ -135,6 +135,7 @@ class TokenRankBlock(BottleneckBlock):
         self.traces: list[TokenTrace] | None = None
         self._query: Tensor | None = None
         self._attention_BN: Tensor | None = None
+        self._size_B12: Tensor | None = None
         width, device = block.fc1.in_features, block.fc1.weight.device
         if score == "learned":
             self.importance = nn.Parameter(0.02 * torch.randn(width, device=device))
@@ -150,6 +151,14 @@ class TokenRankBlock(BottleneckBlock):
             handles.append(self.block.q.register_forward_hook(self._see_q))
             handles.append(self.block.k.register_forward_hook(self._see_k))
         return handles
+
+    def emitted(self, tower: str) -> dict[str, Tensor]:
+        """ "delta": (B, 1, 2), sum of |delta| over tokens and channels, and how many numbers were added up.
+
+        The sum over rows of the first by that of the second, mean over the blocks, is the mean size of what is added.
+        """
+        size_B12, self._size_B12 = self._size_B12, None
+        return {} if size_B12 is None else {"delta": size_B12}
 
     def _see_q(self, _: nn.Module, __: tuple[Tensor, ...], q_BND: Tensor) -> None:
         if self.enabled:
@@ -180,6 +189,10 @@ class TokenRankBlock(BottleneckBlock):
         delta_BND = F.linear(hidden_BNR, self.up)
         if self.channel != "off":
             delta_BND = delta_BND * self._gate(x_BND, scores_BN)[:, None].to(delta_BND.dtype)
+        if "delta" in self.wanted:
+            adapted_B = (ranks_BN > 0).sum(dim=1) * delta_BND.shape[-1]
+            total_B = delta_BND.abs().sum(dim=(1, 2), dtype=torch.float32)
+            self._size_B12 = torch.stack([total_B, adapted_B.to(total_B.dtype)], dim=-1)[:, None]
         if self.traces is not None:
             self.traces.append(TokenTrace(self.tower.name, self.block.index, scores_BN.detach(), ranks_BN, delta_BND))
         return delta_BND

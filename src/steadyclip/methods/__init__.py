@@ -4,7 +4,7 @@ from steadyclip.heads import NoHead
 from steadyclip.methods import (  # noqa: F401  (registration)
     arf,
     bottleneck,
-    # coop,
+    coop,
     dra,
     flyp,
     full,

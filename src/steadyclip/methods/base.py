@@ -136,13 +136,20 @@ class Method(Spec):
         Raises:
             UsageError: one line naming the piece: learned tokens and a class name do not fit the context, for instance.
         """
-        if "prompts" in model.adapters:
-            model.adapters["prompts"].check_names(task.classes)  # type: ignore[union-attr, operator]
+        if model.prompted is not None:
+            model.tokenize([model.prompted.replace("{}", name) for name in task.classes], slots=True)
 
     def _all_reads(self) -> list[Read]:
         return [read for _, term in as_objective(self.objective()).terms for read in term.reads]
 
     # ---- knobs
+
+    @property
+    def row(self) -> str:
+        """The method as it is typed: its name, and the knobs that are not at their defaults."""
+        usual = type(self)().knobs()
+        changed = {knob: value for knob, value in self.knobs().items() if value != usual.get(knob)}
+        return f"{self.name}[{','.join(f'{k}={_typed(v)}' for k, v in changed.items())}]" if changed else self.name
 
     def knobs(self) -> dict[str, Any]:
         """Every knob of the method and its pieces as plain JSON values, by the shortest name that is its own."""
@@ -165,6 +172,10 @@ class Method(Spec):
                     )
                 found[knob] = file_hash(value, value.stat().st_size, value.stat().st_mtime_ns)
         return found
+
+
+def _typed(value: Any) -> str:
+    return ":".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _plain(value: Any) -> Any:

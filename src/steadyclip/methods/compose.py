@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from steadyclip.adapters import AdapterSpec
+from steadyclip.adapters import AdapterSpec, LowRank
 from steadyclip.core.errors import UsageError, nearest
 from steadyclip.core.spec import KNOWN, Spec
 from steadyclip.heads import HeadSpec, TextHead
@@ -43,6 +43,7 @@ class Composed(Method):
     summary: ClassVar[str] = "a method put together from pieces: adapters, head, objective, streams"
     source: ClassVar[str] = "yours"
 
+    adapters = (LowRank(),)
     recipe = _DEFAULT
     label: str = ""
     """How it is called in tables."""
@@ -54,6 +55,10 @@ class Composed(Method):
 
     def streams(self) -> Mapping[str, StreamSpec]:
         return dict(self.sources)
+
+    @property
+    def row(self) -> str:
+        return self.label or super().row
 
     def knobs(self) -> dict[str, Any]:
         """The pieces as text: everything that decides the method is in it."""
@@ -183,8 +188,6 @@ def _adapters(text: str) -> tuple[AdapterSpec, ...]:
 def _expect(text: str, kind: Any) -> Any:
     value = read(text)
     if not isinstance(value, kind):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        wanted = " or ".join({AdapterSpec: "an adapter", HeadSpec: "a head", Objective: "an objective", Term: "a term",
-                              Average: "an average", dict: "streams, as in dict(captions=CaptionsOf())"}[k] for k in kinds)  # fmt: skip
-        raise UsageError(f"{text!r} must be {wanted}.")
+        words = {AdapterSpec: "an adapter", HeadSpec: "a head", Average: "an average", dict: "streams, as dict(a=A())"}
+        raise UsageError(f"{text!r} must be {words.get(kind, 'an objective')}.")
     return value

@@ -84,7 +84,7 @@ class Planner:
     @property
     def prompts(self) -> PromptTokens | None:
         """The adapter of learned tokens, if there is one."""
-        return self.model.adapters["prompts"] if "prompts" in self.model.adapters else None  # type: ignore[return-value]
+        return self.model.adapters["prompts"] if "prompts" in self.model.adapters else None  # type: ignore[return-value]  # noqa: SIM401
 
     @property
     def conditional(self) -> bool:
@@ -219,19 +219,16 @@ class Planner:
         prompts = self.prompts
         if given is not None and prompts is not None:
             prompts.given = given[start:stop]
-        try:
-            with seeded(*p.words, start), self.arithmetic():
-                if p.state == "frozen":
-                    with self.model.frozen():
-                        return self.model.run(p.tower, inputs, patches=p.patches)
-                values = self.average if p.state == "average" else None
-                return self.model.run(p.tower, inputs, patches=p.patches, values=values, wanted=p.wanted)
-        finally:
-            if given is not None and prompts is not None:
-                prompts.given = None
+        with seeded(*p.words, start), self.arithmetic():
+            if p.state == "frozen":
+                with self.model.frozen():
+                    return self.model.run(p.tower, inputs, patches=p.patches)
+            values = self.average if p.state == "average" else None
+            wanted = p.wanted - {"feature", "patches"}
+            return self.model.run(p.tower, inputs, patches=p.patches, values=values, wanted=wanted)
 
     def _tokenize(self, texts: tuple[str, ...], slots: bool) -> dict[str, Tensor]:
-        """Tokens on the model's device; those of the last calls are kept, as class prompts are the same at each step."""
+        """Tokens on the model's device; the last ones are kept, as class prompts are the same at each step."""
         key = slots, texts
         if key not in self._tokens:
             if len(self._tokens) >= 64:

@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from steadyclip.core.errors import UsageError, nearest
-from steadyclip.core.extensions import extensions, load_extension
+from steadyclip.core.extensions import METHODS, distribution, extensions, load_extension
 from steadyclip.methods.base import Method
 from steadyclip.methods.knobs import with_knobs
-
-GROUP = "steadyclip.methods"
-"""Entry points of installed packages: name of the method -> its class."""
 
 M = TypeVar("M", bound=type[Method])
 
@@ -38,7 +35,7 @@ def register(cls: M, origin: str = "") -> M:
 
 def methods() -> dict[str, type[Method]]:
     """All methods by name, those of installed packages included; a broken package is one warning line."""
-    for name in extensions(GROUP):
+    for name in extensions(METHODS):
         _load(name)
     return dict(sorted(_REGISTRY.items()))
 
@@ -59,7 +56,7 @@ def find_method(name: str) -> type[Method] | Method:
     if name not in _REGISTRY:
         _load(name)
     if name not in _REGISTRY:
-        known = {*_REGISTRY, *extensions(GROUP)}
+        known = {*_REGISTRY, *extensions(METHODS)}
         raise UsageError(f"unknown method {name!r}.{nearest(name, known)} `steadyclip methods` lists them.")
     return _REGISTRY[name]
 
@@ -95,7 +92,8 @@ def import_method(spec: str) -> type[Method] | Method:
     module_name = f"steadyclip_file_{path.stem}"
     if module_name not in sys.modules or sys.modules[module_name].__file__ != str(path):
         loader = importlib.util.spec_from_file_location(module_name, path)
-        assert loader is not None and loader.loader is not None
+        assert loader is not None
+        assert loader.loader is not None
         module = importlib.util.module_from_spec(loader)
         sys.modules[module_name] = module
         try:
@@ -117,13 +115,12 @@ def import_method(spec: str) -> type[Method] | Method:
 
 def _load(name: str) -> None:
     """Register the method of an installed package, if one provides it."""
-    if name in _REGISTRY or name not in extensions(GROUP):
+    if name in _REGISTRY or name not in extensions(METHODS):
         return
-    found = load_extension(GROUP, name)
-    if isinstance(found, type) and issubclass(found, Method):
-        if found.name != name:
-            print(f"warning: the entry point {name!r} of {GROUP} names the method {found.name!r}", file=sys.stderr)
-        distribution = extensions(GROUP)[name].dist
-        register(found, f"the package {distribution.name}" if distribution else "a package")
+    found = load_extension(METHODS, name, type)
+    if found is not None and issubclass(found, Method) and found.name == name:
+        register(found, f"the package {distribution(extensions(METHODS)[name])}")
     elif found is not None:
-        print(f"warning: the entry point {name!r} of {GROUP} is no method class, and left out", file=sys.stderr)
+        what = f"is the method {found.name!r}" if issubclass(found, Method) else "is no method"
+        source = distribution(extensions(METHODS)[name])
+        print(f"warning: {source} is broken, and its {name!r} ({METHODS}) is left out: it {what}.", file=sys.stderr)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from steadyclip.core.errors import ModelError
+from steadyclip.models.backend import Tokens
 
 
 class Adapter(nn.Module):
@@ -18,6 +21,10 @@ class Adapter(nn.Module):
 
     enabled: bool = True
     """``DualEncoder.frozen`` sets this to False on all adapters and restores it."""
+    wanted: frozenset[str] = frozenset()
+    """Names that ``emitted`` is asked for in the pass under way; ``DualEncoder.run`` sets it."""
+    template: str | None = None
+    """Set where learned tokens take the place of a text's first words: what follows them, such as "{}."."""
 
     def refer(self, name: str, module: nn.Module) -> None:
         """Keep ``module`` as ``self.name`` without making it a part of this adapter: its weights stay the model's."""
@@ -31,12 +38,27 @@ class Adapter(nn.Module):
         """Called once before each pass of ``tower`` ("image" or "text") while enabled: what its blocks share."""
 
     def emitted(self, tower: str) -> dict[str, Tensor]:
-        """Further outputs of the pass of ``tower`` that has just been made, by name; taking them clears them.
+        """Those ``wanted`` outputs of the pass of ``tower`` that has just been made which this adapter has, by name.
+
+        Called once behind each pass while enabled: here an adapter lets go of all that it kept for the pass.
 
         Rows first, one for each image or text (sums and counts, not means: passes in parts are joined on axis 0). The
         outputs of several adapters under one name are joined on axis 1.
         """
         return {}
+
+    def added(self, tower: str) -> int:
+        """How many tokens this adapter adds to those of ``tower``: images at the end, texts before the words."""
+        return 0
+
+    def with_slots(self, texts: Sequence[str], tokenize: Callable[[Sequence[str], int], Tokens]) -> Tokens:
+        """Texts, tokenized with room for learned words; only asked for where there is a ``template``.
+
+        Args:
+            texts: what follows the learned words.
+            tokenize: texts and the length to cut at -> tokens.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has a template and must implement with_slots()")
 
     def merge(self) -> None:
         """Fold what was learned into the model's own weights, in place.

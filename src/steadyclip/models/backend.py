@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadyclip.core.errors import ModelError
 from steadyclip.models.towers import Layout, Tower
 
 Tokens = dict[str, Tensor]
-"""Tokenized texts: ``input_ids`` and, where the checkpoint wants one, ``attention_mask``, both (M, L) integers."""
+"""Tokenized texts: ``input_ids`` and, where the checkpoint wants one, ``attention_mask``, both (M, L) integers. Where
+learned tokens will take the place of a text's first words, ``slots`` (M,) says of how many."""
 
 
 class Backend(ABC):
@@ -25,8 +25,8 @@ class Backend(ABC):
     """Names of the network's submodules that only images go through; the rest, but for scale and bias, is for texts."""
 
     @abstractmethod
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Padded and truncated as the checkpoint wants it; on the CPU."""
+    def tokenize(self, texts: Sequence[str], context: int | None = None) -> Tokens:
+        """Padded and truncated as the checkpoint wants it, or to another length than its ``context``; on the CPU."""
 
     @abstractmethod
     def image(self, network: Any, images_BCHW: Tensor) -> Tensor:
@@ -49,12 +49,12 @@ class Backend(ABC):
         """The views of the image and the text tower."""
 
     @abstractmethod
-    def image_layout(self, network: Any, images_BCHW: Tensor, length: int) -> Layout:
-        """What the ``length`` tokens of the image tower are."""
+    def image_layout(self, network: Any, images_BCHW: Tensor) -> Layout:
+        """What the tokens of the image tower are."""
 
     @abstractmethod
-    def text_layout(self, network: Any, tokens: Tokens, length: int) -> Layout:
-        """What the ``length`` tokens of the text tower are."""
+    def text_layout(self, network: Any, tokens: Tokens) -> Layout:
+        """What the tokens of the text tower are."""
 
     @abstractmethod
     def save(self, network: Any, folder: Path) -> None:
@@ -65,24 +65,19 @@ class Backend(ABC):
 
 
 def patches(images_BCHW: Tensor, length: int, *, summary: bool) -> Layout:
-    """The layout of an image tower; ``summary``: its first token is one that the feature is read from."""
+    """The layout of an image tower of ``length`` tokens; ``summary``: its feature is read from the first of them."""
     batch, device = len(images_BCHW), images_BCHW.device
     valid_BN = torch.ones(batch, length, dtype=torch.bool, device=device)
     summary_B = torch.zeros(batch, dtype=torch.long, device=device) if summary else None
     return Layout(valid_BN, summary_B, causal=False)
 
 
-def words(ids_BL: Tensor, length: int, *, summary_B: Tensor, pad: int | None, causal: bool) -> Layout:
+def words(ids_BL: Tensor, *, summary_B: Tensor, pad: int | None, causal: bool) -> Layout:
     """The layout of a text tower that pools at ``summary_B``.
 
     Valid is what is not ``pad``, and the summary token even if it is one; without ``pad`` all up to the summary token.
-
-    Raises:
-        ModelError: the tower reads another number of tokens than the text has.
     """
-    if ids_BL.shape[1] != length:
-        raise ModelError(f"the text tower adds tokens of its own ({length} for {ids_BL.shape[1]}): not supported.")
-    positions_N = torch.arange(length, device=ids_BL.device)
+    positions_N = torch.arange(ids_BL.shape[1], device=ids_BL.device)
     if pad is None:
         valid_BN = positions_N <= summary_B[:, None]
     else:

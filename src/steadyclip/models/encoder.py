@@ -5,15 +5,12 @@ Shapes: B images, M texts, C classes, D feature width, L tokens of a text, C H W
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +20,10 @@ from steadyclip.core.errors import ModelError
 from steadyclip.models.adapter import Adapter
 from steadyclip.models.backend import Backend, Tokens
 from steadyclip.models.preprocess import Preprocess
+from steadyclip.models.towers import Layout, Tower
+from steadyclip.models.weights import copy_into, digest, some
+
+Side = Literal["image", "text"]
 
 
 class DualEncoder(nn.Module):
@@ -50,7 +51,6 @@ class DualEncoder(nn.Module):
         self._handles: dict[str, list[RemovableHandle]] = {}
         self._frozen_depth = 0
         self._frozen_copy: dict[str, Tensor] | None = None  # names as in self.named_parameters()
-        self._frozen_text: tuple[Tensor, Tensor] | None = None  # token ids, features
         self._weights_hash: str | None = None
 
     # ---- features
@@ -70,18 +70,31 @@ class DualEncoder(nn.Module):
         """D, the width of the features."""
         return self._backend.embed_dim(self.network)
 
+    @property
+    def prompted(self) -> str | None:
+        """What follows the learned tokens that take the place of a text's first words, such as "{}."; None: no such."""
+        return next((adapter.template for adapter in self._enabled() if adapter.template is not None), None)
+
     def tokenize(self, texts: Sequence[str], slots: bool = False) -> Tokens:
         """Texts -> (M, L) token ids, padded and truncated as the checkpoint wants it.
 
         Neither the padding nor the other texts of the batch change a text's features.
+
+        Args:
+            texts: one or more.
+            slots: leave room for the learned tokens of an adapter that is on, where it has some (see ``prompted``):
+                every text of that model needs it, captions too. Frozen features need plain tokens.
+
+        Raises:
+            UsageError: a text is too long with the learned tokens.
         """
-        return self._backend.tokenize([texts] if isinstance(texts, str) else list(texts))
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        adapter = next((a for a in self._enabled() if slots and a.template is not None), None)
+        return adapter.with_slots(texts, self._backend.tokenize) if adapter else self._backend.tokenize(texts)
 
     def encode_image(self, images_BCHW: Tensor) -> Tensor:
         """Pixels as ``preprocess`` gives them -> (B, D) float32 features of length 1, also under autocast."""
-        features, _ = self._run(images_BCHW, None)
-        assert features is not None
-        return features
+        return F.normalize(self.run("image", images_BCHW)["feature"], dim=-1)
 
     def encode_patches(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """What ``encode_image`` gives, and the features of the patches from the same pass.
@@ -96,54 +109,104 @@ class DualEncoder(nn.Module):
         Raises:
             ModelError: an open_clip model pools by attention in a way that has no such reading.
         """
-        image_BD, patch_BYXD = self._run(images_BCHW, None, patches=True)
-        assert image_BD is not None
-        assert patch_BYXD is not None
-        return image_BD, patch_BYXD
+        output = self.run("image", images_BCHW, patches=True)
+        return F.normalize(output["feature"], dim=-1), F.normalize(output["patches"], dim=-1)
 
     def encode_text(self, texts: Sequence[str] | Tokens) -> Tensor:
-        """Texts, or what ``tokenize`` made of them -> (M, D) float32 features of length 1, also under autocast."""
-        _, features = self._run(None, texts if isinstance(texts, dict) else self.tokenize(texts))
-        assert features is not None
-        return features
+        """Texts, or what ``tokenize`` made of them -> (M, D) float32 features of length 1, also under autocast.
 
-    def forward(
-        self, images_BCHW: Tensor | None = None, tokens: Tokens | None = None, patches: bool = False
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Image features (B, D) and text features (M, D), float32 and of length 1; None for what was not given.
-
-        With ``patches``, image and patch features (B, Y, X, D) instead.
+        Where learned tokens take the place of words, texts are what follows them; tokens need ``slots=True``.
         """
-        image_BD = text_MD = None
-        if images_BCHW is not None:
-            images_BCHW = images_BCHW.to(self.device)
-            with self.image_tower.reading(partial(self._backend.image_layout, self.network, images_BCHW)):
-                if patches:
-                    image_BD, patch_BYXD = self._backend.image_and_patches(self.network, images_BCHW)
-                    return F.normalize(image_BD.float(), dim=-1), F.normalize(patch_BYXD.float(), dim=-1)
-                image_BD = F.normalize(self._backend.image(self.network, images_BCHW).float(), dim=-1)
-        if tokens is not None:
-            tokens = {name: ids.to(self.device) for name, ids in tokens.items()}
-            with self.text_tower.reading(partial(self._backend.text_layout, self.network, tokens)):
-                text_MD = F.normalize(self._backend.text(self.network, tokens).float(), dim=-1)
-        return image_BD, text_MD
+        tokens = texts if isinstance(texts, dict) else self.tokenize(texts, slots=True)
+        return F.normalize(self.run("text", tokens)["feature"], dim=-1)
 
     def run(
         self,
-        tower: str,
-        inputs: Any,
+        tower: Side,
+        inputs: Tensor | Tokens,
         patches: bool = False,
-        values: dict[str, Tensor] | None = None,
-        wanted: frozenset[str] = frozenset(),
+        *,
+        wanted: Iterable[str] = (),
+        values: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """TEMPORARY stand-in."""
-        copied = self._frozen_copy if self._frozen_depth and self._frozen_copy is not None else values
-        args = (tower, inputs, patches, wanted)
-        return (
-            torch.func.functional_call(_Raw(self), {f"model.{k}": v for k, v in copied.items()}, args)
-            if copied
-            else _Raw(self)(*args)
+        """One raw pass of one tower, under the weights that hold here (see ``frozen``) or under others.
+
+        Args:
+            tower: "image" or "text".
+            inputs: pixels (B, C, H, W), or what ``tokenize`` gives.
+            patches: the features of an image's patches as well.
+            wanted: further outputs, by the names that adapters know: "extra", "delta".
+            values: parameters to take in the place of the model's own, by the names of ``named_parameters``.
+
+        Returns:
+            "feature" (B, D), and "patches" (B, Y, X, D) if asked for: float32, not normalized. "wanted" outputs as
+            ``Adapter.emitted`` describes them, those of several adapters joined on axis 1.
+
+        Raises:
+            ModelError: an output is wanted that no adapter gives, a value is of no parameter, or tokens leave no room
+                for learned ones.
+        """
+        if values is not None and (unknown := values.keys() - dict(self.named_parameters()).keys()):
+            raise ModelError(f"values are given for parameters that the model does not have: {some(sorted(unknown))}.")
+        if values is None and self._frozen_depth:
+            values = self._frozen_copy
+        inputs = (
+            {k: v.to(self.device) for k, v in inputs.items()} if isinstance(inputs, dict) else inputs.to(self.device)
         )
+        names, adapters = frozenset(wanted), self._enabled()
+        for adapter in adapters:
+            adapter.wanted = names
+        try:
+            arguments = (tower, inputs, patches)
+            output = torch.func.functional_call(self, dict(values), arguments) if values else self(*arguments)
+        finally:
+            for adapter in adapters:
+                adapter.wanted = frozenset()
+        if missing := names - output.keys():
+            raise ModelError(f"no adapter of the {tower} tower that is on gives {some(sorted(missing))}.")
+        return output
+
+    def forward(self, tower: Side, inputs: Any, patches: bool = False) -> dict[str, Tensor]:
+        """What ``run`` calls: the pass itself, with nothing in it that stops a compiler."""
+        adapters = self._enabled()
+        if not adapters:  # a plain model pays for nothing
+            return self._pass(tower, inputs, patches)
+        view = self.image_tower if tower == "image" else self.text_tower
+        with view.reading(*self._layouts(view, inputs, adapters)):
+            for adapter in adapters:
+                adapter.prepare(tower)
+            output = self._pass(tower, inputs, patches)
+            emitted: dict[str, list[Tensor]] = {}
+            for adapter in adapters:
+                for name, value in adapter.emitted(tower).items():
+                    emitted.setdefault(name, []).append(value)
+        return {**output, **{name: torch.cat(values, dim=1) for name, values in emitted.items()}}
+
+    def _pass(self, tower: Side, inputs: Any, patches: bool) -> dict[str, Tensor]:
+        if tower == "text":
+            tokens = {name: ids for name, ids in inputs.items() if name != "slots"}
+            return {"feature": self._backend.text(self.network, tokens).float()}
+        if patches:
+            image_BD, patch_BYXD = self._backend.image_and_patches(self.network, inputs)
+            return {"feature": image_BD.float(), "patches": patch_BYXD.float()}
+        return {"feature": self._backend.image(self.network, inputs).float()}
+
+    def _layouts(self, view: Tower, inputs: Any, adapters: list[Adapter]) -> list[Layout]:
+        """Of the tokens as they come, and, where adapters add some, of those from there on."""
+        if view.name == "image":
+            layout = self._backend.image_layout(self.network, inputs)
+        else:
+            layout = self._backend.text_layout(self.network, inputs)
+            if any(adapter.template is not None for adapter in adapters):
+                if "slots" not in inputs:
+                    raise ModelError("these tokens leave no room for the learned ones: tokenize(texts, slots=True).")
+                layout = layout.replaced(view.start, inputs["slots"])
+        added = sum(adapter.added(view.name) for adapter in adapters)
+        start = layout.valid_BN.shape[1] if view.name == "image" else view.start
+        return [layout, layout.grown(start, added)] if added else [layout]
+
+    def _enabled(self) -> list[Adapter]:
+        return [module for module in self.adapters.modules() if isinstance(module, Adapter) and module.enabled]
 
     @property
     def logit_scale(self) -> Tensor:
@@ -170,13 +233,6 @@ class DualEncoder(nn.Module):
         """
         with torch.autocast(image_BD.device.type, enabled=False):
             return self.logit_scale * image_BD @ text_CD.T + self.logit_bias
-
-    def _run(
-        self, images_BCHW: Tensor | None, tokens: Tokens | None, patches: bool = False
-    ) -> tuple[Tensor | None, Tensor | None]:
-        if self._frozen_depth and self._frozen_copy is not None:
-            return torch.func.functional_call(self, self._frozen_copy, (images_BCHW, tokens, patches))
-        return self(images_BCHW, tokens, patches)
 
     def _weight(self, name: str) -> Any:
         if self._frozen_depth and self._frozen_copy is not None:
@@ -215,16 +271,6 @@ class DualEncoder(nn.Module):
             for module in training:
                 module.training = True
 
-    def frozen_text(self, tokens: Tokens) -> Tensor:
-        """(M, D) text features of the frozen model, computed once for the same token tensors.
-
-        Meant for the class prompts of a training, which are the same objects at every step.
-        """
-        if self._frozen_text is None or self._frozen_text[0] is not tokens["input_ids"]:
-            with self.frozen():
-                self._frozen_text = (tokens["input_ids"], self.encode_text(tokens))
-        return self._frozen_text[1]
-
     def keep_frozen_copy(self) -> None:
         """Snapshot the pretrained weights: to call once before training them, so that ``frozen`` can go back."""
         if self._frozen_copy is None:
@@ -233,9 +279,9 @@ class DualEncoder(nn.Module):
             }
 
     def train_weights(self, towers: Literal["both", "image", "text"] = "both") -> None:
-        """Let the weights of ``towers``, the logit scale and the bias be trained, nothing else; keeps a frozen copy."""
+        """Let the weights of ``towers``, the logit scale and the bias be trained; keeps a frozen copy."""
         self.keep_frozen_copy()
-        self.requires_grad_(False)
+        self.network.requires_grad_(False)
         for name, weight in self.network.named_parameters():
             part = name.split(".")[0]
             tower = "image" if part in self._backend.image_parts else "text"
@@ -248,7 +294,6 @@ class DualEncoder(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DualEncoder:
         super()._apply(fn, recurse)
-        self._frozen_text = None
         if self._frozen_copy is not None:  # not registered, so that it is neither trained nor saved; but it moves along
             self._frozen_copy = {name: fn(value) for name, value in self._frozen_copy.items()}
         return self
@@ -262,7 +307,8 @@ class DualEncoder(nn.Module):
             ModelError: the key is taken or malformed.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]+", key) or key in self.adapters:
-            raise ModelError(f"adapter key {key!r} is {'taken' if key in self.adapters else 'malformed'}.")
+            what = "is wanted by two pieces: leave one out" if key in self.adapters else "is malformed"
+            raise ModelError(f"the place {key!r} for an adapter {what}.")
         self.adapters[key] = adapter.to(self.device)
         self._handles[key] = adapter.install()
 
@@ -306,7 +352,6 @@ class DualEncoder(nn.Module):
         self.detach_all()
         self.network.requires_grad_(False)
         self._frozen_copy = None
-        self._frozen_text = None
         self._weights_hash = None
 
     # ---- on disk
@@ -322,23 +367,9 @@ class DualEncoder(nn.Module):
             ModelError: names are missing, unknown, or of another shape; nothing has been changed.
         """
         if self.head is not None:
-            self.head.take_lengths({n.removeprefix("head."): v for n, v in state.items() if n.startswith("head.")})
-        own = self._trained()
-        problems = {
-            "missing": sorted(own.keys() - state.keys()),
-            "unknown": sorted(state.keys() - own.keys()),
-            "of another shape": sorted(
-                f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-                for name in own.keys() & state.keys()
-                if own[name].shape != state[name].shape
-            ),
-        }
-        if any(problems.values()):
-            listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
-            raise ModelError(f"these trained weights are of another model or method. {listed}.")
-        with torch.no_grad():
-            for name, value in own.items():
-                value.copy_(state[name])
+            lengths = {name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")}
+            self.head.take_lengths(lengths)  # type: ignore[operator]
+        copy_into(self._trained(), state)
 
     def _trained(self) -> dict[str, Tensor]:
         trained = {f"network.{n}": p for n, p in self.network.named_parameters() if p.requires_grad}
@@ -366,31 +397,5 @@ class DualEncoder(nn.Module):
         """
         if self._weights_hash is None:
             weights = self._frozen_copy or {f"network.{n}": p for n, p in self.network.named_parameters()}
-            digest = hashlib.sha256()
-            for name in sorted(weights):
-                values = weights[name].detach().to("cpu", torch.float32).contiguous().numpy()
-                digest.update(f"{name} {list(values.shape)}\n".encode())
-                digest.update(np.ascontiguousarray(values, "<f4").data)
-            self._weights_hash = digest.hexdigest()[:16]
+            self._weights_hash = digest(weights)
         return self._weights_hash
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-class _Raw(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, tower, inputs, patches, wanted):
-        m = self.model
-        if tower == "image":
-            with m.image_tower.reading(partial(m._backend.image_layout, m.network, inputs)):
-                if patches:
-                    a, b = m._backend.image_and_patches(m.network, inputs)
-                    return {"feature": a.float(), "patches": b.float()}
-                return {"feature": m._backend.image(m.network, inputs).float()}
-        with m.text_tower.reading(partial(m._backend.text_layout, m.network, inputs)):
-            return {"feature": m._backend.text(m.network, inputs).float()}

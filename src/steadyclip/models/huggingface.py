@@ -59,7 +59,7 @@ class HuggingFace(Backend):
         self.context = context
         self.image_settings = image_settings
 
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
+    def tokenize(self, texts: Sequence[str], context: int | None = None) -> Tokens:
         clip = self.family == "clip"
         if self.family == "siglip2":  # trained on lower-cased text; not every saved tokenizer does it itself
             texts = [text.lower() for text in texts]
@@ -68,7 +68,7 @@ class HuggingFace(Backend):
             padding="longest" if clip else "max_length",
             padding_side="right" if clip else None,
             truncation=True,
-            max_length=self.context,
+            max_length=context or self.context,
             return_attention_mask=False if clip else None,
             return_tensors="pt",
         )
@@ -119,19 +119,24 @@ class HuggingFace(Backend):
             ]
             return Tower(name, blocks, model.config.hidden_size)
 
-        return view("image", network.vision_model), view("text", network.text_model)
+        image, text = view("image", network.vision_model), view("text", network.text_model)
+        image.embed, image.norm = network.vision_model.embeddings, network.vision_model.post_layernorm
+        text.embed, text.norm = network.text_model.embeddings.token_embedding, network.text_model.final_layer_norm
+        text.start, text.context = int(self.family == "clip"), self.context  # CLIP's texts begin with a start token
+        return image, text
 
-    def image_layout(self, network: Any, images_BCHW: Tensor, length: int) -> Layout:
+    def image_layout(self, network: Any, images_BCHW: Tensor) -> Layout:
+        length = network.vision_model.embeddings.num_positions
         return patches(images_BCHW, length, summary=self.family == "clip")  # SigLIP pools by an attention head
 
-    def text_layout(self, network: Any, tokens: Tokens, length: int) -> Layout:
+    def text_layout(self, network: Any, tokens: Tokens) -> Layout:
         ids_BL = tokens["input_ids"]
         if self.family == "clip":
             end = network.text_model.config.eos_token_id
             ends_BL = ids_BL if end == 2 else (ids_BL == end).int()  # 2: see _check_end_of_text
-            return words(ids_BL, length, summary_B=ends_BL.argmax(dim=1), pad=None, causal=True)
+            return words(ids_BL, summary_B=ends_BL.argmax(dim=1), pad=None, causal=True)
         last_B = torch.full_like(ids_BL[:, 0], ids_BL.shape[1] - 1)
-        return words(ids_BL, length, summary_B=last_B, pad=self.tokenizer.pad_token_id, causal=False)
+        return words(ids_BL, summary_B=last_B, pad=self.tokenizer.pad_token_id, causal=False)
 
     def save(self, network: Any, folder: Path) -> None:
         with quiet():

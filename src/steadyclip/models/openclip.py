@@ -99,8 +99,8 @@ class OpenClip(Backend):
         self.tokenizer = tokenizer
         self.config = config
 
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        return {"input_ids": self.tokenizer(list(texts))}
+    def tokenize(self, texts: Sequence[str], context: int | None = None) -> Tokens:
+        return {"input_ids": self.tokenizer(list(texts), context_length=context)}
 
     def image(self, network: Any, images_BCHW: Tensor) -> Tensor:
         return network.encode_image(images_BCHW)
@@ -146,21 +146,29 @@ class OpenClip(Backend):
             ]
             return Tower(name, blocks, model.transformer.width)
 
-        return view("image", network.visual), view("text", _text_model(network))
+        image, text = view("image", network.visual), view("text", _text_model(network))
+        # Dropping patches, which does nothing by default, is the last step before the first norm.
+        image.embed, image.norm = network.visual.patch_dropout, network.visual.ln_post
+        text.embed, text.norm = _text_model(network).token_embedding, _text_model(network).ln_final
+        text.context = self.tokenizer.context_length
+        a, b = self.tokenize(["a", "b"])["input_ids"]
+        text.start = int((a != b).int().argmax())  # some tokenizers put a start token before the words
+        return image, text
 
-    def image_layout(self, network: Any, images_BCHW: Tensor, length: int) -> Layout:
+    def image_layout(self, network: Any, images_BCHW: Tensor) -> Layout:
+        length = len(network.visual.positional_embedding)
         return patches(images_BCHW, length, summary=network.visual.pool_type == "tok")
 
-    def text_layout(self, network: Any, tokens: Tokens, length: int) -> Layout:
+    def text_layout(self, network: Any, tokens: Tokens) -> Layout:
         ids_BL, text = tokens["input_ids"], _text_model(network)
         pool = network.text_pool_type if text is network else text.pool_type
         if pool in ("argmax", "eos"):
             ends_BL = ids_BL if pool == "argmax" else (ids_BL == text.eos_id).int()
             summary_B, pad = ends_BL.argmax(dim=1), None
         else:
-            at = {"first": 0, "last": length - 1}[pool]
+            at = {"first": 0, "last": ids_BL.shape[1] - 1}[pool]
             summary_B, pad = torch.full_like(ids_BL[:, 0], at), getattr(text, "pad_id", 0)
-        return words(ids_BL, length, summary_B=summary_B, pad=pad, causal=text.attn_mask is not None)
+        return words(ids_BL, summary_B=summary_B, pad=pad, causal=text.attn_mask is not None)
 
     def save(self, network: Any, folder: Path) -> None:
         (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n")

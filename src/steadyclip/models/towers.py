@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from steadyclip.core.errors import ModelError
@@ -58,30 +59,52 @@ class Layout:
     """What the N positions of B token sequences are to the tower that reads them."""
 
     valid_BN: Tensor
-    """False for padding and for what follows the end of a text."""
+    """False for padding, for what follows the end of a text, and for learned tokens."""
     summary_B: Tensor | None
     """Position of the token whose output becomes the feature; None where the feature is pooled from all tokens."""
     causal: bool
     """A token sees itself and what stands before it only."""
 
+    def replaced(self, start: int, count_B: Tensor) -> Layout:
+        """The layout of sequences in which ``count_B`` tokens from ``start`` on are learned."""
+        past_N = torch.arange(self.valid_BN.shape[1], device=self.valid_BN.device) - start
+        learned_BN = (past_N >= 0) & (past_N < count_B[:, None])
+        return dataclasses.replace(self, valid_BN=self.valid_BN & ~learned_BN)
+
+    def grown(self, start: int, count: int) -> Layout:
+        """The layout of sequences into which ``count`` learned tokens have been put, the first at ``start``."""
+        learned_BL = torch.zeros(len(self.valid_BN), count, dtype=torch.bool, device=self.valid_BN.device)
+        valid_BN = torch.cat([self.valid_BN[:, :start], learned_BL, self.valid_BN[:, start:]], dim=1)
+        summary_B = None if self.summary_B is None else self.summary_B + count * (self.summary_B >= start)
+        return Layout(valid_BN, summary_B, self.causal)
+
 
 @dataclass
 class Tower:
-    """One side of a dual encoder: its transformer blocks from input to output, and their width."""
+    """One side of a dual encoder: its transformer blocks from input to output, and where tokens can be added to it."""
 
     name: Literal["image", "text"]
     blocks: list[Block]
     width: int
-    _layout: Callable[[int], Layout] | None = field(default=None, repr=False, compare=False)
+    embed: nn.Module | None = None
+    """Gives the tokens that enter, (B, N, width): of a text its words before positions are added, of an image all that
+    the tower has, with positions, before the first norm. None: tokens cannot be added."""
+    norm: nn.Module | None = None
+    """The norm behind the last block."""
+    start: int = 0
+    """Tokens that stand before the words of a text."""
+    context: int | None = None
+    """Most tokens that a text can have."""
+    _layouts: tuple[Layout, ...] = field(default=(), repr=False, compare=False)
 
     @contextmanager
-    def reading(self, layout: Callable[[int], Layout]) -> Iterator[None]:
-        """Inside, a forward pass reads sequences whose ``layout`` of N tokens is computed if an adapter asks for it."""
-        before, self._layout = self._layout, functools.cache(layout)
+    def reading(self, *layouts: Layout) -> Iterator[None]:
+        """Inside, a forward pass reads sequences of these layouts: as they come, and grown by learned tokens."""
+        before, self._layouts = self._layouts, layouts
         try:
             yield
         finally:
-            self._layout = before
+            self._layouts = before
 
     def layout(self, length: int) -> Layout:
         """Of the forward pass that is under way, for hooks that see N = ``length`` tokens.
@@ -89,6 +112,10 @@ class Tower:
         Raises:
             ModelError: the tower is not called through its ``DualEncoder``, or does not read that many tokens.
         """
-        if self._layout is None:
+        for layout in self._layouts:
+            if layout.valid_BN.shape[1] == length:
+                return layout
+        if not self._layouts:
             raise ModelError(f"the {self.name} tower has adapters that must know its tokens: call encode_{self.name}.")
-        return self._layout(length)
+        known = self._layouts[0].valid_BN.shape[1]
+        raise ModelError(f"the {self.name} tower adds tokens of its own ({length} for {known}): not supported.")

@@ -75,7 +75,8 @@ class Plain(View):
     finite: ClassVar[bool] = True
 
     def pixels(self, f: Features) -> Tensor:
-        assert f.batch is not None and f.batch.images_BCHW is not None, "pixels were asked for but not loaded"
+        assert f.batch is not None
+        assert f.batch.images_BCHW is not None, "pixels were asked for but not loaded"
         return f.batch.images_BCHW
 
 
@@ -109,7 +110,7 @@ class TextView(View):
     mean: Literal["unit", "raw"] = "unit"
 
     def texts(self, f: Features, prompted: str | None) -> list[list[str]]:
-        """Rows of T texts. ``prompted``: what follows the learned tokens, with ``{}`` for the name, if there are some."""
+        """Rows of T texts. ``prompted``: what follows the learned tokens (``{}`` for the name), if there are some."""
         raise NotImplementedError
 
 

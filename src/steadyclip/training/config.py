@@ -41,8 +41,7 @@ class TrainConfig:
     progress: bool = True
     """Show loss, speed and time left on standard error."""
     cache: Literal["auto", "off"] = "auto"
-    """`auto` computes features of the frozen model once, where the recipe has a number of views; the losses are the same
-    without."""
+    """`auto` computes features of the frozen model once, where the recipe sets `views`; the losses are the same."""
     feature_folder: Path | None = None
     """Folder where features of the frozen model are kept on disk, for heads that are filled from them."""
 

@@ -138,7 +138,7 @@ class Loop:
             "processes": self.accelerator.num_processes,
             "device": self.accelerator.device.type,
             "loss": {"mean": self.losses.rows[-1]["loss"], **self.losses.rows[-1]["terms"]},
-            "unreadable": sorted(self.feed.skipped.items()),
+            "unreadable": tuple(sorted(self.feed.skipped.items())),
             "seconds": seconds,
             "images_per_second": self.steps * self.feed.batch_size / seconds,
         }

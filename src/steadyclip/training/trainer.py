@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, ModelError, SteadyClipError
 from steadyclip.core.precision import arithmetic
+from steadyclip.core.provenance import now
 from steadyclip.core.seeds import step_seed
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.training.config import TrainConfig
-from steadyclip.training.run import Run, RunFolder, describe, restore
+from steadyclip.training.run import Results, Run, RunFolder, describe, restore
 from steadyclip.training.schedule import check_recipe
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class FitResult:
     """A finished training. The model that was given is now the trained one, in evaluation mode.
 
     Attributes:
-        run: what ``run.json`` holds.
+        run: what ``run.json`` holds; it is finished, so it has ``results``.
         losses: mean loss of each interval of ``log_every`` steps.
         seconds: time in training steps, of all sittings together.
         images_per_second: training images over that time; None when no image was trained on.
@@ -92,7 +94,7 @@ def fit(
     with _own_randomness(accelerator):
         torch.manual_seed(step_seed(config.seed, "adapt"))
         if folder and folder.finished:
-            restore(model, method, run["task"]["classes"], folder.trained())
+            restore(model, method, run.task.classes, folder.trained())
             return _result(folder.run, folder.logged())
         rows = []
         method.attach(model, task.classes)
@@ -103,14 +105,14 @@ def fit(
             from steadyclip.training.loop import Loop
 
             loop = Loop(model, method, task, streams, recipe, config, accelerator, folder)
-            results, rows = loop.run(), loop.losses.rows
+            results, rows = Results(**loop.run()), loop.losses.rows
         else:
             results = _solve(model, method, task, config)
     model.eval()
     if folder and accelerator.is_main_process:
         folder.finish(model.trained_state(), results)
     accelerator.wait_for_everyone()
-    return _result({**(folder.run if folder else run), **results, "finished": True}, rows)
+    return _result(folder.run if folder and folder.finished else replace(run, results=results, completed=now()), rows)
 
 
 def _check(model: DualEncoder, task: ImageTask, recipe: Recipe | None, config: TrainConfig) -> None:
@@ -140,7 +142,7 @@ def _own_randomness(accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainConfig) -> dict[str, Any]:
+def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainConfig) -> Results:
     """Learn from the frozen model's features, or, where nothing is learned at all, from nothing."""
     start, choices = time.perf_counter(), {}
     if method.head.solves:
@@ -150,8 +152,9 @@ def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainCon
         planner.arithmetic = lambda: arithmetic(model.device, config.precision)
         choices = fill_head(planner, task, config)
     seconds = time.perf_counter() - start
-    return {"steps": 0, "choices": choices, "seconds": seconds, "images_per_second": None}
+    return Results(steps=0, choices=choices, seconds=seconds, images_per_second=None)
 
 
 def _result(run: Run, rows: list[dict[str, Any]]) -> FitResult:
-    return FitResult(run, [row["loss"] for row in rows], run["seconds"], run["images_per_second"])
+    assert run.results is not None
+    return FitResult(run, [row["loss"] for row in rows], run.results.seconds, run.results.images_per_second)
