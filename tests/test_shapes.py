@@ -5,8 +5,8 @@ import inspect
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from shapes import checked, shape_of
 
+from shapes import checked, shape_of
 from steadyclip.data.cutout import cut_squares
 from steadyclip.evaluation.metrics import top1
 from steadyclip.models import DualEncoder
