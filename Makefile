@@ -23,13 +23,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch first, at the tested version: its pin decides which build the rest resolves to
-$(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/.ready: $(VENV)/bin/python pyproject.toml lab/pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet "torch" -c constraints.txt
-	$(BIN)/python -m pip install --quiet -e ".[icons]" -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e . -e ./lab -c constraints.txt
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet -e ".[icons,dev]" -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e ".[dev]" -e ./lab -c constraints.txt
 	touch $@
 
 clean:

@@ -1,8 +1,8 @@
-"""What the embedded model knows without training: every number of its card, from one command.
+"""What icons-tiny knows without training: every number of its card, from one command.
 
     python benchmarks/icons_tiny.py [MODEL]
 
-Needs the extra `icons`. Top-1 and 95 % bootstrap interval over test images, one template; then how it does by second
+Needs steadyclip-lab. Top-1 and 95 % bootstrap interval over test images, one template; then how it does by second
 names ("plane" for airplane), how long it takes to load, and how large its files are.
 """
 
@@ -19,16 +19,16 @@ from pathlib import Path
 
 from steadyclip import evaluate, get_method, load, load_data
 from steadyclip.data import ImageSet
-from steadyclip.data.icons.duplicates import SAME, same
-from steadyclip.data.icons.packs import Drawing, drawings
-from steadyclip.data.icons.render import random_look, render
-from steadyclip.data.icons.samples import plan
-from steadyclip.data.icons.tables import read_table
 from steadyclip.models import DualEncoder
+from steadyclip.models.loading import checkpoint_folder
+from steadyclip_lab.icons.duplicates import SAME, same
+from steadyclip_lab.icons.packs import Drawing, drawings
+from steadyclip_lab.icons.render import random_look, render
+from steadyclip_lab.icons.samples import plan
+from steadyclip_lab.icons.tables import read_table
 
 TEMPLATE = "an icon of a {}."
 TOPICS = ("animals", "food", "transport", "nature", "objects", "symbols")
-PACKAGE = Path(sys.modules["steadyclip"].__file__ or "").parent
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
     print(
         f"pretraining pairs: {len(plan('pretrain'))}; left out as the same drawing (correlation {SAME}): {len(same())}"
     )
-    folder = Path(name) if Path(name).is_dir() else PACKAGE / "models" / "weights" / name
+    folder = checkpoint_folder(name)
     print(f"files: {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.2f} MB")
     print(f"CLIPModel.from_pretrained: {seconds_to_load(folder):.2f} s, imports not counted, median of 5 processes")
 

@@ -1,6 +1,6 @@
 """ARF: fine-tune on icons with captions and retrieved pairs as anchors, then look at what was kept.
 
-    python examples/arf.py                                        # embedded model and data, under a minute on two cores
+    python examples/arf.py                                        # icons-tiny and icons, under a minute on two cores
     python examples/arf.py --shots 16 --steps 300 --pool 22000    # as much as it takes to gain something
 
 ARF is anchor-based robust fine-tuning (Han et al. 2024, arXiv 2404.06244). The paper states both kinds of anchors and
@@ -17,11 +17,11 @@ import pyarrow.parquet as parquet
 
 from steadyclip import fit, get_method, load, load_data
 from steadyclip.anchors import Pool, embed_pool, retrieve
-from steadyclip.data.icons import pretraining_pairs
 from steadyclip.evaluation import evaluate_averaged
 from steadyclip.methods import Recipe
 from steadyclip.models import DualEncoder
 from steadyclip.training import TrainConfig
+from steadyclip_lab.icons import pretraining_pairs
 
 
 def make_pool(model: DualEncoder, size: int, folder: Path) -> Pool:
@@ -51,10 +51,10 @@ def main() -> None:
         print(f"and for it was retrieved {anchors.pairs(task.train.keys[0])[0][1]!r}")
         # Captions are the data set's own. A control is one knob away: l_c=0, l_r=0, captions="class", towers="image".
         method = get_method("arf", {"anchors": anchors.path})
-        # The published recipe is for ViT-B/16 and ImageNet; the embedded model wants larger steps.
+        # The published recipe is for ViT-B/16 and ImageNet; icons-tiny wants larger steps.
         recipe = Recipe(learning_rate=1e-4, weight_decay=0.1, steps=options.steps, batch_size=32, warmup_steps=5)
         result = fit(model, method, task, recipe=recipe, config=TrainConfig(seed=1, progress=False))
-    print(f"trained in {result.seconds:.0f} s, losses:", {n: round(x, 2) for n, x in result.run["loss"].items()})
+    print(f"trained in {result.seconds:.0f} s, losses:", {n: round(x, 2) for n, x in result.run.results.loss.items()})
 
     for domain in ("lines", "emoji"):  # what was trained on, and a domain shift
         test = data.test_set("all", domain, exclude={*task.train.keys, *task.val.keys})

@@ -20,7 +20,7 @@ from steadyclip import DualEncoder, fit, get_method, load, load_data
 from steadyclip.adapters import TokenTrace, watch_tokens
 from steadyclip.data import ImageSet
 from steadyclip.methods import Recipe
-from steadyclip.models.loading import EMBEDDED
+from steadyclip.models.loading import checkpoint_folder
 from steadyclip.training import TrainConfig
 
 BLUES = ("#c6dbef", "#6baed6", "#08519c")  # from the lowest rank to the highest
@@ -97,10 +97,10 @@ def draw_words(axis: Any, trace: TokenTrace, line: int, labels: list[str], ranks
 
 
 def words(prompt: str) -> list[str]:
-    """The tokens of a prompt as the embedded model's tokenizer spells them."""
+    """The tokens of a prompt as the tokenizer of icons-tiny spells them."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["icons-tiny"])
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint_folder("icons-tiny"))
     names = {tokenizer.bos_token: "start", tokenizer.eos_token: "end"}
     tokens = tokenizer.convert_ids_to_tokens(tokenizer(prompt)["input_ids"])
     return [names.get(token, str(token).replace("</w>", "")) for token in tokens]

@@ -23,7 +23,7 @@ from steadyclip.training import TrainConfig
 
 CLASSES = ("camera or video", "bag or suitcase", "pet or wild animal", "dessert or candy", "boat", "car or truck")
 COLORS = {"full": "#d95f02", "orthsr": "#1f6fb4"}
-RATES = {"full": 1e-4, "orthsr": 5e-4}  # for the embedded model
+RATES = {"full": 1e-4, "orthsr": 5e-4}  # for icons-tiny
 
 
 def main() -> None:

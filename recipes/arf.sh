@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The table of docs/methods/arf.md: ARF, its controls, FLYP, full and WiSE curves, robust fine-tuning on icons: all training images,
 # then test images in distribution, under four shifts, and of the seven other icon sets. How long it took stands there. Without a
-# processor that multiplies bf16 by itself leave --precision bf16 out. Needs: pip install "steadyclip[icons]". The same command again goes
+# processor that multiplies bf16 by itself leave --precision bf16 out. Needs: pip install . ./lab. The same command again goes
 # on where it stopped; what recipes/icon-world.sh left in the same folder is not trained again. Usage: recipes/arf.sh [OUT]
 set -euo pipefail
 out="${1:-runs/icon-world}"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tables of docs/methods/dra.md: DRA, its controls, its options and the baselines, base-to-new on icons. A quarter of an hour on two
-# cores that multiply bf16 by themselves; on others leave --precision bf16 out. Needs: pip install "steadyclip[icons]". The same command
+# cores that multiply bf16 by themselves; on others leave --precision bf16 out. Needs: pip install . ./lab. The same command
 # again goes on where it stopped; what recipes/icon-world.sh left in the same folder is not trained again.
 # Usage: recipes/dra-ablation.sh [OUT]
 set -euo pipefail

@@ -2,7 +2,7 @@
 # All five protocols on the icon world, every method, seeds 1-3: the tables of README.md and docs/results.md. How long it took stands
 # there. --precision bf16, for training and scoring, more than halves the time where the processor multiplies bf16 by itself (AMX,
 # AVX512-BF16); elsewhere leave it out.
-# Needs: pip install "steadyclip[icons]". The same command again goes on where it stopped. Usage: recipes/icon-world.sh [OUT]
+# Needs: pip install . ./lab. The same command again goes on where it stopped. Usage: recipes/icon-world.sh [OUT]
 set -euo pipefail
 out="${1:-runs/icon-world}"
 anchors="$out/anchors"

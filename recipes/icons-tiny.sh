@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The embedded model: pretrain it on the pretraining half of the icon world in three passes, each going on from the last, then
-# print the numbers of its card. Needs: pip install "steadyclip[icons,pretrain]"; the card says how long it took on which machine, and
+# icons-tiny: pretrain it on the pretraining half of the icon world in three passes, each going on from the last, then
+# print the numbers of its card. Needs: pip install . "./lab[pretrain]"; the card says how long it took on which machine, and
 # what was different in the first pass. The same command again resumes. Usage: recipes/icons-tiny.sh [OUT]
 set -euo pipefail
 out=${1:-runs/icons-tiny}

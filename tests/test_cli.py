@@ -198,7 +198,7 @@ def test_mistakes(
             "train --data x --subset bass",
             "invalid choice 'bass' for argument '--subset'. Expected one of ('all', 'base'",
         ),
-        ("data chek", "Unrecognized options: chek. Available subcommands: build, list, check, sample. See"),
+        ("data chek", "Unrecognized options: chek. Available subcommands: list, check, sample, build. See"),
         ("bench base-to-new --seeds one", "--seeds: Could not find valid parse for arguments: ['one']. See"),
         ("bench base-to-now", "invalid choice 'base-to-now' for argument 'protocol'. Expected one of ('base-to-new'"),
     ],

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Union, get_args, get_type_hints
 
 import tyro
+from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from steadyclip import __version__
 from steadyclip.commands.anchors import Anchors
 from steadyclip.commands.bench import Bench, Demo
-from steadyclip.commands.data import Data, Pretrain
+from steadyclip.commands.data import Data
 from steadyclip.commands.runs import Evaluate, Predict, Train
 from steadyclip.commands.tables import Methods, Report
 from steadyclip.core.errors import SteadyClipError, UsageError, nearest
+from steadyclip.core.extensions import COMMANDS as GROUP
+from steadyclip.core.extensions import absent, extensions, load_extension
 from steadyclip.core.memory import keep_freed_memory
 
 COMMANDS = {
     "demo": Demo, "train": Train, "evaluate": Evaluate, "predict": Predict, "methods": Methods, "data": Data,
-    "anchors": Anchors, "pretrain": Pretrain, "bench": Bench, "report": Report,
+    "anchors": Anchors, "bench": Bench, "report": Report,
 }  # fmt: skip
 
 
@@ -33,12 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             overview()
         elif words[0] in ("-V", "--version"):
             print(f"steadyclip {__version__}")
-        elif words[0] in COMMANDS:
+        else:
             keep_freed_memory()
             parse(words)()
-        else:
-            known = ", ".join(COMMANDS)
-            raise UsageError(f"unknown command {words[0]!r}.{nearest(words[0], COMMANDS)} Commands: {known}.")
     except SteadyClipError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -55,16 +57,47 @@ def parse(words: Sequence[str]) -> Callable[[], None]:
     """The command of ``words`` with its options.
 
     Raises:
-        UsageError: an unknown flag, or a value that does not fit.
+        UsageError: an unknown command or flag, or a value that does not fit.
     """
+    command = find_command(words[0])
     shown = io.StringIO()
     try:
         with contextlib.redirect_stderr(shown):
-            return tyro.cli(COMMANDS[words[0]], args=words[1:], prog=f"steadyclip {words[0]}")
+            return tyro.cli(command, args=words[1:], prog=f"steadyclip {words[0]}")
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
+        action = ".".join(words[:2])
+        elsewhere = None if load_extension(GROUP, action, type) else absent(GROUP, action)
+        if elsewhere:
+            raise UsageError(f"no command {' '.join(words[:2])!r} here: {elsewhere}.") from None
         raise UsageError(f"{_one_line(shown.getvalue())} See steadyclip {words[0]} --help.") from None
+
+
+def find_command(name: str) -> type:
+    """The dataclass of a command, of the core or of another installed distribution.
+
+    An entry point ``data.build`` adds the action ``build`` to the core's command ``data``.
+
+    Raises:
+        UsageError: there is no such command.
+    """
+    command = COMMANDS.get(name) or load_extension(GROUP, name, type)
+    if command is None:
+        if elsewhere := absent(GROUP, name):
+            raise UsageError(f"no command {name!r} here: {elsewhere}.")
+        known = (*COMMANDS, *(point for point in extensions(GROUP) if "." not in point))
+        raise UsageError(f"unknown command {name!r}.{nearest(name, known)} Commands: {', '.join(known)}.")
+    more = {point: load_extension(GROUP, point, type) for point in extensions(GROUP) if point.startswith(f"{name}.")}
+    added = [Annotated[cls, subcommand(point.partition(".")[2])] for point, cls in more.items() if cls]
+    if not added:
+        return command
+    actions, *_ = get_args(get_type_hints(command, include_extras=True)["action"])
+    every: Any = Union[(*get_args(actions), *added)]
+    fields: list[tuple[str, Any]] = [("action", OmitSubcommandPrefixes[every])]
+    return dataclasses.make_dataclass(
+        command.__name__, fields, bases=(command,), frozen=True, namespace={"__doc__": command.__doc__}
+    )
 
 
 def _one_line(box: str) -> str:
@@ -85,7 +118,8 @@ def _one_line(box: str) -> str:
 def overview() -> None:
     """What there is, without building any parser."""
     print("usage: steadyclip COMMAND [OPTIONS]\n\nFine-tune CLIP-like models without losing what they know.\n")
-    for name, command in COMMANDS.items():
+    more = {name: load_extension(GROUP, name, type) for name in extensions(GROUP) if "." not in name}
+    for name, command in (COMMANDS | {name: cls for name, cls in more.items() if cls}).items():
         print(f"  {name:<10}{(command.__doc__ or '').splitlines()[0]}")
     print("\nsteadyclip COMMAND --help lists a command's options; steadyclip demo shows the main job in minutes.")
 

@@ -8,34 +8,46 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
+import random
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image as PILImage
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from steadyclip.methods.base import Batch, Method, NoHead, get_method
+from steadyclip.core.precision import arithmetic
+from steadyclip.data import ImageSet, ImageTask
+from steadyclip.evaluation import Scorer
+from steadyclip.heads import FeatureTask, NoHead
+from steadyclip.methods import Method, get_method
 from steadyclip.models import DualEncoder, load
 from steadyclip.models.testing import installed_families, tiny
+from steadyclip.objectives import Batch, Features, Image, Text
+from steadyclip.training.average import RunningAverage
+from steadyclip.training.step import Step
 
 NAMES = ("cat", "dog", "sea lion", "owl")
 """Classes of the tests."""
 TEMPLATES = ("a photo of a {}.", "an icon of a {}.")
 """Prompts of the tests."""
+_BATCH, _STEPS = 6, 3
 
 
 def check_method(method: Method, families: Sequence[str] | None = None) -> list[str]:
     """Runs every check on every family; returns ``"family: check"`` for each that passed.
 
     Args:
-        method: an instance; its knobs are what is checked.
+        method: an instance; its knobs are what is checked. Streams are taken from ``StreamSpec.example``.
         families: of ``steadyclip.models.testing.FAMILIES``; by default all that can be built here.
 
     Raises:
         AssertionError: the first broken promise.
     """
+    method.check()
     passed = []
     for family in installed_families() if families is None else families:
         for name, check in CHECKS.items():
@@ -47,41 +59,70 @@ def check_method(method: Method, families: Sequence[str] | None = None) -> list[
     return passed
 
 
-def train_a_little(method: Method, model: DualEncoder, steps: int = 3, precision: torch.dtype | None = None) -> None:
-    """Adapts ``model`` and makes a few plain gradient steps (or one ``solve``) on random images."""
+def starts_frozen(method: Method, model: DualEncoder) -> bool:
+    """Whether, before the first step, features of images and class prompts are the frozen model's. Measured, as it
+    may depend on words: CoOp's does if its first tokens and its template spell the data set's prompt."""
+    attach(method, model)
+    f = _features(method, model)
+    both = [(Image(), Image(state="frozen")), (Text(), Text(state="frozen"))]
+    method.planner(model).fill(f, [f.canonical(read) for pair in both for read in pair])
+    return all(
+        torch.allclose(f[a].expand_as(f[b]) if f[a].ndim == f[b].ndim else f[a][0], f[b], atol=1e-6) for a, b in both
+    )
+
+
+def attach(method: Method, model: DualEncoder) -> None:
+    """The method's pieces on ``model``, with the same initial values every time."""
     torch.manual_seed(0)
-    method.adapt(model, NAMES)
-    if method.uses_frozen_features:
-        labels_N = torch.arange(40) % len(NAMES)
-        features_ND = torch.nn.functional.normalize(torch.randn(40, model.embed_dim), dim=-1)
-        method.solve(model, (features_ND, labels_N), (features_ND, labels_N), seed=0)
-        return
+    method.attach(model, NAMES)
+
+
+def train_a_little(
+    method: Method, model: DualEncoder, steps: int = _STEPS, precision: str = "fp32", accumulate: int = 1
+) -> Step | None:
+    """Attaches the method, fills its head, and makes a few plain gradient steps on random images."""
+    attach(method, model)
+    head = model.head
+    assert head is not None, "attach() leaves no head"
+    if method.head.solves:
+        head.solve(_feature_task(method, model), seed=0)  # type: ignore[operator]
     if method.recipe is None:
-        return
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=0.05)
-    for step in range(steps):
-        with torch.autocast("cpu", precision or torch.bfloat16, enabled=precision is not None):
-            loss = torch.stack(list(method.loss(model, _batch(model, step)).values())).sum()
+        return None
+    step = Step(method, model, NAMES, TEMPLATES, accumulate)
+    step.planner.arithmetic = lambda: arithmetic(model.device, precision)  # type: ignore[arg-type]
+    average = RunningAverage.of(method, step, steps, 1)
+    assert step.trained, "it has a recipe, but nothing to train"
+    model.eval()
+    model.adapters.train()
+    optimizer = torch.optim.SGD(step.trained.values(), lr=0.05)
+    for number in range(steps):
         optimizer.zero_grad()
-        loss.backward()
+        step.gradients(batch(method, model, number), seed=number)
         optimizer.step()
+        if average:
+            average.update(number + 1)
+    if average:
+        average.finish()
+    return step
 
 
-def _starts_frozen(method: Method, model: DualEncoder) -> None:
-    before = _features(model)
-    torch.manual_seed(0)
-    method.adapt(model, NAMES)
-    if method.starts_frozen:
-        assert _equal(before, _features(model)), "step 0 is not the frozen model bit for bit"
+def batch(method: Method, model: DualEncoder, number: int = 0) -> Batch:
+    """A batch of random images with the method's own streams."""
+    task = _task(number)
+    streams = {}
+    for name, spec in method.streams().items():
+        stream = spec.example(model, task)
+        streams[name] = stream.collate([stream.item(i % len(stream), random.Random(number)) for i in range(_BATCH)])
+    images_BCHW = torch.stack([model.preprocess(task.train.read(i)) for i in range(_BATCH)])
+    return Batch(torch.tensor(task.train.labels), task.train.keys, images_BCHW, streams=streams)
 
 
 def _off_is_frozen(method: Method, model: DualEncoder) -> None:
-    before, scale = _features(model), model.logit_scale.clone()
+    before, scale = _encoded(model), model.logit_scale.clone()
     train_a_little(method, model)
     model.eval()
     with model.frozen():
-        assert _equal(before, _features(model)), "inside frozen() the features are not the pretrained ones"
+        assert _equal(before, _encoded(model)), "inside frozen() the features are not the pretrained ones"
         assert torch.equal(scale, model.logit_scale), "inside frozen() the logit scale is not the pretrained one"
 
 
@@ -90,102 +131,146 @@ def _only_its_own(method: Method, model: DualEncoder) -> None:
     train_a_little(method, model)
     free = {name for name, p in model.named_parameters() if p.requires_grad}
     for name, value in reference.named_parameters():
-        assert name in free or torch.equal(value, dict(model.named_parameters())[name]), (
-            f"{name} changed but is not trained"
-        )
-    torch.manual_seed(0)
-    method.adapt(reference, NAMES)
+        now = model.get_parameter(name)
+        assert name in free or torch.equal(value, now), f"{name} changed but is not trained"
+    attach(method, reference)
     start, end = reference.trained_state(), model.trained_state()
-    learns = method.recipe is not None or method.uses_frozen_features
-    assert learns == bool(end), f"trained_state holds {len(end)} tensors"
-    assert not learns or any(not torch.equal(start[k], end[k]) for k in end), "nothing was learned"
-    averages = bool(end) and model.frozen_state().keys() == end.keys()
+    assert method.learns == bool(end), f"trained_state holds {len(end)} tensors"
+    changed = any(start[k].shape != end[k].shape or not torch.equal(start[k], end[k]) for k in end)
+    assert not method.learns or changed, "nothing was learned"
+    averages = bool(end) and model.frozen_weights().keys() == end.keys()
     assert method.own_weights == averages, f"own_weights is {method.own_weights}, and they can be averaged: {averages}"
+
+
+def _untouched_is_frozen(method: Method, model: DualEncoder) -> None:
+    before = dict(zip(("image", "text"), _encoded(model), strict=True))
+    train_a_little(method, model)
+    model.eval()
+    for tower in before.keys() - method.touched:
+        now = _encoded(model, tower)[0]
+        assert torch.equal(before[tower], now), f"the {tower} features changed, but no piece says so"
+
+
+def _replays(method: Method, model: DualEncoder) -> None:
+    if method.recipe is None:
+        return
+    other = copy.deepcopy(model)
+    grads = []
+    for each, chunk in ((model, None), (other, 2)):
+        step = train_a_little(method, each, steps=1)
+        assert step is not None
+        each.eval()  # dropout depends on what goes through together
+        step.planner.chunks = {"image": chunk, "text": chunk}
+        for parameter in step.trained.values():
+            parameter.grad = None
+        step.gradients(batch(method, each), seed=1)
+        grads.append({name: p.grad for name, p in step.trained.items() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys(), "other parameters have a gradient when passes go through in parts"
+    for name, gradient in grads[0].items():
+        error = float((gradient - grads[1][name]).abs().max()) / max(1e-3, float(gradient.abs().max()))
+        assert error < 2e-4, f"the gradient of {name} differs by {error:.1e} when passes go through in parts"
 
 
 def _round_trip(method: Method, model: DualEncoder) -> None:
     other = copy.deepcopy(model)
     train_a_little(method, model)
-    method.adapt(other, NAMES)
+    attach(method, other)
     with tempfile.TemporaryDirectory() as folder:
         save_file(model.trained_state(), Path(folder) / "trained.safetensors")
         other.load_trained_state(load_file(Path(folder) / "trained.safetensors"))
-    model.eval()
-    other.eval()
-    assert _equal(_features(model), _features(other)), "features differ after saving and loading"
-    heads = [method.head(m, NAMES, TEMPLATES) for m in (model, other)]
-    assert torch.equal(heads[0].weight_CD, heads[1].weight_CD), "heads differ after saving and loading"
+    assert torch.equal(_logits(method, model), _logits(method, other)), "logits differ after saving and loading"
 
 
 def _merge_is_forward(method: Method, model: DualEncoder) -> None:
     train_a_little(method, model)
-    model.eval()
     if not method.mergeable:
         return
-    before = _features(model)
+    model.eval()
+    before, logits_BC = _encoded(model), _logits(method, model)
+    head = model.head
     method.merge(model)
     assert not model.adapters, "adapters are left after the merge"
-    error = max(float((a - b).abs().max()) for a, b in zip(before, _features(model), strict=True))
+    error = max(float((a - b).abs().max()) for a, b in zip(before, _encoded(model), strict=True))
     assert error < 1e-5, f"merged features differ by {error:.1e}"
+    assert head is not None
+    model.attach_head(head)
+    plain = get_method("zero-shot") if not method.head.learns else method
+    error = float((logits_BC - _logits(plain, model)).abs().max())
+    assert error < 1e-3, f"merged logits differ by {error:.1e}"
+    model.detach_all()
     with tempfile.TemporaryDirectory() as folder:
         model.save(folder)
-        assert _equal(_features(model), _features(load(folder))), "the merged model changes when saved as plain weights"
+        assert _equal(_encoded(model), _encoded(load(folder))), "the merged model changes when saved as plain weights"
 
 
 def _detaches(method: Method, model: DualEncoder) -> None:
-    before = _features(model)
+    before = _encoded(model)
     train_a_little(method, model)
     model.eval()
     network_is_trained = any(p.requires_grad for p in model.network.parameters())
     model.detach_all()
-    assert network_is_trained or _equal(before, _features(model)), "something stays behind when adapters are taken off"
+    assert network_is_trained or _equal(before, _encoded(model)), "something stays behind when adapters are taken off"
 
 
 def _deterministic(method: Method, model: DualEncoder) -> None:
     other = copy.deepcopy(model)
     train_a_little(method, model)
+    torch.rand(3)  # whatever the caller did with torch's generator
     train_a_little(method, other)
     first, second = model.trained_state(), other.trained_state()
     assert all(torch.equal(first[k], second[k]) for k in first), "the same seed gave other weights"
 
 
 def _bf16(method: Method, model: DualEncoder) -> None:
-    train_a_little(method, model, precision=torch.bfloat16)
+    train_a_little(method, model, precision="bf16")
     assert all(bool(v.isfinite().all()) for v in model.trained_state().values()), (
         "weights are not finite after bf16 steps"
     )
     model.eval()
-    with torch.autocast("cpu", torch.bfloat16):
-        for features in _features(model):
-            assert features.dtype == torch.float32, f"features are {features.dtype} under bf16 autocast"
-            assert torch.allclose(features.norm(dim=-1), torch.ones(len(features)), atol=1e-5), "features are not unit"
+    planner = method.planner(model)
+    planner.arithmetic = lambda: arithmetic(model.device, "bf16")
+    f = _features(method, model)
+    planner.fill(f, planner.canonical([Image(), Text()]))
+    for read in (Image(), Text()):
+        features = f.get(read)
+        assert features.dtype == torch.float32, f"{read.tower} features are {features.dtype} under bf16 autocast"
+        assert bool(features.isfinite().all()), f"{read.tower} features are not finite in bf16"
 
 
 def _head(method: Method, model: DualEncoder) -> None:
     train_a_little(method, model)
-    model.eval()
-    image_BD, _ = _features(model)
-    with torch.no_grad():
-        logits_BC = method.head(model, NAMES, TEMPLATES).logits(image_BD)
-    assert logits_BC.shape == (len(image_BD), len(NAMES)), f"logits have shape {tuple(logits_BC.shape)}"
+    logits_BC = _logits(method, model)
+    assert logits_BC.shape == (_BATCH, len(NAMES)), f"logits have shape {tuple(logits_BC.shape)}"
     with contextlib.suppress(NoHead):  # the one way to refuse names
-        weight_CD = method.head(model, ("never", "seen"), TEMPLATES).weight_CD
-        assert weight_CD.shape == (2, model.embed_dim), f"a head of two new names has shape {tuple(weight_CD.shape)}"
+        logits_BC = _logits(method, model, ("never", "seen"))
+        assert logits_BC.shape == (_BATCH, 2), f"logits of two new names have shape {tuple(logits_BC.shape)}"
+    f = _features(method, model)
+    f.names, f.scoring = NAMES, True
+    planner, head = method.planner(model), model.head
+    planner.fill(f, planner.canonical([Image(), *head.reads(scoring=True)]))  # type: ignore[union-attr, operator]
+    rows = head.rows(f)  # type: ignore[union-attr, operator]
+    assert rows is not None or not method.mergeable, "it says that it can be merged, but its head has no plain rows"
+    if rows is not None:
+        weight_CD, bias_C = rows
+        plain_BC = f[Image()] @ weight_CD.T + (0 if bias_C is None else bias_C)
+        assert torch.allclose(plain_BC, f.logits(), rtol=1e-4, atol=1e-4), "the head's plain rows give other logits"
 
 
 def _knobs(method: Method, model: DualEncoder) -> None:
-    assert get_method(method.name, method.knobs()) == method, "knobs() does not rebuild the method"
+    again = get_method(method.name, method.knobs())
+    assert again == method or again.knobs() == method.knobs(), "knobs() does not rebuild the method"
     for knob, value in method.knobs().items():
-        typed = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value).lower()
-        assert get_method(method.name, {knob: typed}).knobs()[knob] == value, (
-            f"knob {knob} cannot be typed as {typed!r}"
-        )
+        typed = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        typed = typed.lower() if isinstance(value, bool) or value is None else typed
+        rebuilt = get_method(method.name, {**method.knobs(), knob: typed}).knobs()[knob]
+        assert rebuilt == value, f"knob {knob} cannot be typed as {typed!r}"
 
 
 CHECKS: dict[str, Callable[[Method, DualEncoder], None]] = {
-    "step 0 equals frozen": _starts_frozen,
     "adapters off equals frozen": _off_is_frozen,
     "only its parameters change": _only_its_own,
+    "untouched towers stay frozen": _untouched_is_frozen,
+    "passes in parts, same gradient": _replays,
     "save and load": _round_trip,
     "merge equals forward": _merge_is_forward,
     "detach leaves nothing": _detaches,
@@ -196,33 +281,59 @@ CHECKS: dict[str, Callable[[Method, DualEncoder], None]] = {
 }
 
 
-def _batch(model: DualEncoder, step: int) -> Batch:
-    generator = torch.Generator().manual_seed(step)
-    images_BCHW = _images(model, generator)
-    labels_B = torch.arange(len(images_BCHW)) % len(NAMES)
-    texts = [f"{'one' if i % 2 else 'a big'} {NAMES[i % len(NAMES)]}" for i in range(len(images_BCHW))]
-    return Batch(
-        images_BCHW,
-        labels_B,
-        prompts=model.tokenize([TEMPLATES[0].format(name) for name in NAMES]),
-        step=step,
-        streams={"captions": {"texts": texts}, "pairs": {"images_BCHW": images_BCHW.flip(0), "texts": texts}},
-        classes=NAMES,
-        templates=TEMPLATES,
-        keys=tuple(f"{i}.png" for i in range(len(images_BCHW))),
-        seed=step,
-    )
+class _Drawn:
+    """A store of random images, made from their key."""
+
+    def read(self, key: str) -> bytes:
+        pixels = random.Random(key).randbytes(40 * 40 * 3)
+        buffer = io.BytesIO()
+        PILImage.frombytes("RGB", (40, 40), pixels).save(buffer, "PNG")
+        return buffer.getvalue()
 
 
-def _images(model: DualEncoder, generator: torch.Generator) -> Tensor:
-    return torch.randn(6, 3, *model.preprocess.size, generator=generator)
+def _task(number: int) -> ImageTask:
+    labels = tuple(i % len(NAMES) for i in range(_BATCH))
+    keys = tuple(f"{number}-{i}.png" for i in range(_BATCH))
+    captions = tuple(f"{'one' if i % 2 else 'a big'} {NAMES[label]}" for i, label in enumerate(labels))
+    images = ImageSet("tiny", NAMES, TEMPLATES, keys, labels, (None,) * _BATCH, captions, _Drawn())
+    return ImageTask("tiny", images, images.subset(()), shots=None, seed=1, subset="all")
+
+
+def _feature_task(method: Method, model: DualEncoder) -> FeatureTask:
+    labels_N = torch.arange(40) % len(NAMES)
+    features_ND = torch.randn(40, model.embed_dim, generator=torch.Generator().manual_seed(0))
+
+    def text(view: object) -> Tensor:
+        f, read = _features(method, model), Text(view, "frozen")  # type: ignore[arg-type]
+        method.planner(model).fill(f, [read])
+        return f.raw[read]
+
+    return FeatureTask(lambda split, views: (features_ND[:, None], labels_N), text, model.logit_scale.detach())
+
+
+def _features(method: Method, model: DualEncoder) -> Features:
+    return method.planner(model).features(NAMES, TEMPLATES, batch(method, model, 99), seed=0)
+
+
+def _logits(method: Method, model: DualEncoder, names: Sequence[str] = NAMES) -> Tensor:
+    model.eval()
+    scorer = Scorer(model, method, names, TEMPLATES)
+    with torch.no_grad():
+        images_BCHW = batch(method, model, 99).images_BCHW
+        return scorer.logits(model.run("image", images_BCHW, wanted=frozenset(r.what for r in scorer.reads)))
 
 
 @torch.no_grad()
-def _features(model: DualEncoder) -> tuple[Tensor, Tensor]:
-    images_BCHW = _images(model, torch.Generator().manual_seed(99))
-    return model.encode_image(images_BCHW), model.encode_text([TEMPLATES[1].format(name) for name in NAMES])
+def _encoded(model: DualEncoder, tower: str = "both") -> tuple[Tensor, ...]:
+    """Unit features of fixed images and texts."""
+    generator = torch.Generator().manual_seed(99)
+    found = []
+    if tower in ("both", "image"):
+        found.append(model.encode_image(torch.randn(_BATCH, 3, *model.preprocess.size, generator=generator)))
+    if tower in ("both", "text"):
+        found.append(model.encode_text([TEMPLATES[1].format(name) for name in NAMES]))
+    return tuple(found)
 
 
-def _equal(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> bool:
+def _equal(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from steadyclip.core.errors import DataError, UsageError
-from steadyclip.data import load_data
+from steadyclip.data import load_data, source
+from steadyclip.data.builtin import BuiltIn
 from steadyclip.data.prompts import imagenet_80, resolve_templates
 
 
@@ -21,8 +21,9 @@ def builtin(folder, picture, monkeypatch: pytest.MonkeyPatch):
     path = folder({}, "cache").parent / "doodles-v1.parquet"
     images = [picture(str(i)) for i in range(8)]
     parquet.write_table(pa.table({"image": images, "label": ["cat", "dog"] * 4}), path)
-    icons = importlib.import_module("steadyclip.data.icons")
-    monkeypatch.setattr(icons, "BUILTIN", {"doodles": lambda: path}, raising=False)
+    known = {"doodles": BuiltIn(lambda: path)}
+    monkeypatch.setattr(source, "find_builtin", lambda spec: known.get(spec))
+    monkeypatch.setattr(source, "builtin_names", lambda: tuple(known))
     return path
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 
 from steadyclip.core.errors import DataError
 from steadyclip.evaluation.drift import linear_cka, mean_cosine, measure
 from steadyclip.evaluation.forgetting import change, class_changes, forgetting, held_out
-from steadyclip.evaluation.records import ClassScore, DataInfo, MethodInfo, Metrics, ModelInfo, Record
+from steadyclip.evaluation.records import ClassScore, DataInfo, Metrics, Record
+from steadyclip.evaluation.run import MethodInfo, ModelInfo
 from steadyclip.models.testing import tiny
 
 
@@ -114,5 +114,5 @@ def test_other_images_are_not_compared() -> None:
     frozen = record("zero-shot", [1, 1], hash_="other")
     with pytest.raises(DataError, match="not scored on the same images"):
         change(record("lora", [1, 1]), frozen)
-    linear = dataclasses.replace(record("linear-probe", [0, 0]), metrics=None, reason="knows no names")
+    linear = structs.replace(record("linear-probe", [0, 0]), metrics=None, reason="knows no names")
     assert change(linear, record("zero-shot", [1, 1])) is None

@@ -133,6 +133,14 @@ class TestCache:
         image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
         assert not image_features(model, others, cache=tmp_path / "cache", frozen=True).cached
 
+    def test_one_image_overwritten_under_its_name(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
+        before = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
+        (tmp_path / "images" / pictures.keys[7]).write_bytes((tmp_path / "images" / pictures.keys[8]).read_bytes())
+        after = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
+        assert not after.cached
+        changed = (before.features_ND != after.features_ND).any(dim=1).nonzero().flatten().tolist()
+        assert changed == [7]
+
     def test_other_weights(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
         image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
         assert not image_features(tiny("clip", seed=1), pictures, cache=tmp_path / "cache", frozen=True).cached

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from steadyclip.evaluation.heads import Head, prompts, text_head
 from torch.nn import functional as F
 
 from steadyclip.core.errors import UsageError
 from steadyclip.evaluation import heads
-from steadyclip.evaluation.heads import Head, prompts, text_head
 from steadyclip.models import DualEncoder
 from steadyclip.models.testing import tiny
 

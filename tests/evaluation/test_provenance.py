@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import steadyclip
-from steadyclip.evaluation import provenance
+from steadyclip.core import provenance
 
 
 @pytest.fixture(autouse=True)

@@ -1,24 +1,15 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from steadyclip.core.errors import DataError
-from steadyclip.evaluation.records import (
-    ClassScore,
-    Confusion,
-    DataInfo,
-    Example,
-    MethodInfo,
-    Metrics,
-    ModelInfo,
-    Record,
-    load_records,
-)
+from steadyclip.evaluation.records import ClassScore, Confusion, DataInfo, Example, Metrics, Record, load_records
+from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo
 
 RECORD = Record(
     created="2026-11-20T10:00:00+00:00",
@@ -26,7 +17,17 @@ RECORD = Record(
     commit=None,
     model=ModelInfo("icons-tiny", "clip", "0123456789abcdef"),
     method=MethodInfo("lora", {"rank": 2, "dropout": 0.25}, "lora"),
-    training={"recipe": {"steps": 500}},
+    training=Run(
+        created="2026-11-20T09:00:00+00:00",
+        model=ModelInfo("icons-tiny", "clip", "0123456789abcdef"),
+        method=MethodInfo("lora", {"rank": 2, "dropout": 0.25}, "lora"),
+        recipe={"steps": 500},
+        config={"seed": 1},
+        task=TaskInfo("icons", "base", 16, 1, "feed", ("à", "<b>"), ("a {}.",), 32, 8),
+        results=Results(500, 9.0, 80.0, loss={"mean": 0.5}),
+        versions={},
+        commit=None,
+    ),
     data=DataInfo("icons", "base", "lines", ("à", "<b>"), ("a {}.",), 3, "feed", (("a/1.png", "0 bytes"),)),
     shots=16,
     seed=1,
@@ -51,7 +52,7 @@ def test_json_begins_with_schema_and_kind() -> None:
 
 
 def test_reason_without_metrics(tmp_path: Path) -> None:
-    record = dataclasses.replace(RECORD, metrics=None, reason="knows no names")
+    record = structs.replace(RECORD, metrics=None, reason="knows no names")
     assert Record.read(record.write(tmp_path / "r.json")) == record
 
 
@@ -72,22 +73,28 @@ def changed(path: str, value: Any = ...) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        ("metrics.top1", "0.5", "'metrics.top1' must be a finite number"),
-        ("metrics.top1", 71.2, "'metrics.top1' must be a fraction"),
-        ("metrics.top1", float("nan"), "'metrics.top1'"),
+        ("metrics.top1", "0.5", "'metrics.top1': expected `float`, got `str`: evaluate again"),
+        ("metrics.top1", 71.2, r"'metrics.top1': expected `float` <= 1\.0"),
+        ("metrics.top1", float("nan"), "not a JSON file"),
         ("metrics.top1", True, "'metrics.top1'"),
-        ("metrics.interval95", [0.1], "'metrics.interval95' must have 2 items"),
+        ("metrics.interval95", [0.1], "'metrics.interval95': expected `array` of length 2, got 1"),
         ("metrics", None, "'metrics' and 'reason'"),
-        ("data.images", 3.5, "'data.images' must be a whole number"),
-        ("data.classes", "cat", "'data.classes' must be a list"),
-        ("data.classes", [1], r"'data.classes\[0\]' must be text"),
-        ("data", [], "'data' must be an object"),
-        ("versions.torch", 2, "'versions.torch' must be text"),
+        ("data.images", 3.5, "'data.images': expected `int`, got `float`"),
+        ("data.classes", "cat", "'data.classes': expected `array`, got `str`"),
+        ("data.classes", [1], r"'data.classes\[0\]': expected `str`, got `int`"),
+        ("data", [], "'data': expected `object`, got `array`"),
+        ("versions.torch", 2, r"'versions\[\.\.\.\]': expected `str`, got `int`"),
         ("model.weights_hash", ..., "'model.weights_hash' is missing"),
         ("created", ..., "'created' is missing"),
-        ("surprise", 1, "'surprise' is unknown"),
+        ("surprise", 1, "'surprise' is unknown: evaluate again"),
+        ("training.task.shots", "16", "'training.task.shots': expected `int | null`, got `str`"),
+        ("training.task.content", ..., "'training.task.content' is missing"),
+        ("training.results.speed", 1, "'training.results.speed' is unknown"),
+        ("training.schema", 1, "'training.schema': invalid enum value 1"),
         ("confusions", [{"true": "a"}], r"'confusions\[0\].predicted' is missing"),
-        ("schema", 2, "'schema' is 2"),
+        ("schema", 1, r"of version 0\.x \(schema 1\).*: evaluate again"),
+        ("schema", 3, "'schema' is 3 and this version reads 2"),
+        ("schema", True, "'schema' is True"),
         ("kind", "run", "not an evaluation record"),
     ],
 )
@@ -108,7 +115,7 @@ def test_files_that_are_no_record(tmp_path: Path, content: bytes) -> None:
 
 
 def test_load_records_from_files_and_folders(tmp_path: Path) -> None:
-    other = dataclasses.replace(RECORD, seed=2)
+    other = structs.replace(RECORD, seed=2)
     first, second = RECORD.write(tmp_path / "runs/a/base.json"), other.write(tmp_path / "runs/b/base.json")
     (tmp_path / "runs/a/run.json").write_text('{"kind": "run"}')
     (tmp_path / "runs/a/list.json").write_text("[]")

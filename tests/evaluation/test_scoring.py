@@ -1,27 +1,38 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from msgspec import structs
 from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from steadyclip.evaluation.heads import Head
 
 from steadyclip.core.errors import UsageError
 from steadyclip.data import ImageSet
 from steadyclip.evaluation import evaluate, metrics, scoring, text_head
-from steadyclip.evaluation.heads import Head
 from steadyclip.evaluation.records import Record
-from steadyclip.evaluation.scoring import method_label, predict
+from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo, method_label
+from steadyclip.evaluation.scoring import predict
 from steadyclip.methods.base import Method, NoHead
 from steadyclip.methods.recipe import Recipe
 from steadyclip.models import DualEncoder
 
-RUN = {"task": {"shots": 16}, "config": {"seed": 2}, "recipe": {"steps": 5}}
+RUN = Run(
+    created="2026-11-20T10:00:00+00:00",
+    model=ModelInfo("tiny-clip", "clip", "0123456789abcdef"),
+    method=MethodInfo("plain", {}, "plain"),
+    recipe={"steps": 5},
+    config={"seed": 2},
+    task=TaskInfo("noise", "all", 16, 1, "feed", ("cat", "dog", "owl"), ("{}",), 48, 0),
+    results=Results(5, 1.0, 100.0),
+    versions={},
+    commit=None,
+)
 
 
 @dataclass(frozen=True)
@@ -95,14 +106,15 @@ def test_what_a_record_says(model: DualEncoder, pictures: ImageSet) -> None:
     method = Trained(rank=4)
     record = evaluate(model, method, pictures, subset="base", templates=["{}"], run=RUN, note="its own classes")
     assert (record.shots, record.seed, record.training) == (16, 2, RUN)
-    assert dataclasses.asdict(record.method) == {
+    assert structs.asdict(record.method) == {
         "name": "plain",
         "knobs": {"rank": 4, "towers": "both"},
         "label": "plain (rank 4)",
+        "files": {},
     }
     assert record.model.weights_hash == model.weights_hash
     assert (record.data.subset, record.data.domain, record.data.templates) == ("base", "lines", ("{}",))
-    assert (record.data.hash, record.data.images, record.note) == (pictures.hash, 24, "its own classes")
+    assert (record.data.hash, record.data.images, record.note) == (pictures.content, 24, "its own classes")
     assert set(record.versions) == {"steadyclip", "python", "torch", "transformers"}
 
 
@@ -119,7 +131,7 @@ def test_record_survives_the_disk(model: DualEncoder, pictures: ImageSet, tmp_pa
 def test_the_same_twice(model: DualEncoder, pictures: ImageSet) -> None:
     one, two = (evaluate(model, Plain(), pictures, batch_size=size) for size in (5, 24))
     same = {"created": "", "seconds": 0.0, "images_per_second": None}
-    assert dataclasses.replace(one, **same, metrics=None) == dataclasses.replace(two, **same, metrics=None)
+    assert structs.replace(one, **same, metrics=None) == structs.replace(two, **same, metrics=None)
     assert one.metrics is not None
     assert two.metrics is not None
     assert one.metrics.top1 == two.metrics.top1

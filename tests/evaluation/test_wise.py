@@ -42,7 +42,7 @@ def test_the_ends_are_the_frozen_and_the_trained_model_bit_for_bit(trained) -> N
 
 
 def test_between_them_each_weight_is_the_average_and_comes_back(trained) -> None:
-    start, end = trained.frozen_state(), trained.trained_state()
+    start, end = trained.frozen_weights(), trained.trained_state()
     with averaged(trained, 0.25):
         for name, value in trained.trained_state().items():
             assert torch.allclose(value, 0.75 * start[name] + 0.25 * end[name], atol=1e-7)

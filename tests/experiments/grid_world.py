@@ -71,8 +71,11 @@ def contents(out: Path) -> dict[str, Any]:
         content = json.loads(file.read_text())
         for name in ("created", "commit", "seconds", "images_per_second"):
             content.pop(name)
-        for name in ("created", "commit", "completed", "seconds", "images_per_second"):
-            (content["training"] or {}).pop(name, None)
+        if run := content["training"]:
+            for name in ("created", "commit", "completed"):
+                run.pop(name)
+            for name in ("seconds", "images_per_second"):
+                run["results"].pop(name)
         found[file.relative_to(out).as_posix()] = content
     return found
 

@@ -72,17 +72,17 @@ def test_records_of_other_versions_and_broken_ones(world: Path, tmp_path: Path, 
     assert bench(world, out, LORA, "--seeds", "1") == 0
     newer, broken = sorted(out.glob("lora*/records/*.json"))
     good = newer.read_text()
-    newer.write_text(json.dumps({**json.loads(good), "schema": 2}))
+    newer.write_text(json.dumps({**json.loads(good), "schema": 3}))
     capsys.readouterr()
     assert main(["report", str(out), "--out", page]) == 1
-    assert f"{newer}: field 'schema' is 2 and this version reads 1: evaluate again, or use" in the_line(capsys)
+    assert f"{newer}: field 'schema' is 3 and this version reads 2: use the version that" in the_line(capsys)
     broken.write_text(broken.read_text()[:100])
     trained = {path: path.stat().st_mtime_ns for path in out.glob("lora*/trained.safetensors")}
     assert bench(world, out, LORA, "--seeds", "1") == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("scored again: ")]
     assert len(said) == 2
     assert str(newer) in said[0]
-    assert "'schema' is 2" in said[0]
+    assert "'schema' is 3" in said[0]
     assert f"{broken} is not a JSON file" in said[1]
     assert json.loads(newer.read_text())["per_class"] == json.loads(good)["per_class"]
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
@@ -99,4 +99,4 @@ def test_a_run_of_another_kind_fails_its_cell_only(world: Path, tmp_path: Path, 
     assert bench(world, tmp_path, LORA, "--seeds", "1") == 1
     line = the_line(capsys)
     assert line.startswith("error: 1 cell failed; the same command again tries only this. lora[steps=2,batch_size=6]")
-    assert f"{run} is not a run that this version reads" in line
+    assert f"{run} is not a JSON file" in line

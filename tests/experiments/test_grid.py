@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 from grid_world import ROWS, contents, in_process, killed_after, run_slow_table, run_table, table
 
-from steadyclip.core.errors import SteadyClipError
+from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.core.locks import owning
 from steadyclip.data import load_data
-from steadyclip.experiments import grid
+from steadyclip.evaluation.records import load_records
+from steadyclip.experiments import cell, grid
 from steadyclip.experiments.choose import choose
 from steadyclip.experiments.launchers import through_submitit
 from steadyclip.experiments.protocols import CrossDataset, FewShot
@@ -65,6 +67,53 @@ def test_other_settings_have_a_folder_of_their_own(world: Path, tmp_path: Path) 
         table(world, tmp_path, [f"lora[steps=1,batch_size=6,weight_decay={decay}]"], seeds=(1,))
     table(world, tmp_path, ["lora[steps=1,batch_size=6,weight_decay=0.1]"], seeds=(1,), precision="bf16")
     assert len(list(tmp_path.glob("lora*"))) == 3
+
+
+def test_an_image_that_was_overwritten_is_trained_on_anew(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world, tmp_path / "world")
+    moved = tmp_path / "world"
+    rows = ["zero-shot", LORA]
+    first = table(moved, tmp_path / "out", rows, seeds=(1,))
+    for row, folder in (("zero-shot", "zero-shot*"), ("lora", "lora*")):
+        assert len(list((tmp_path / "out").glob(folder))) == 1, row
+    # the same images elsewhere are the same training
+    table(world, tmp_path / "out", rows, seeds=(1,))
+    assert len(list((tmp_path / "out").glob("lora*"))) == 1
+    split = json.loads(next((tmp_path / "out").glob("lora*/split.json")).read_text())
+    file = moved / "photos" / split["train"][0][0]
+    file.write_bytes((moved / "photos" / split["train"][-1][0]).read_bytes())
+    open_again()
+    second = table(moved, tmp_path / "out", rows, seeds=(1,))
+    assert len(list((tmp_path / "out").glob("lora*"))) == 2
+    assert len(list((tmp_path / "out").glob("zero-shot*"))) == 1  # its test images are the same
+    contents = [record.training.task.content for result in (first, second) for record in result.records[2:3]]
+    assert len(set(contents)) == 2
+    # an image of the test set: scored again, not trained again
+    test = moved / "photos" / load_data(str(moved / "photos")).test_set("base").keys[0]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("lora*/trained.safetensors")}
+    test.write_bytes((moved / "photos" / split["train"][-1][0]).read_bytes())
+    open_again()
+    third = table(moved, tmp_path / "out", rows, seeds=(1,))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert third.records[0].data.hash != second.records[0].data.hash
+
+
+def open_again() -> None:
+    """As a new process does: within one, data is listed and hashed once."""
+    for cached in (cell._open, cell._task, cell._test_set, cell._task_info, cell._content_of_test_set):
+        cached.cache_clear()
+
+
+def test_cells_of_version_0_are_named_and_left(world: Path, tmp_path: Path) -> None:
+    old = tmp_path / "zero-shot-photos-0badcafe" / "records" / "photos-base.json"
+    old.parent.mkdir(parents=True)
+    old.write_text('{\n "schema": 1,\n "kind": "evaluation"}')
+    said: list[str] = []
+    assert not table(world, tmp_path, ["zero-shot"], log=said.append).failed
+    (line,) = [line for line in said if "version 0.x" in line]
+    assert line.startswith(f"{tmp_path} holds 1 cells of version 0.x, such as zero-shot-photos-0badcafe: ")
+    with pytest.raises(DataError, match=r"photos-base\.json is an evaluation record of version 0\.x .*evaluate again"):
+        load_records(tmp_path)
 
 
 def test_a_lost_or_broken_record_is_made_again_without_training(world: Path, tmp_path: Path) -> None:
@@ -225,7 +274,7 @@ def test_two_grids_on_one_folder(world: Path, reference: Path, tmp_path: Path) -
         process.join(120)
     assert [process.exitcode for process in both] == [0, 0]
     assert contents(tmp_path) == contents(reference)
-    assert not list((tmp_path / "locks").iterdir())
+    assert {file.suffix for file in (tmp_path / "locks").iterdir()} == {".lock"}
 
 
 def test_side_by_side_a_process_that_dies_fails_its_cell_only(
@@ -255,7 +304,7 @@ def test_side_by_side_a_process_that_dies_fails_its_cell_only(
 def test_when_a_grid_dies_its_processes_end(world: Path, tmp_path: Path, how: int) -> None:
     process = in_process(run_slow_table, world, tmp_path)
     try:
-        locks = until(lambda: list(tmp_path.glob("locks/*.lock")) if len(started(tmp_path)) == 2 else None)
+        locks = until(lambda: list(tmp_path.glob("locks/*.owner")) if len(started(tmp_path)) == 2 else None)
         owners = [json.loads(lock.read_text())["pid"] for lock in locks]
         assert len(set(owners)) == 2
     finally:
@@ -301,10 +350,10 @@ def test_a_lock_names_its_owner_and_dies_with_it(tmp_path: Path) -> None:
         assert owner.startswith(f"process {process.pid} on ")
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert lock.exists()  # what is left of it does not matter
+    assert lock.with_suffix(".owner").exists()  # what is left of it does not matter
     with owning(lock) as owner:
         assert owner is None
-    assert not lock.exists()
+    assert not lock.with_suffix(".owner").exists()
 
 
 def test_a_folder_that_cannot_be_locked(tmp_path: Path) -> None:

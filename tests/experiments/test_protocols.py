@@ -12,7 +12,7 @@ from steadyclip.core.errors import UsageError
 from steadyclip.data import ImageData, ImageSet, load_data
 from steadyclip.data.images import FileStore
 from steadyclip.data.prompts import imagenet_80
-from steadyclip.experiments.choose import ICON_SETS, choose
+from steadyclip.experiments.choose import choose
 from steadyclip.experiments.protocols import (
     PROTOCOLS,
     BaseToNew,
@@ -80,12 +80,14 @@ def test_robust_takes_all_images_and_generic_prompts() -> None:
 
 
 def test_the_icon_world_needs_no_words() -> None:
+    topics = ("animals", "food", "transport", "nature", "objects", "symbols", "concepts")
+    others = tuple(f"icon-{topic}" for topic in topics)
     domains = ("fill", "duotone", "solid", "emoji")
     assert choose("base-to-new", ["icons"], open_data) == BaseToNew(("icons",))
     assert choose("few-shot", ["icons"], open_data, shots=[1, 4]) == FewShot(("icons",), (1, 4))
-    assert choose("cross-dataset", ["icons"], open_data) == CrossDataset("icons", ICON_SETS)
+    assert choose("cross-dataset", ["icons"], open_data) == CrossDataset("icons", others)
     assert choose("domain-generalization", ["icons"], open_data) == DomainGeneralization("icons", domains)
-    assert choose("robust", ["icons"], open_data) == RobustFineTuning("icons", domains, (), ICON_SETS, generic=None)
+    assert choose("robust", ["icons"], open_data) == RobustFineTuning("icons", domains, (), others, generic=None)
 
 
 def test_targets_are_domains_or_data(world: Path) -> None:

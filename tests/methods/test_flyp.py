@@ -83,4 +83,4 @@ def test_only_the_chosen_tower_is_trained(family, name, towers) -> None:
     free = {name for name, weight in model.network.named_parameters() if weight.requires_grad}
     reached = {name for name, weight in model.network.named_parameters() if weight.grad is not None}
     assert reached == free - {"logit_scale", "logit_bias"}
-    assert model.frozen_state().keys() == model.trained_state().keys()
+    assert model.frozen_weights().keys() == model.trained_state().keys()

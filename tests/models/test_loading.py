@@ -53,8 +53,8 @@ def test_unknown_names(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_an_embedded_model_without_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(loading.EMBEDDED, "icons-tiny", tmp_path)
+def test_an_installed_model_without_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(loading, "load_extension", lambda group, name: tmp_path)
     with pytest.raises(ModelError, match="'icons-tiny' are not in this installation"):
         load("icons-tiny")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 import random
 from collections.abc import Callable, Sequence
 
 import pytest
+from msgspec import structs
 from PIL import Image, ImageDraw
 
 from steadyclip.evaluation.records import (
@@ -17,13 +17,11 @@ from steadyclip.evaluation.records import (
     DataInfo,
     Drift,
     Example,
-    MethodInfo,
     Metrics,
-    ModelInfo,
     Record,
     TowerDrift,
 )
-from steadyclip.experiments.choose import ICON_SETS
+from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo
 from steadyclip.experiments.protocols import (
     BaseToNew,
     CrossDataset,
@@ -38,6 +36,7 @@ from steadyclip.experiments.settings import settings_for
 from steadyclip.methods import methods
 
 _RECIPE = {"optimizer": "adamw", "learning_rate": 2e-4, "weight_decay": 0.01, "steps": 500, "batch_size": 32}
+_TRAINED = ("acorn", "egg", "fox")
 _NO_HEAD = "a linear probe knows no names: 20 of 20 classes were not trained on."
 
 
@@ -77,20 +76,27 @@ def _make(
     model: str = "icons-tiny",
     drift: tuple[float, float] | None = None,
     wise_alpha: float | None = None,
+    source: str = "icons",
+    choices: dict | None = None,
 ) -> Record:
     """A record with ``top1``, or with the reason of a linear probe when it is None."""
     half = 0.03
     images = images or {"base": 900, "new": 1100}.get(subset, 1000)
-    training = None if seed is None else {"recipe": _RECIPE if recipe is None else recipe, "config": {"seed": seed}}
-    if training and role:
-        training["task"] = {"name": "icons", "subset": "all"}
+    label = method + ("" if wise_alpha is None else f", alpha {wise_alpha:g}")
+    about = MethodInfo(method, knobs or {}, label)
+    training = None if seed is None else Run(
+        created=created, model=ModelInfo(model, "clip", weights_hash), method=about,
+        recipe=_RECIPE if recipe is None else recipe, config={"seed": seed},
+        task=TaskInfo(source, "all", shots, seed, f"images of {seed}", _TRAINED, ("a photo of a {}.",), 320, 80),
+        results=Results(500, 60.0, 260.0, choices=choices or {}), versions={}, commit=None,
+    )  # fmt: skip
     pairs = [(a, b) for a in classes[:4] for b in classes[:4] if a != b][:5]
     return Record(
         created=created,
         versions={"steadyclip": "0.1.0", "python": "3.11.2", "torch": torch, "transformers": "5.1.0"},
         commit="55fc04b00000000000000000000000000000cafe",
         model=ModelInfo(model, "clip", weights_hash),
-        method=MethodInfo(method, knobs or {}, method + ("" if wise_alpha is None else f", alpha {wise_alpha:g}")),
+        method=about,
         training=training,
         data=DataInfo(name, subset, domain, tuple(classes), ("a photo of a {}.",), images, data_hash, skipped),
         shots=shots,
@@ -137,6 +143,8 @@ def experiment() -> list[Record]:
 
 
 _DOMAINS = ("fill", "duotone", "solid", "emoji")
+_TOPICS = ("animals", "food", "transport", "nature", "objects", "symbols", "concepts")
+ICON_SETS = tuple(f"icon-{topic}" for topic in _TOPICS)
 PROTOCOLS: dict[str, Protocol] = {
     "base-to-new": BaseToNew(("icons",)),
     "few-shot": FewShot(("icons",)),
@@ -180,10 +188,10 @@ def grid() -> Callable[[str], list[Record]]:
                     name=test.data.name, domain=test.domain or "lines", role=test.role,
                     drift=(moved[0] + rng.gauss(0, 0.01), moved[1] + rng.gauss(0, 0.005)) if learns else None,
                 )  # fmt: skip
-                data = dataclasses.replace(
+                data = structs.replace(
                     record.data, hash=f"{test.data.name} {test.subset} {test.domain}", templates=("a photo of a {}.",)
                 )
-                found.append(dataclasses.replace(record, data=data))
+                found.append(structs.replace(record, data=data))
         return found
 
     return records

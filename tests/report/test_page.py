@@ -121,10 +121,13 @@ def test_mixed_versions_are_said(experiment: list[Record], make: Make, tmp_path:
 
 
 def test_settings_that_seeds_chose_differently(make: Make, tmp_path: Path) -> None:
-    records = [make("probe", "all", 0.5, seed=1, knobs={"sweep": [0.1, 1.0]}), make("probe", "all", 0.5, seed=2)]
-    for strength, record in zip((0.316, 1.0), records, strict=True):
-        assert record.training is not None
-        record.training["choices"] = {"strength": strength, "validation": {"1.0": 0.5}}
+    records = [
+        make(
+            "probe", "all", 0.5, seed=seed, knobs={"sweep": [0.1, 1.0]},
+            choices={"strength": strength, "validation": {"1.0": 0.5}},
+        )
+        for seed, strength in enumerate((0.316, 1.0), 1)
+    ]  # fmt: skip
     text = Tags(page(records, tmp_path)).text
     assert "0.316 / 1" in text
     assert "0.1, 1" in text

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections.abc import Callable
 
 import pytest
+from msgspec import structs
 
 from steadyclip.evaluation.forgetting import forgetting, held_out
 from steadyclip.evaluation.records import Record
@@ -60,8 +60,8 @@ def test_averaged_weights_are_a_curve_beside_their_training(grid: Grid) -> None:
     records = grid("domain-generalization")
     chosen = [r for r in records if r.method.name == "full" and r.seed == 1]
     curve = [
-        dataclasses.replace(
-            r, wise_alpha=a, role="", method=dataclasses.replace(r.method, label=f"full, alpha {a:g}")
+        structs.replace(
+            r, wise_alpha=a, role="", method=structs.replace(r.method, label=f"full, alpha {a:g}")
         )
         for a in (1.0, 0.0, 0.5)
         for r in chosen

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import dataclasses
 import io
 import statistics
 from collections.abc import Callable
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from steadyclip.core.errors import DataError
@@ -215,7 +215,7 @@ def test_notes_on_what_cannot_be_compared(make: Make) -> None:
 
 
 def test_the_precision_of_the_scoring_is_said(experiment: list[Record], make: Make) -> None:
-    half = [dataclasses.replace(record, precision="bf16") for record in experiment]
+    half = [structs.replace(record, precision="bf16") for record in experiment]
     (section,) = main_table(half).sections
     assert section.caption == "16 shots; seeds 1, 2, 3; scored in bf16; 900 base images, 1100 new images"
     mixed = main_table([make("zero-shot"), *half])

@@ -36,8 +36,8 @@ def test_a_training_that_goes_on_ends_with_the_same_weights(tmp_path, anchors) -
     loaded, method, run = load_run(tmp_path / "run", model=clip())
     assert same(loaded.trained_state(), resumed.trained_state())
     assert method == ARF(anchors=anchors)
-    assert list(run["method"]["files"]) == ["anchors"]
-    assert set(run["loss"]) == {"mean", "prompts", "captions", "pairs"}
+    assert list(run.method.files) == ["anchors"]
+    assert set(run.results.loss) == {"mean", "prompts", "captions", "pairs"}
 
 
 def test_an_anchor_file_with_other_content_is_another_run(tmp_path, anchors) -> None:

@@ -160,9 +160,11 @@ def test_streams_reach_the_loss_in_a_seeded_order_and_terms_are_logged(tmp_path)
     result = fit(clip(), Pull(), make_task(), config=config)
     first = list(seen)
     assert [step for step, _ in first] == list(range(7))
-    assert set(result.run["loss"]) == {"mean", "cross_entropy", "pull"}
-    assert result.run["loss"]["pull"] == pytest.approx(sum(first[-1][1]) / 6)
-    assert result.losses[-1] == pytest.approx(result.run["loss"]["cross_entropy"] + result.run["loss"]["pull"])
+    assert set(result.run.results.loss) == {"mean", "cross_entropy", "pull"}
+    assert result.run.results.loss["pull"] == pytest.approx(sum(first[-1][1]) / 6)
+    assert result.losses[-1] == pytest.approx(
+        result.run.results.loss["cross_entropy"] + result.run.results.loss["pull"]
+    )
     seen.clear()
     fit(clip(), Pull(), make_task(), config=QUIET)
     assert seen == first
@@ -220,15 +222,15 @@ def test_a_probe_learns_from_cached_features(tmp_path) -> None:
     result = fit(model, get_method("linear-probe"), task, config=config)
     assert result.losses == []
     assert result.images_per_second > 0
-    assert result.run["steps"] == 0
-    assert set(result.run["choices"]) == {"strength", "validation"}
+    assert result.run.results.steps == 0
+    assert set(result.run.results.choices) == {"strength", "validation"}
     assert files(tmp_path / "run") == {"run.json", "split.json", "trained.safetensors"}
     assert model.adapters["probe"].weight.abs().max() > 0
 
     again = dataclasses.replace(config, out=tmp_path / "again")
     second = fit(clip(), get_method("linear-probe"), task, config=again)
     assert second.images_per_second is None  # nothing was encoded
-    assert second.run["choices"] == result.run["choices"]
+    assert second.run.results.choices == result.run.results.choices
     weights = [(tmp_path / run / "trained.safetensors").read_bytes() for run in ("run", "again")]
     assert weights[0] == weights[1]
 
@@ -237,7 +239,7 @@ def test_a_method_that_learns_nothing_leaves_a_run(tmp_path) -> None:
     model = clip()
     before = {name: value.clone() for name, value in model.network.named_parameters()}
     result = fit(model, get_method("zero-shot"), make_task(), config=dataclasses.replace(QUIET, out=tmp_path / "run"))
-    assert result.run["finished"]
+    assert result.run.finished
     assert files(tmp_path / "run") == {"run.json", "split.json", "trained.safetensors"}
     assert same(before, dict(model.network.named_parameters()))
 

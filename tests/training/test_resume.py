@@ -26,6 +26,7 @@ from training_world import (
 from steadyclip.core.errors import SteadyClipError
 from steadyclip.training import Stopped, TrainConfig, fit
 from steadyclip.training.checkpoint import newest_checkpoint, read_tensors
+from steadyclip.training.run import read_run
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, throug
 def test_a_signal_in_the_last_step_lets_the_run_finish(tmp_path, through) -> None:
     out = tmp_path / "run"
     assert same(train(out, Harmful(harm="stop", at=6)), through["everything"][0])
-    assert json.loads((out / "run.json").read_text())["finished"]
+    assert read_run(out).finished
 
 
 def test_without_a_folder_an_interrupt_is_an_interrupt() -> None:
@@ -140,7 +141,7 @@ def test_a_result_that_cannot_be_written_is_told(tmp_path, monkeypatch, through)
         patch.setattr(run, "write_tensors", fail)
         with pytest.raises(SteadyClipError, match=r"trained weights cannot be written .*No space left"):
             train(tmp_path / "run", Everything())
-    assert not json.loads((tmp_path / "run/run.json").read_text())["finished"]
+    assert not read_run(tmp_path / "run").finished
     assert same(train(tmp_path / "run", Everything()), through["everything"][0])
 
 
@@ -152,7 +153,7 @@ def test_a_finished_run_is_not_trained_again(through) -> None:
     model = clip()
     result = fit(model, Harmful(harm="kill", at=0), make_task(), recipe=RECIPE, config=config(out))
     assert same(model.trained_state(), state)
-    assert result.run == json.loads((out / "run.json").read_text())
+    assert result.run == read_run(out)
     assert len(result.losses) == 4
     assert not model.image_tower.blocks[0].module.training
 
@@ -167,7 +168,7 @@ def test_a_finished_run_is_not_trained_again(through) -> None:
         ({"method": Everything(strength=2.0)}, r"method\.knobs\.strength \(there 1\.0, here 2\.0\)"),
         ({"config": {"seed": 2}}, r"config\.seed \(there 1, here 2\)"),
         ({"config": {"precision": "bf16"}}, r"config\.precision"),
-        ({"task": make_task(3)}, r"task\.shots \(there 4, here 3\), task\.hash"),
+        ({"task": make_task(3)}, r"task\.shots \(there 4, here 3\), task\.content"),
         ({"model": True}, r"model\.weights_hash"),
     ],
 )

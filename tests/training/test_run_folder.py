@@ -47,14 +47,14 @@ def test_a_run_says_all_that_its_numbers_depend_on(finished) -> None:
     assert run["method"]["name"] == "lora"
     assert run["method"]["knobs"]["rank"] == 3
     assert run["recipe"] == dataclasses.asdict(RECIPE)
-    assert run["task"]["hash"] == task.hash
+    assert run["task"]["content"] == task.content
     assert run["task"]["classes"] == list(task.classes)
     assert run["task"]["shots"] == 4
     assert run["config"]["seed"] == 1
     assert run["config"]["out"] is None  # a run folder may be moved
     assert {"steadyclip", "torch", "python", "transformers"} <= run["versions"].keys()
-    assert run["loss"]["mean"] == pytest.approx(run["loss"]["cross_entropy"])
-    assert run["seconds"] > 0
+    assert run["results"]["loss"]["mean"] == pytest.approx(run["results"]["loss"]["cross_entropy"])
+    assert run["results"]["seconds"] > 0
     assert json.loads((out / "split.json").read_text()) == json.loads(json.dumps(task.split_json()))
 
 
@@ -82,9 +82,10 @@ def test_other_weights_are_refused(finished) -> None:
         ("cut", "is damaged"),
         ("unfinished", "is not finished: give its"),
         ("no run", r"cannot read .*run\.json"),
-        ("cut run", "not a run that this version reads"),
-        ("a record", "kind 'evaluation'"),
-        ("other method", "missing|unknown"),
+        ("cut run", r"run\.json is not a JSON file .*: train again"),
+        ("a record", r"run\.json is not a run \(field 'kind' is 'evaluation'"),
+        ("version 0", r"run\.json is a run of version 0\.x \(schema 1\).*: train again into another folder\."),
+        ("other method", r"field 'method\.label' is missing: train again"),
     ],
 )
 def test_a_broken_run_is_one_clear_line(copy, harm, words) -> None:
@@ -103,7 +104,9 @@ def test_a_broken_run_is_one_clear_line(copy, harm, words) -> None:
     elif harm == "cut run":
         description.write_text(description.read_text()[:300])
     else:
-        changes = {"unfinished": {"finished": False}, "a record": {"kind": "evaluation"}}
+        changes = {
+            "unfinished": {"results": None}, "a record": {"kind": "evaluation"}, "version 0": {"schema": 1}
+        }  # fmt: skip
         other = {"method": {"name": "linear-probe", "knobs": {}}}
         description.write_text(json.dumps({**run, **changes.get(harm, other)}))
     with pytest.raises(SteadyClipError, match=words) as caught:

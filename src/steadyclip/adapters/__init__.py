@@ -2,7 +2,6 @@
 
 from steadyclip.adapters.base import AdapterSpec, Towers
 from steadyclip.adapters.bottleneck import Bottleneck, BottleneckBlock, attach_bottleneck
-from steadyclip.adapters.linear_head import LinearHead
 from steadyclip.adapters.low_rank import LowRank, LowRankLayer, attach_low_rank
 from steadyclip.adapters.orthogonal import Orthogonal, OrthogonalMaps, attach_orthogonal
 from steadyclip.adapters.prompts import Prompts, PromptTokens
@@ -13,7 +12,6 @@ __all__ = [
     "AdapterSpec",
     "Bottleneck",
     "BottleneckBlock",
-    "LinearHead",
     "LowRank",
     "LowRankLayer",
     "Orthogonal",

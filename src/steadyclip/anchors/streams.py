@@ -5,19 +5,23 @@ B items in a batch, C channels, H W pixels.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from steadyclip.core.errors import DataError
+from steadyclip.anchors.captions import read_captions
+from steadyclip.anchors.pairs import Anchors, read_anchors
+from steadyclip.core.errors import DataError, UsageError
 from steadyclip.data.decode import decode, quiet
+from steadyclip.objectives.streams import Stream, StreamSpec
 
 if TYPE_CHECKING:
-    from steadyclip.anchors.pairs import Anchors
-    from steadyclip.data import ImageSet
-    from steadyclip.models import Preprocess
+    from steadyclip.data import ImageSet, ImageTask
+    from steadyclip.models import DualEncoder, Preprocess
 
 Order = Literal["retrieved", "distinct"]
 
@@ -73,7 +77,7 @@ class Captions:
 
 
 class RetrievedPairs:
-    """A stream (``steadyclip.methods.base.Stream``) of retrieved image-text pairs, in batches of their own."""
+    """A stream of retrieved image-text pairs, in batches of their own."""
 
     def __init__(
         self,
@@ -116,3 +120,96 @@ class RetrievedPairs:
             "texts": tuple(item["text"] for item in items),
             "keys": tuple(item["key"] for item in items),
         }
+
+
+class CaptionsOfImages(StreamSpec):
+    """The caption of each image of a batch.
+
+    Attributes:
+        captions: "own": those of the data set; or a file of `steadyclip anchors caption`.
+    """
+
+    captions: str | Path = "own"
+
+    def build(self, model: DualEncoder, task: ImageTask) -> Stream:
+        captions = Captions(task.train)
+        if isinstance(self.captions, Path):
+            captions = Captions(read_captions(self.captions), str(self.captions))
+        captions.check(task.train)
+        return _TextsOfImages(captions.texts(task.train.keys))
+
+
+class PairsForImages(StreamSpec):
+    """A batch of its own of pairs that were retrieved for the training images.
+
+    Attributes:
+        anchors: a file of `steadyclip anchors retrieve`.
+        order: a pair as often as it was retrieved, or each pair of the pool once an epoch.
+        crop: smallest random crop of an image, as a share of its area; 1 prepares it as for evaluation.
+    """
+
+    anchors: Path | None = None
+    order: Order = "retrieved"
+    crop: float = 0.9
+
+    def build(self, model: DualEncoder, task: ImageTask) -> Stream:
+        if self.anchors is None:
+            raise UsageError(
+                "retrieved pairs are trained on: name a file of `steadyclip anchors retrieve`, as in "
+                "arf[anchors=FILE], or leave them out with arf[l_r=0]."
+            )
+        anchors = _only_for(read_anchors(self.anchors), task.train)
+        return RetrievedPairs(anchors, model.preprocess, self.order, (self.crop, 1.0) if self.crop < 1 else None)
+
+    def example(self, model: DualEncoder, task: ImageTask) -> Stream:
+        return _PairsOfTask(task, model.preprocess)
+
+
+class _TextsOfImages:
+    """One text for each training image."""
+
+    of_images = True
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def item(self, index: int, rng: Any) -> dict[str, Any]:
+        return {"text": self.texts[index]}
+
+    def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {"texts": tuple(item["text"] for item in items)}
+
+
+class _PairsOfTask(_TextsOfImages):
+    """The training images themselves with a text each, in the place of retrieved pairs."""
+
+    of_images = False
+
+    def __init__(self, task: ImageTask, preprocess: Preprocess) -> None:
+        super().__init__([f"one {task.classes[label]}" for label in task.train.labels])
+        self.images, self.preprocess = task.train, preprocess
+
+    def item(self, index: int, rng: Any) -> dict[str, Any]:
+        return {**super().item(index, rng), "image": self.preprocess(self.images.read(index))}
+
+    def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {**super().collate(items), "images_BCHW": torch.stack([item["image"] for item in items])}
+
+
+def _only_for(anchors: Anchors, images: ImageSet) -> Anchors:
+    """What was retrieved for ``images``: pairs for other images of the data set, which are not trained on, would tell
+    something of them."""
+    import pyarrow as pa
+
+    wanted = set(images.keys)
+    missing = sorted(wanted - set(anchors.keys))
+    if len(missing) > images.max_unreadable * len(images):  # a few may have had nothing but near-duplicates
+        raise DataError(
+            f"{anchors.path}: nothing was retrieved for {len(missing)} of {len(images)} training images of "
+            f"{images.name}, for instance {missing[0]}. Make it anew with `steadyclip anchors retrieve`."
+        )
+    chosen = [key in wanted for key in anchors.table.column("query").to_pylist()]
+    return dataclasses.replace(anchors, table=anchors.table.filter(pa.array(chosen)))

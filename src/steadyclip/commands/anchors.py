@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from steadyclip.commands.options import DataOptions, SubsetName, best_device, say
-from steadyclip.core.errors import UsageError
+from steadyclip.core.errors import DataError, UsageError
+from steadyclip.core.extensions import POOLS, absent, load_extension
 from steadyclip.core.precision import Precision
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class AnchorsEmbed:
 
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE")]
     """Tables (.parquet with images, .csv with paths; texts in `text` or `caption`), webdataset-style .tar shards, or
-    folders of them; `icons` is the pretraining half of the icon world."""
+    folders of them; `icons` is the pretraining half of the icon world (steadyclip-lab)."""
     out: Path
     """Folder of the pool."""
     model: str = "icons-tiny"
@@ -103,7 +104,7 @@ class AnchorsEmbed:
 
         if not self.sources:
             raise UsageError("name at least one source: steadyclip anchors embed SOURCE ... --out POOL")
-        sources: list[str | Path] = [_pretraining_pairs() if name == "icons" else name for name in self.sources]
+        sources: list[str | Path] = [_pool_source(name) for name in self.sources]
         model = load(self.model, device=best_device(self.device))
         with progress_bar("pool") as progress:
             pool = embed_pool(
@@ -224,7 +225,12 @@ def _captions(images: ImageSet, path: Path | None) -> Captions:
     return Captions(read_captions(path), name=str(path)) if path else Captions(images)
 
 
-def _pretraining_pairs() -> Path:
-    from steadyclip.data import icons
-
-    return icons.pretraining_pairs()
+def _pool_source(name: str) -> str | Path:
+    """``name`` as a path, or the table of that name which an installed distribution brings along."""
+    table = load_extension(POOLS, name)
+    if table is not None:
+        return table()
+    elsewhere = absent(POOLS, name)
+    if elsewhere and not Path(name).exists():
+        raise DataError(f"no pairs {name!r} here: {elsewhere}.")
+    return name

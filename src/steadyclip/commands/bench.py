@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from steadyclip.commands.options import parse_knobs, say, show
 from steadyclip.core.errors import UsageError
+from steadyclip.core.extensions import DATA, MODELS, absent, load_extension
 from steadyclip.core.precision import Precision
 from steadyclip.training.config import TrainConfig
 
@@ -36,8 +37,8 @@ class Bench:
     data: tuple[str, ...] = ("icons",)
     """Data sets, as for `steadyclip train`; the last three protocols train on one."""
     targets: tuple[str, ...] | None = None
-    """Where else to score: data sets, or domains of the data; by default its other domains, and for `icons` the other
-    icon sets."""
+    """Where else to score: data sets, or domains of the data; by default its other domains, and what a built-in
+    data set brings along (`icons`: the other icon sets)."""
     sources: tuple[str, ...] = ()
     """Domains to train on, where the data has several; all images of the others are then test images."""
     shots: tuple[int, ...] | None = None
@@ -48,9 +49,9 @@ class Bench:
     """Score methods that train the model's own weights also between the pretrained weights (0) and the trained ones
     (1): 0.25 0.5 0.75, for instance (WiSE-FT)."""
     model: str = "icons-tiny"
-    """Embedded model, local directory or hub id, or open_clip:MODEL/PRETRAINED."""
+    """Installed model, local directory or hub id, or open_clip:MODEL/PRETRAINED."""
     recipes: Literal["auto", "published"] = "auto"
-    """`auto` trains the embedded model by recipes that were chosen for it, others as published."""
+    """`auto` trains `icons-tiny` by recipes that were chosen for it, others as published."""
     root: Path | None = None
     """Folder that holds the data sets."""
     out: Path = Path("runs/bench")
@@ -117,7 +118,7 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True)
 class Demo:
-    """The main job on the embedded data and model: several methods, base-to-new, a table and a page."""
+    """The main job on the data and the model of steadyclip-lab: several methods, base-to-new, a table and a page."""
 
     out: Path = Path("runs/demo")
     """Folder for runs, records and the page; what is finished there is not trained again."""
@@ -131,6 +132,9 @@ class Demo:
     """Trainings side by side."""
 
     def __call__(self) -> None:
+        for group, name in ((DATA, "icons"), (MODELS, "icons-tiny")):
+            if load_extension(group, name) is None:
+                raise UsageError(f"demo needs {name!r}: {absent(group, name)}.")
         from steadyclip.experiments.bench import run_bench
         from steadyclip.experiments.grid import one_by_one
         from steadyclip.experiments.launchers import side_by_side

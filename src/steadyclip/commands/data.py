@@ -1,38 +1,19 @@
-"""`data` and `pretrain`: what models are made and scored with."""
+"""`data`: what models are trained and scored with."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from steadyclip.commands.options import DataOptions, SubsetName, say, show
 from steadyclip.core.errors import DataError, UsageError
-from steadyclip.training.pretrain.config import PretrainConfig
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
-
-
-@dataclasses.dataclass(frozen=True)
-class DataBuild:
-    """Build an embedded data set into the cache; nothing is done if it is there."""
-
-    name: Positional[Literal["icons"]] = "icons"
-    """Which."""
-    sheet: Path | None = None
-    """Also write a contact sheet of every class to look at (.png)."""
-
-    def __call__(self) -> None:
-        from steadyclip.data import icons
-
-        say(f"built: {icons.build()}")
-        if self.sheet:
-            icons.contact_sheet(self.sheet)
-            say(f"contact sheet: {self.sheet}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,26 +140,13 @@ class DataSample:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Build, list, check or sample data sets."""
+    """List, check or sample data sets."""
 
     action: OmitSubcommandPrefixes[
-        Annotated[DataBuild, subcommand("build")]
-        | Annotated[DataList, subcommand("list")]
+        Annotated[DataList, subcommand("list")]
         | Annotated[DataCheck, subcommand("check")]
         | Annotated[DataSample, subcommand("sample")]
     ]
 
     def __call__(self) -> None:
         self.action()
-
-
-@dataclasses.dataclass(frozen=True)
-class Pretrain:
-    """Train a small CLIP from image-text pairs; the same command again resumes."""
-
-    config: OmitArgPrefixes[PretrainConfig]
-
-    def __call__(self) -> None:
-        from steadyclip.training.pretrain import pretrain
-
-        pretrain(self.config, log=say)

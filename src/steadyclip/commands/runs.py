@@ -32,7 +32,7 @@ class Train:
     knobs: tuple[str, ...] = ()
     """The method's own settings as name=value; `steadyclip methods NAME` lists them."""
     model: str = "icons-tiny"
-    """Embedded model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED."""
+    """Installed model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED."""
     shots: int | None = None
     """Training images per class, drawn as the field draws them; all of them if not given."""
     subset: SubsetName = "all"
@@ -89,14 +89,14 @@ class Evaluate:
         data = self.source.load()
         split = read_split(self.run / "split.json")
         seen = {key for part in ("train", "val") for key, _ in split[part]} if data.name == split["data"] else set()
-        trained = run["task"]["classes"]
+        trained = run.task.classes
         same = set(trained) <= set(data.classes)
         shift = catalog.is_shift(data.name, data.classes, split["data"], trained)
-        templates = self.source.templates or (run["task"]["templates"] if same or shift else None)
+        templates = self.source.templates or (run.task.templates if same or shift else None)
         subsets: list[SubsetName] = ["all"]
         if self.subset:
             subsets = [self.subset]
-        elif same and run["task"]["subset"] == "base":
+        elif same and run.task.subset == "base":
             subsets = ["base", "new"]
         common: dict[str, Any] = {
             "batch_size": self.batch_size, "workers": self.workers, "precision": self.precision, "progress": True,
@@ -179,8 +179,8 @@ class Predict:
         if self.top < 1:
             raise UsageError(f"--top must be 1 or more, not {self.top}.")
         model, method, run = load_run(self.run, device=best_device(self.device))
-        names = self.names or tuple(run["task"]["classes"])
-        found = predict(model, method, self.images, names, run["task"]["templates"], top=self.top)
+        names = self.names or run.task.classes
+        found = predict(model, method, self.images, names, run.task.templates, top=self.top)
         if self.json:
             print(json.dumps([dataclasses.asdict(p) for p in found], indent=1, ensure_ascii=False))
             return

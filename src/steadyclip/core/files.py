@@ -38,3 +38,8 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def cache_folder() -> Path:
+    """Where what was computed is kept for the next start: ``STEADYCLIP_CACHE``, or ``~/.cache/steadyclip``."""
+    return Path(os.environ.get("STEADYCLIP_CACHE") or Path.home() / ".cache" / "steadyclip")

@@ -17,6 +17,10 @@ else:  # type checkers know this name at every version of Python
     from typing_extensions import dataclass_transform
 
 
+KNOWN: dict[str, type[Spec]] = {}
+"""Class name -> the value class last defined under it: what can be spelled as text (see ``methods.compose``)."""
+
+
 @dataclass_transform(frozen_default=True)
 class Spec:
     """Base of everything that is a value: methods, adapters, heads, terms, views, reads.
@@ -27,13 +31,16 @@ class Spec:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        own = dict(inspect.get_annotations(cls))
+        declared = inspect.get_annotations(cls)
+        own = dict(declared)
         for base in cls.__mro__[1:]:
             for name, field in getattr(base, "__dataclass_fields__", {}).items():
                 if name in cls.__dict__ and name not in own and field._field_type is dataclasses._FIELD:  # type: ignore[attr-defined]
                     own[name] = field.type
         cls.__annotations__ = own
         dataclasses.dataclass(frozen=True)(cls)
+        cls.__annotations__ = declared  # an inherited type is a text that means something in its own module only
+        KNOWN[cls.__name__] = cls
 
     def require(self, knob: str, holds: bool, range_: str) -> None:
         """For ``__post_init__``: a clear line when a knob is out of its range.

@@ -42,6 +42,7 @@ def loader(
     start: int = 0,
     drop_last: bool = False,
     shard: tuple[int, int] = (0, 1),
+    view: int | None = None,
 ) -> ImageLoader:
     """One pass over ``image_set``.
 
@@ -54,23 +55,19 @@ def loader(
         batch_size: images a batch, over all shards.
         seed: order of the images, a permutation for each (seed, epoch); None keeps the set's own order.
         epoch: which pass this is.
-        augment: give ``transform`` a ``random.Random`` seeded with (seed, epoch, key of the image).
+        augment: give ``transform`` a ``random.Random`` seeded with (seed, view, key of the image).
         workers: processes that decode.
         start: first batch to yield; what comes before it is not decoded, so that a training resumes in mid-epoch.
         drop_last: leave out a last batch that is not full.
         shard: (rank, processes): every process takes its part of each batch.
+        view: number of the augmented view; by default the epoch.
     """
-    order = list(range(len(image_set)))
-    if seed is not None:
-        random.Random(f"{seed}/{epoch}").shuffle(order)
-    stop = len(order) - len(order) % batch_size if drop_last else len(order)
-    rank, processes = shard
-    batches = [
-        order[at : min(at + batch_size, stop)][rank::processes] for at in range(start * batch_size, stop, batch_size)
-    ]
+    view = epoch if view is None else view
     made = ImageLoader(
-        _Decoded(image_set, transform, f"{seed}/{epoch}" if augment else None),
-        batch_sampler=[batch for batch in batches if batch],  # pyright: ignore[reportArgumentType]
+        _Decoded(image_set, transform, f"{seed}/{view}" if augment else None),
+        batch_sampler=batch_places(  # pyright: ignore[reportArgumentType]
+            len(image_set), batch_size, seed=seed, epoch=epoch, start=start, drop_last=drop_last, shard=shard
+        ),
         collate_fn=_collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
@@ -78,6 +75,28 @@ def loader(
     )
     made.skipped = []
     return made
+
+
+def batch_places(
+    length: int,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    epoch: int = 0,
+    start: int = 0,
+    drop_last: bool = False,
+    shard: tuple[int, int] = (0, 1),
+) -> list[list[int]]:
+    """Positions of the images of each batch, as ``loader`` takes them."""
+    order = list(range(length))
+    if seed is not None:
+        random.Random(f"{seed}/{epoch}").shuffle(order)
+    stop = len(order) - len(order) % batch_size if drop_last else len(order)
+    rank, processes = shard
+    batches = [
+        order[at : min(at + batch_size, stop)][rank::processes] for at in range(start * batch_size, stop, batch_size)
+    ]
+    return [batch for batch in batches if batch]
 
 
 class _Decoded(Dataset[Any]):

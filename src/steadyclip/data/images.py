@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from PIL import Image, ImageOps
 
 from steadyclip.core.errors import DataError
+from steadyclip.data.content import content_hash
 from steadyclip.data.decode import UnreadableImage, decode, quiet
 
 Skipped = tuple[tuple[str, str], ...]
@@ -29,7 +30,11 @@ _PER_PICTURE = ("keys", "labels", "domains", "captions")
 
 
 class Store(Protocol):
-    """Where the encoded images are; small when pickled, so that a worker process opens its own."""
+    """Where the encoded images are; small when pickled, so that a worker process opens its own.
+
+    A store of files also has ``file(key)``, the file that holds the image: what has been hashed is not read again as
+    long as the file's size and time of change are the same.
+    """
 
     def read(self, key: str) -> bytes:
         """The encoded image ``key``. Raises ``UnreadableImage`` when it cannot be had."""
@@ -50,6 +55,9 @@ class FileStore:
             return (self.root / key).read_bytes()
         except OSError as error:
             raise UnreadableImage(key, (error.strerror or type(error).__name__).lower()) from None
+
+    def file(self, key: str) -> Path:
+        return self.root / key
 
 
 @dataclass
@@ -72,6 +80,9 @@ class ParquetStore:
         if data is None:
             raise UnreadableImage(key, f"column {self.column!r} holds no bytes")
         return data
+
+    def file(self, key: str) -> Path:
+        return self.path
 
     def _open(self) -> tuple[Any, dict[str, int]]:
         import pyarrow.parquet as parquet
@@ -151,9 +162,23 @@ class ImageSet:
 
     @property
     def hash(self) -> str:
-        """16 hex digits over keys, labels and classes: the same for the same selection on every machine."""
+        """16 hex digits over keys, labels and classes: the same for the same selection on every machine. It opens no
+        image; what the images are is in ``content``."""
         text = json.dumps([self.keys, self.labels, self.classes], ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def content(self) -> str:
+        """16 hex digits over what the images are, with labels and classes, wherever they lie and whatever their names.
+
+        Reads every image that was not hashed before.
+        """
+        return self.content_with(())
+
+    def content_with(self, facts: Sequence[Any]) -> str:
+        """As ``content``, with a further fact of each image that decides, such as its caption."""
+        labels = list(zip(self.labels, facts, strict=True)) if facts else self.labels
+        return content_hash(self.store, self.keys, labels, [self.classes, self.border])
 
     def unreadable(self) -> Skipped:
         """The images that cannot be decoded, with the reason. Reads every one, on a few threads."""

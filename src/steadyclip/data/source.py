@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from steadyclip.core.errors import DataError, UsageError, nearest
+from steadyclip.core.extensions import DATA, absent
 from steadyclip.data import catalog
+from steadyclip.data.builtin import builtin_names, find_builtin
 from steadyclip.data.layouts import ARCHIVES, find_zhou, read_folder, read_zhou
 from steadyclip.data.listing import Listing, assemble
 from steadyclip.data.manifest import read_csv, read_parquet
@@ -52,10 +53,10 @@ def load_data(
         raise UsageError(f"max_unreadable is a share between 0 and 1, not {max_unreadable}.")
     chosen = None if templates is None else resolve_templates(templates)
     root = root or os.environ.get(ROOT_VARIABLE)
-    builtin = _builtin() if isinstance(spec, str) else {}
+    builtin = find_builtin(spec)
     of_the_field = catalog.find(spec) if isinstance(spec, str) else None
-    if spec in builtin:
-        listing = dataclasses.replace(read_parquet(builtin[str(spec)]()), name=str(spec))
+    if builtin:
+        listing = dataclasses.replace(read_parquet(builtin.table()), name=str(spec))
     elif of_the_field and root:
         listing = catalog.read(of_the_field, Path(root).expanduser())
     elif of_the_field and not Path(spec).exists():
@@ -65,7 +66,7 @@ def load_data(
         )
     else:
         try:
-            listing = _read(Path(spec).expanduser(), str(spec), builtin, image_column, label_column)
+            listing = _read(Path(spec).expanduser(), str(spec), image_column, label_column)
         except PermissionError as error:
             raise DataError(f"{error.filename} may not be read: permission denied.") from None
     if chosen:
@@ -74,8 +75,11 @@ def load_data(
     return data.with_sources(sources) if sources else data
 
 
-def _read(path: Path, spec: str, builtin: Mapping[str, object], image_column: str, label_column: str) -> Listing:
+def _read(path: Path, spec: str, image_column: str, label_column: str) -> Listing:
     if not spec.strip() or not path.exists():
+        if elsewhere := absent(DATA, spec):
+            raise DataError(f"no data {spec!r} here: {elsewhere}.")
+        builtin = builtin_names()
         names = f" Built-in data: {', '.join(builtin)}." if builtin else ""
         known = (*builtin, *(entry.name.lower() for entry in catalog.catalog()))
         hint = nearest(spec.lower(), known) if path.name == spec else ""
@@ -93,8 +97,3 @@ def _read(path: Path, spec: str, builtin: Mapping[str, object], image_column: st
     if path.name.lower().endswith(ARCHIVES):
         raise DataError(f"{spec} is an archive: extract it, and name the folder.")
     raise DataError(f"{spec} is neither a folder nor a .csv, .parquet or split_zhou_*.json file.")
-
-
-def _builtin() -> Mapping[str, Callable[[], Path]]:
-    """Name -> function that builds the table if need be and returns its path."""
-    return importlib.import_module("steadyclip.data.icons").BUILTIN

@@ -39,8 +39,14 @@ class ImageTask:
 
     @property
     def hash(self) -> str:
-        """16 hex digits over the selected images, labels and classes of train and val."""
+        """16 hex digits over the selected keys, labels and classes of train and val; opens no image."""
         return hashlib.sha256(f"{self.train.hash}/{self.val.hash}".encode()).hexdigest()[:16]
+
+    @property
+    def content(self) -> str:
+        """16 hex digits over what the images of train and val are, with labels, classes and captions."""
+        both = "/".join(part.content_with(part.captions) for part in (self.train, self.val))
+        return hashlib.sha256(both.encode()).hexdigest()[:16]
 
     def split_json(self) -> dict[str, Any]:
         """The selection as plain JSON: ``[relative path, label]`` pairs under train and val."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from steadyclip.data import read_image
+from steadyclip.evaluation import Scorer
 from steadyclip.methods.base import Method
 from steadyclip.models import DualEncoder
 
@@ -45,12 +46,12 @@ def predict(
         NoHead: the method cannot classify among these names.
     """
     model.eval()
-    head = method.head(model, names, templates)
+    scorer = Scorer(model, method, names, templates)
     found = []
     for start in range(0, len(paths), batch_size):
         part = paths[start : start + batch_size]
         images_BCHW = torch.stack([model.preprocess(read_image(path)) for path in part])
-        probabilities_BC = head.logits(model.encode_image(images_BCHW)).softmax(-1)
+        probabilities_BC = scorer.logits(model.run("image", images_BCHW.to(model.device))).softmax(-1)
         best_BK = probabilities_BC.topk(min(top, len(names)))
         for path, values_K, labels_K in zip(part, best_BK.values.tolist(), best_BK.indices.tolist(), strict=True):
             found.append(Prediction(str(path), tuple(str(names[i]) for i in labels_K), tuple(values_K)))

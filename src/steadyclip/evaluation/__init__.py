@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 # public name -> the module that defines it
 _PUBLIC = {
-    "Features": "features",
-    "Head": "heads",
+    "ImageFeatures": "features",
     "Record": "records",
     "averaged": "wise",
     "choose_alpha": "wise",
@@ -20,13 +19,13 @@ _PUBLIC = {
     "evaluate_averaged": "wise",
     "image_features": "features",
     "load_records": "records",
-    "text_head": "heads",
+    "Scorer": "scorer",
 }
 
 __all__ = [
-    "Features",
-    "Head",
+    "ImageFeatures",
     "Record",
+    "Scorer",
     "averaged",
     "choose_alpha",
     "evaluate",
@@ -34,14 +33,13 @@ __all__ = [
     "image_features",
     "load_records",
     "metrics",
-    "text_head",
 ]
 
 if TYPE_CHECKING:
     from steadyclip.evaluation import metrics
-    from steadyclip.evaluation.features import Features, image_features
-    from steadyclip.evaluation.heads import Head, text_head
+    from steadyclip.evaluation.features import ImageFeatures, image_features
     from steadyclip.evaluation.records import Record, load_records
+    from steadyclip.evaluation.scorer import Scorer
     from steadyclip.evaluation.scoring import evaluate
     from steadyclip.evaluation.wise import averaged, choose_alpha, evaluate_averaged
 

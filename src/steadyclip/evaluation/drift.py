@@ -5,18 +5,16 @@ Shapes: N samples, D feature width, M texts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from steadyclip.evaluation.features import evaluating
 from steadyclip.evaluation.records import Drift, TowerDrift
+from steadyclip.evaluation.scorer import Scorer
+from steadyclip.objectives import Batch, Classes, Image, Text
 
-if TYPE_CHECKING:
-    from steadyclip.models import DualEncoder
-
-# Prompts per forward pass.
-_CHUNK = 256
+_IMAGES = 8
+"""Images whose own texts are looked at, where texts depend on the image."""
 
 
 def linear_cka(a_ND: Tensor, b_NE: Tensor) -> float:
@@ -43,14 +41,19 @@ def tower_drift(features_ND: Tensor, frozen_ND: Tensor) -> TowerDrift:
     return TowerDrift(linear_cka(features_ND, frozen_ND), mean_cosine(features_ND, frozen_ND))
 
 
-@torch.inference_mode()
-def measure(model: DualEncoder, features_ND: Tensor, frozen_ND: Tensor, texts: list[str]) -> Drift:
-    """Drift of the image tower, from features that are there already, and of the text tower, over ``texts`` (M)."""
-
-    def encode() -> Tensor:
-        return torch.cat([model.encode_text(texts[i : i + _CHUNK]) for i in range(0, len(texts), _CHUNK)]).cpu()
-
-    text_MD = encode()
-    with model.frozen():
-        frozen_MD = encode()
+def measure(scorer: Scorer, features_ND: Tensor, frozen_ND: Tensor) -> Drift:
+    """Drift of the image tower, from features that are there already, and of the text tower, over the prompts of the
+    scorer's names. Where texts depend on the image, over those of the first few images."""
+    planner, first = scorer.planner, frozen_ND[:_IMAGES].to(scorer.model.device)
+    known = {Image(state=state): first for state in ("tuned", "frozen")} if planner.conditional else {}
+    batch = Batch(torch.zeros(len(first), dtype=torch.long, device=first.device), known=known)
+    f = planner.features(scorer.names, scorer.templates, batch, scoring=True)
+    views = [Classes(templates=(template,)) for template in scorer.templates]
+    with evaluating(scorer.model):
+        planner.fill(f, planner.canonical(Text(view, state) for view in views for state in ("tuned", "frozen")))
+        tuned, frozen = ([f[Text(view, state)] for view in views] for state in ("tuned", "frozen"))
+        pairs = [(a, b.expand_as(a)) for a, b in zip(tuned, frozen, strict=True)]
+        text_MD, frozen_MD = (
+            torch.cat([rows.flatten(0, -2) for rows in side]).cpu() for side in zip(*pairs, strict=True)
+        )
     return Drift(tower_drift(features_ND, frozen_ND), tower_drift(text_MD, frozen_MD))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import write_atomic
@@ -28,23 +29,26 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called after each batch with the images done and the images in all."""
 
-# Images whose pixels go into the cache's key.
-_PROBES = 16
-
 
 @dataclass(frozen=True)
-class Features:
-    """Features (N, D) float32, L2-normalized, and labels (N,) int64 of the images that could be read, on the CPU.
+class ImageFeatures:
+    """What the image tower gave for the images that could be read, raw float32 ``rows`` by output (N, ...), and their
+    labels (N,) int64, on the CPU.
 
     ``keys`` are theirs, in the set's order; ``skipped`` lists (key, reason) of the others; ``cached`` says that nothing
     was computed.
     """
 
-    features_ND: Tensor
+    rows: dict[str, Tensor]
     labels_N: Tensor
     keys: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     cached: bool = False
+
+    @property
+    def features_ND(self) -> Tensor:
+        """(N, D) features of length 1."""
+        return F.normalize(self.rows["feature"], dim=-1)
 
 
 def image_features(
@@ -57,13 +61,13 @@ def image_features(
     frozen: bool = False,
     precision: Precision = "fp32",
     progress: Progress | None = None,
-) -> Features:
+) -> ImageFeatures:
     """Features of all readable images of ``image_set`` under the model's evaluation preprocessing.
 
     Args:
         cache: folder for the features of the frozen model; only with ``frozen``. A cached file is used when weights,
-            precision, preprocessing, set hash and the pixels of 16 images spread over the set are the same and it is
-            undamaged; otherwise the features are computed again and written over it.
+            precision, preprocessing, and the images' names and content are the same and it is undamaged; otherwise the
+            features are computed again and written over it.
         frozen: the pretrained model's features, whatever has been trained.
         precision: of the forward passes; features are float32 anyway.
 
@@ -108,13 +112,13 @@ def _encode(
     frozen: bool,
     precision: Precision,
     progress: Progress | None,
-) -> Features:
+) -> ImageFeatures:
     batches = loader(image_set, model.preprocess, batch_size=batch_size, workers=workers)
     features, labels, indices, done = [], [], [], 0
     with evaluating(model), arithmetic(model.device, precision), model.frozen() if frozen else nullcontext():
         for images_BCHW, labels_B, index_B in batches:
             # Stays on the device until the end: one wait instead of one per batch.
-            features.append(model.encode_image(images_BCHW.to(model.device, non_blocking=True)))
+            features.append(model.run("image", images_BCHW.to(model.device, non_blocking=True)))
             labels.append(labels_B)
             indices.append(index_B)
             done += len(index_B)
@@ -123,34 +127,26 @@ def _encode(
     skipped = tuple((key, reason) for key, reason in batches.skipped)
     image_set.accept(skipped)
     keys = tuple(image_set.keys[i] for i in torch.cat(indices).tolist())
-    return Features(torch.cat(features).cpu(), torch.cat(labels), keys, skipped)
+    rows = {what: torch.cat([out[what] for out in features]).cpu() for what in features[0]}
+    return ImageFeatures(rows, torch.cat(labels), keys, skipped)
 
 
 def _cache_key(model: DualEncoder, image_set: ImageSet, precision: Precision) -> dict[str, Any]:
-    """Everything the features depend on. The set's hash covers names, not pixels, hence the probes."""
-    pixels = hashlib.sha256()
-    count = min(_PROBES, len(image_set))
-    for i in range(count):
-        try:
-            image = image_set.read(i * len(image_set) // count)
-        except DataError:
-            pixels.update(b"unreadable")
-        else:
-            pixels.update(model.preprocess(image).numpy().tobytes())
+    """Everything the features depend on, and the names that are kept with them."""
     return {
         "weights": model.weights_hash,
         "precision": precision,
         "preprocess": repr(model.preprocess),
         "set": image_set.hash,
-        "pixels": pixels.hexdigest(),
+        "content": image_set.content,
     }
 
 
-def _write_cache(stem: Path, key: dict[str, Any], features: Features) -> None:
+def _write_cache(stem: Path, key: dict[str, Any], features: ImageFeatures) -> None:
     """Tensors first: a crash in between leaves a manifest whose checksum does not fit, or none."""
     from safetensors.torch import save
 
-    content = save({"features": features.features_ND.contiguous(), "labels": features.labels_N})
+    content = save({**features.rows, "labels": features.labels_N})
     manifest = {
         "key": key,
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -161,7 +157,7 @@ def _write_cache(stem: Path, key: dict[str, Any], features: Features) -> None:
     write_atomic(stem.with_suffix(".json"), json.dumps(manifest, indent=1).encode())
 
 
-def _read_cache(stem: Path, key: dict[str, Any]) -> Features | None:
+def _read_cache(stem: Path, key: dict[str, Any]) -> ImageFeatures | None:
     """What was written under ``key``, or None when there is nothing, or nothing to be trusted."""
     from safetensors.torch import load
 
@@ -172,6 +168,7 @@ def _read_cache(stem: Path, key: dict[str, Any]) -> Features | None:
             return None
         tensors = load(content)
         skipped = tuple((name, reason) for name, reason in manifest["skipped"])
-        return Features(tensors["features"], tensors["labels"], tuple(manifest["keys"]), skipped, cached=True)
+        labels_N = tensors.pop("labels")
+        return ImageFeatures(tensors, labels_N, tuple(manifest["keys"]), skipped, cached=True)
     except (OSError, ValueError, KeyError, TypeError):
         return None

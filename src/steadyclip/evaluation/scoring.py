@@ -6,36 +6,27 @@ Shapes: N images, C classes, D feature width.
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
+from msgspec.structs import replace
 from torch import Tensor
 
-from steadyclip.core.precision import Precision, arithmetic, check_precision
+from steadyclip.core.precision import Precision, check_precision
 from steadyclip.core.progress import progress_bar
-from steadyclip.core.provenance import commit, versions
+from steadyclip.core.provenance import commit, now, versions
 from steadyclip.evaluation import metrics
 from steadyclip.evaluation.drift import measure
-from steadyclip.evaluation.features import Features, evaluating, image_features
-from steadyclip.evaluation.heads import Head, prompts
-from steadyclip.evaluation.records import (
-    ClassScore,
-    Confusion,
-    DataInfo,
-    Example,
-    MethodInfo,
-    Metrics,
-    ModelInfo,
-    Record,
-)
-from steadyclip.methods.base import Method, NoHead
+from steadyclip.evaluation.features import ImageFeatures, image_features
+from steadyclip.evaluation.records import ClassScore, Confusion, DataInfo, Example, Metrics, Record
+from steadyclip.evaluation.run import MethodInfo, ModelInfo, Run
+from steadyclip.evaluation.scorer import Scorer
+from steadyclip.heads import NoHead
+from steadyclip.methods.base import Method
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
@@ -43,9 +34,6 @@ if TYPE_CHECKING:
 
 # What a record keeps of the errors.
 _PAIRS, _EXAMPLES, _THUMBNAIL = 12, 3, 64
-
-# Images scored at once: 50,000 images by 20,000 classes must not become one matrix.
-_CHUNK = 4096
 
 
 def evaluate(
@@ -58,7 +46,7 @@ def evaluate(
     batch_size: int = 64,
     workers: int = 0,
     cache: str | Path | None = None,
-    run: dict[str, Any] | None = None,
+    run: Run | None = None,
     note: str = "",
     progress: bool = False,
     drift: bool = False,
@@ -74,7 +62,7 @@ def evaluate(
         cache: folder where image features of the frozen model are kept. Used for methods that train nothing by
             gradient steps (``recipe`` is None), as their image features are the frozen model's, and for ``drift``.
         run: the training run (``run.json``), None for a model that was not trained. Shots and seed of the record are
-            its ``["task"]["shots"]`` and ``["config"]["seed"]``; a method that learns nothing has neither.
+            its ``task.shots`` and ``seed``; a method that learns nothing has neither.
         note: anything a reader of the numbers must know, such as a class list of its own.
         progress: show a bar on a terminal, one plain line elsewhere.
         drift: also measure how far the features of images and prompts are from the frozen model's, at the cost of
@@ -90,14 +78,13 @@ def evaluate(
     """
     check_precision(precision)
     templates = tuple(templates or image_set.templates)
-    frozen = cache is not None and method.recipe is None
+    frozen = "image" not in method.touched
     blank = _blank(model, method, image_set, subset, templates, run, note, precision)
     start = time.perf_counter()
     try:
-        with evaluating(model), arithmetic(model.device, precision):
-            head = method.head(model, image_set.classes, templates)
+        scorer = Scorer(model, method, image_set.classes, templates, precision)
     except NoHead as reason:
-        return dataclasses.replace(blank, reason=str(reason))
+        return replace(blank, reason=str(reason))
     with progress_bar(image_set.name) if progress else nullcontext() as advance:
         features = image_features(
             model,
@@ -109,21 +96,20 @@ def evaluate(
             precision=precision,
             progress=advance,
         )
-    predicted_N, confidence_N = predict(head, features.features_ND)
+    predicted_N, confidence_N = scorer.predict(features.rows)
     seconds = time.perf_counter() - start
     moved = None
     if drift:
         frozen_ND = image_features(
             model, image_set, batch_size=batch_size, workers=workers, cache=cache, frozen=True, precision=precision
         ).features_ND
-        with evaluating(model), arithmetic(model.device, precision):
-            moved = measure(model, features.features_ND, frozen_ND, prompts(image_set.classes, templates))
+        moved = measure(scorer, features.features_ND, frozen_ND)
     labels_N, classes = features.labels_N, len(image_set.classes)
     correct_N = predicted_N == labels_N
     counts_CC = metrics.confusion_matrix(predicted_N, labels_N, classes)
-    return dataclasses.replace(
+    return replace(
         blank,
-        data=dataclasses.replace(blank.data, images=len(labels_N), skipped=features.skipped),
+        data=replace(blank.data, images=len(labels_N), skipped=features.skipped),
         metrics=Metrics(
             top1=metrics.top1(predicted_N, labels_N),
             mean_per_class=metrics.mean_per_class(predicted_N, labels_N, classes),
@@ -143,36 +129,13 @@ def evaluate(
     )
 
 
-@torch.inference_mode()
-def predict(head: Head, features_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Predicted class (N,) and its softmax probability (N,) of each image, on the CPU."""
-    predicted, confidence = [], []
-    for features_BD in features_ND.split(_CHUNK):
-        logits_BC = head.logits(features_BD.to(head.weight_CD.device)).float()
-        top_B, class_B = logits_BC.max(dim=-1)
-        predicted.append(class_B.cpu())
-        confidence.append((top_B - logits_BC.logsumexp(dim=-1)).exp().cpu())
-    return torch.cat(predicted), torch.cat(confidence).clamp(max=1.0)
-
-
-def method_label(method: Method) -> str:
-    """The method's name and the knobs that are not at their defaults: ``lora (rank 4)``."""
-    changed = []
-    for field in dataclasses.fields(method):
-        value = getattr(method, field.name)
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if value != default:
-            changed.append(f"{field.name} {value.name if isinstance(value, Path) else value}")
-    return f"{method.name} ({', '.join(changed)})" if changed else method.name
-
-
 def _blank(
     model: DualEncoder,
     method: Method,
     image_set: ImageSet,
     subset: str,
     templates: tuple[str, ...],
-    run: dict[str, Any] | None,
+    run: Run | None,
     note: str,
     precision: Precision,
 ) -> Record:
@@ -181,11 +144,11 @@ def _blank(
         run = None
     domains = sorted({domain for domain in image_set.domains if domain is not None})
     return Record(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=now(),
         versions=versions(),
         commit=commit(),
         model=ModelInfo(model.name, model.family, model.weights_hash),
-        method=MethodInfo(method.name, method.knobs(), method_label(method)),
+        method=MethodInfo.of(method),
         training=run,
         data=DataInfo(
             name=image_set.name,
@@ -194,11 +157,11 @@ def _blank(
             classes=tuple(image_set.classes),
             templates=templates,
             images=len(image_set),
-            hash=image_set.hash,
+            hash=image_set.content,
             skipped=(),
         ),
-        shots=run["task"]["shots"] if run else None,
-        seed=run["config"]["seed"] if run else None,
+        shots=run.task.shots if run else None,
+        seed=run.seed if run else None,
         metrics=None,
         reason=None,
         per_class=(),
@@ -211,7 +174,7 @@ def _blank(
 
 
 def _confusions(
-    image_set: ImageSet, features: Features, predicted_N: Tensor, confidence_N: Tensor, counts_CC: Tensor
+    image_set: ImageSet, features: ImageFeatures, predicted_N: Tensor, confidence_N: Tensor, counts_CC: Tensor
 ) -> tuple[Confusion, ...]:
     """The most frequent wrong pairs, each with the images in which the model was most sure of its error."""
     wrong_CC = counts_CC.clone().fill_diagonal_(0)

@@ -6,12 +6,12 @@ too; classifiers are made from class names by the averaged text tower.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, ModelError, UsageError
 from steadyclip.evaluation.records import Record
@@ -42,7 +42,7 @@ def averaged(model: DualEncoder, alpha: float) -> Iterator[None]:
         ModelError: not the model's own weights were trained, but adapters or nothing.
     """
     check_alpha(alpha)
-    start, end = model.frozen_state(), model.trained_state()
+    start, end = model.frozen_weights(), model.trained_state()
     if not start or start.keys() != end.keys():
         what = "adapters were trained, not its own weights" if len(model.adapters) else "nothing was trained"
         raise ModelError(f"there are no weights of {model.name} to average: {what}. Evaluate without an alpha.")
@@ -71,8 +71,8 @@ def evaluate_averaged(
 
 def at_alpha(record: Record, alpha: float) -> Record:
     """The record with ``alpha`` in ``wise_alpha`` and in the label."""
-    named = dataclasses.replace(record.method, label=f"{record.method.label}, alpha {alpha:g}")
-    return dataclasses.replace(record, method=named, wise_alpha=alpha)
+    named = replace(record.method, label=f"{record.method.label}, alpha {alpha:g}")
+    return replace(record, method=named, wise_alpha=alpha)
 
 
 def choose_alpha(

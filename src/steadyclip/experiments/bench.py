@@ -87,8 +87,14 @@ def settings_lines(rows: Iterable[Row], model: str) -> list[str]:
 
 def unreadable_lines(cells: Iterable[Cell], bench: Bench) -> list[str]:
     """A line on each record that stands where one of ``cells`` belongs and was written by another version, or is
-    broken: it is scored again, from the training that is there."""
+    broken: it is scored again, from the training that is there. And one line on the cells of version 0.x."""
+    old = {file.parts[-3] for file in bench.out.glob("*/records/*.json") if b'"schema": 1,' in file.read_bytes()[:40]}
     lines = []
+    if old:
+        lines.append(
+            f"{bench.out} holds {len(old)} cells of version 0.x, such as {min(old)}: they are not used, and everything "
+            "that is asked for is trained and scored anew. Remove them before `steadyclip report`."
+        )
     for file in dict.fromkeys(bench.record_file(cell, test) for cell in cells for test in cell.tests):
         try:
             if file.exists():

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.core.files import write_atomic
 from steadyclip.core.locks import owning
 from steadyclip.evaluation.records import Record, scored_among
+from steadyclip.evaluation.run import MethodInfo, ModelInfo, TaskInfo
 from steadyclip.experiments.protocols import Cell, Sample, Source, Target
-from steadyclip.training.config import DECIDES, TrainConfig
+from steadyclip.training.config import TrainConfig
+from steadyclip.training.run import Untrained, describe, digest
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData, ImageSet, ImageTask
@@ -75,8 +79,8 @@ class Bench:
         return self.out / "features"
 
     def folder(self, cell: Cell) -> Path:
-        """The cell's own: its name ends in a hash of all that decides its result, so that other settings, another model
-        or other training images have another folder."""
+        """The cell's own: its name ends in a hash of its identity, so that other settings, another model or other
+        training images, under the same names too, have another folder."""
         data = self.data(cell.sample.data).name
         parts = [_slug(cell.row.label), _slug(data)]
         if cell.seed is not None:
@@ -115,7 +119,7 @@ class Bench:
         """The record, unless it is missing, broken, or of other images, names, prompts or arithmetic."""
         with contextlib.suppress(DataError):
             record, images = Record.read(self.record_file(cell, test)), self.test_set(cell, test)
-            same = record.data.hash == _hash_of_test_set(test, cell.sample, cell.seed, self.root)
+            same = record.data.hash == _content_of_test_set(test, cell.sample, cell.seed, self.root)
             same &= record.precision == self._settings(cell).precision
             if same and record.data.templates == images.templates:
                 return record
@@ -126,19 +130,10 @@ class Bench:
         return dataclasses.replace(self.config, **changes)
 
     def _digest(self, cell: Cell) -> str:
-        row = cell.row
-        method = {"name": row.method.name, "knobs": row.method.knobs(), "files": row.method.files()}
-        config = dataclasses.asdict(self._settings(cell))
-        about: dict[str, Any] = {"weights": self.weights_hash, "method": method}
+        row, model, config = cell.row, ModelInfo(self.model, "", self.weights_hash), self._settings(cell)
         if cell.seed is None:
-            about["precision"] = config["precision"]
-        else:
-            about |= {
-                "recipe": dataclasses.asdict(row.recipe) if row.recipe else None,
-                "config": {name: config[name] for name in DECIDES},
-                "task": [_hash_of_task(cell.sample, cell.seed, self.root), self.data(cell.sample.data).templates],
-            }
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+            return digest(Untrained(model, MethodInfo.of(row.method), config.precision))
+        return digest(describe(model, row.method, _task_info(cell.sample, cell.seed, self.root), row.recipe, config))
 
 
 def attempt(cell: Cell, bench: Bench) -> Outcome:
@@ -202,8 +197,7 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
                 model, row.method, images, subset=test.subset, run=run, workers=config.workers, cache=bench.features,
                 drift=row.recipe is not None, note=note, precision=config.precision,
             )  # fmt: skip
-        method = dataclasses.replace(record.method, label=row.label)
-        record = dataclasses.replace(record, method=method, settings=row.settings, role=test.role)
+        record = replace(record, method=replace(record.method, label=row.label), settings=row.settings, role=test.role)
         if alpha is not None:
             record = at_alpha(record, alpha)
         record.write(bench.record_file(cell, test))
@@ -233,6 +227,11 @@ def _task(sample: Sample, seed: int, root: Path | None) -> ImageTask:
 
 
 @functools.lru_cache(maxsize=256)
+def _task_info(sample: Sample, seed: int, root: Path | None) -> TaskInfo:
+    return TaskInfo.of(_task(sample, seed, root))
+
+
+@functools.lru_cache(maxsize=256)
 def _test_set(test: Target, sample: Sample, seed: int | None, root: Path | None) -> ImageSet:
     seen: set[str] = set()
     if seed is not None and test.data == sample.data:
@@ -242,13 +241,8 @@ def _test_set(test: Target, sample: Sample, seed: int | None, root: Path | None)
 
 
 @functools.lru_cache(maxsize=256)
-def _hash_of_task(sample: Sample, seed: int, root: Path | None) -> str:
-    return _task(sample, seed, root).hash
-
-
-@functools.lru_cache(maxsize=256)
-def _hash_of_test_set(test: Target, sample: Sample, seed: int | None, root: Path | None) -> str:
-    return _test_set(test, sample, seed, root).hash
+def _content_of_test_set(test: Target, sample: Sample, seed: int | None, root: Path | None) -> str:
+    return _test_set(test, sample, seed, root).content
 
 
 def _slug(text: str) -> str:

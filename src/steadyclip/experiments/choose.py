@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from steadyclip.core.errors import UsageError
+from steadyclip.data.builtin import find_builtin
 from steadyclip.data.catalog import is_shift
 from steadyclip.data.prompts import imagenet_80
 from steadyclip.experiments.protocols import (
@@ -20,11 +21,6 @@ from steadyclip.experiments.protocols import (
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
-
-ICON_SETS = (
-    "icon-animals", "icon-food", "icon-transport", "icon-nature", "icon-objects", "icon-symbols", "icon-concepts",
-)  # fmt: skip
-"""What training on `icons` is carried over to."""
 
 
 def choose(
@@ -42,7 +38,8 @@ def choose(
         data: what to train on; one for protocols with targets.
         open_data: how to load one.
         targets: domains of the source, or other data sets: those without a class of their own are the source under
-            shift, the others are transfer. By default all other domains, and for `icons` its fellow sets.
+            shift, the others are transfer. By default all other domains, and what a
+            built-in data set says itself.
         shots: training images per class; by default the field's.
         sources: domains to train on; by default those that have training images.
 
@@ -50,7 +47,7 @@ def choose(
         UsageError: the protocol takes one source, or one number of shots, or needs targets.
     """
     if not data:
-        raise UsageError("no data was named: --data icons, for instance.")
+        raise UsageError("no data was named: --data photos, for instance.")
     for flag, given in {"--data": data, "--targets": targets, "--sources": sources, "--shots": shots}.items():
         refuse_repeated(flag, given or ())
     if shots and min(shots) < 1:
@@ -81,8 +78,8 @@ def choose(
         raise UsageError(f"{name} needs other domains of {data[0]}, or data sets with its classes: --targets.")
     if name == DomainGeneralization.name:
         return DomainGeneralization(data[0], domains, same, few[0], taken)
-    # The icon sets' own prompt ("an icon of a {}.") is as general as one can be.
-    generic = None if data[0] == "icons" else RobustFineTuning.generic
+    builtin = find_builtin(data[0])
+    generic = None if builtin and builtin.generic_prompt else RobustFineTuning.generic
     templates = imagenet_80() if source.name == "ImageNet" else None
     return RobustFineTuning(data[0], domains, same, other, templates, generic, taken)
 
@@ -100,7 +97,8 @@ def _sort(
     """Domains of the source, data sets of the same classes, data sets of others."""
     home = set(source.splits["train"].domains)
     if targets is None:
-        return tuple(d for d in source.domains if d not in home), (), ICON_SETS if spec == "icons" else ()
+        builtin = find_builtin(spec)
+        return tuple(d for d in source.domains if d not in home), (), builtin.targets if builtin else ()
     domains, same, other = [], [], []
     for target in targets:
         if target in source.domains:

@@ -1,7 +1,25 @@
 """One file for each published method. Importing this package registers them all."""
 
-from steadyclip.methods import arf, bottleneck, dra, flyp, full, linear_probe, lora, orthcr, zero_shot  # noqa: F401  (registration)
-from steadyclip.methods.base import Batch, Method, NoHead, Stream, get_method, methods, register
+from steadyclip.heads import NoHead
+from steadyclip.methods import (  # noqa: F401  (registration)
+    arf,
+    bottleneck,
+    coop,
+    dra,
+    flyp,
+    full,
+    linear_probe,
+    lora,
+    orthcr,
+    tip_adapter,
+    zero_shot,
+)
+from steadyclip.methods.average import Average
+from steadyclip.methods.base import Method
+from steadyclip.methods.compose import Composed, compose
 from steadyclip.methods.recipe import Recipe
+from steadyclip.methods.registry import find_method, get_method, methods, register
 
-__all__ = ["Batch", "Method", "NoHead", "Recipe", "Stream", "get_method", "methods", "register"]
+__all__ = [
+    "Average", "Composed", "Method", "NoHead", "Recipe", "compose", "find_method", "get_method", "methods", "register",
+]  # fmt: skip

@@ -1,148 +1,159 @@
-"""What a method is: adapters (where parameters live), an objective (what is minimized), streams (what data it needs).
+"""What a method is: adapters (where parameters live), a head (how classes are told apart), an objective (what is
+minimized), and streams (what further data it needs).
 
 Nothing above this folder knows a method by name: registry, command line, trainer, report and tests see ``Method`` only.
-
-Shapes in this project: B images in a batch, C classes, D feature width, N tokens, H W pixels.
 """
 
 from __future__ import annotations
 
-import ast
-import dataclasses
 import functools
 import hashlib
-import inspect
-import itertools
-import textwrap
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
-
-from steadyclip.core.errors import SteadyClipError, UsageError, nearest
-from steadyclip.evaluation.heads import Head, text_head
+from steadyclip.adapters import AdapterSpec
+from steadyclip.core.errors import UsageError
+from steadyclip.core.spec import Spec
+from steadyclip.heads import HeadSpec, TextHead
+from steadyclip.methods.average import Average
+from steadyclip.methods.knobs import knob_paths, read_path
+from steadyclip.methods.planner import Planner
 from steadyclip.methods.recipe import Recipe
-from steadyclip.models import DualEncoder, Tokens
+from steadyclip.objectives import CrossEntropy, Objective, OfStream, Read, Term, TextsOfStream, as_objective
+from steadyclip.objectives.streams import StreamSpec
+from steadyclip.objectives.terms import reads_of
+
+if TYPE_CHECKING:
+    from steadyclip.data import ImageTask
+    from steadyclip.models import DualEncoder
 
 
-class NoHead(SteadyClipError):
-    """The method cannot classify among these names (a linear probe and classes it never saw). Not a failure:
-    the record keeps the reason and the table an empty cell."""
+class Method(Spec):
+    """Base of all methods. A subclass is a value whose plain fields are its knobs; so are those of its pieces.
 
-
-@dataclass
-class Batch:
-    """One training step's data, on the model's device.
-
-    ``images_BCHW`` float pixels after the training transform; ``labels_B`` integer class labels; ``prompts`` the
-    tokenized class prompts, one for each of the C classes, the same at every step: their text features are computed
-    once per step, not once per image. ``streams`` holds one collated dict for each further stream of the method.
-
-    For texts that change from step to step there are the names of the C ``classes``, all ``templates``, the ``keys`` of
-    the B images, and ``seed``, which depends on the training's seed and the step only: where several processes share
-    the step's images, what is drawn from it is the same in each. (Torch is seeded anew for every step too, but
-    differently in each process.)
+    Attributes:
+        name: registry id, as typed on the command line.
+        summary: one line for `steadyclip methods`.
+        source: paper (and equation), or "our reading of ...".
+        adapters: what is added to the towers, or which of their weights are trained.
+        head: how classes are told apart.
+        average: a running average of what is trained.
+        recipe: published training settings; None when nothing is trained by gradient steps.
     """
 
-    images_BCHW: Tensor
-    labels_B: Tensor
-    prompts: Tokens
-    step: int
-    streams: dict[str, dict[str, Any]] = field(default_factory=dict)
-    classes: tuple[str, ...] = ()
-    templates: tuple[str, ...] = ()
-    keys: tuple[str, ...] = ()
-    seed: int = 0
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    source: ClassVar[str] = ""
 
+    adapters: tuple[AdapterSpec, ...] = ()
+    head: HeadSpec = TextHead()
+    average: Average | None = None
+    recipe: Recipe | None = None
 
-class Stream(Protocol):
-    """A further source of training data: the trainer draws one batch from it at every step, in a seeded order.
+    def objective(self) -> Objective | Term:
+        """What is minimized."""
+        return CrossEntropy()
 
-    A stream with an attribute ``of_images`` that is True has one item for each training image, in their order, and
-    gives the items of the step's images.
-    """
-
-    def __len__(self) -> int: ...
-
-    def item(self, index: int, rng: Any) -> dict[str, Any]:
-        """One sample; ``rng`` is a ``random.Random`` seeded from (seed, stream, epoch or step, index)."""
-        ...
-
-    def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]: ...
-
-
-@dataclass(frozen=True)
-class Method:
-    """Base of all methods. A subclass is a frozen dataclass whose fields are its knobs.
-
-    Class attributes say what it is and what it promises; ``steadyclip.testing.check_method`` holds it to them.
-    """
-
-    name: ClassVar[str]
-    """Registry id, as typed on the command line."""
-    summary: ClassVar[str]
-    """One line for `steadyclip methods`."""
-    source: ClassVar[str]
-    """Paper (and equation), or "our reading of ..."."""
-    recipe: ClassVar[Recipe | None] = None
-    """Published training settings; None when nothing is trained by gradient steps."""
-    starts_frozen: ClassVar[bool] = True
-    """At step 0 the features are the frozen model's, bit for bit."""
-    mergeable: ClassVar[bool] = True
-    """``merge`` leaves plain weights with the same features."""
-    own_weights: ClassVar[bool] = False
-    """The model's own weights are trained, so that they can be averaged with the pretrained ones."""
-    uses_frozen_features: ClassVar[bool] = False
-    """Learns by ``solve`` from the cached features of the frozen model instead of gradient steps on images."""
-    whole_batch: ClassVar[bool] = False
-    """The loss compares the images of a batch with each other: a batch cannot be computed in parts."""
-
-    def adapt(self, model: DualEncoder, classes: Sequence[str]) -> None:
-        """Attach what is trained and set ``requires_grad`` everywhere else to False."""
-        model.requires_grad_(False)
-
-    def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
-        """Terms to minimize, already weighted: the trainer sums them and logs each by its name."""
-        raise NotImplementedError(f"{self.name} is not trained by gradient steps")
-
-    def solve(
-        self, model: DualEncoder, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor] | None, seed: int
-    ) -> dict[str, Any]:
-        """Fit what ``adapt`` attached from frozen features (B, D) and labels (B,); returns what it chose."""
+    def streams(self) -> Mapping[str, StreamSpec]:
+        """Further data of each step, by the name that views read it under."""
         return {}
 
-    def streams(self, model: DualEncoder, task: Any) -> Mapping[str, Stream]:
-        """Further data of each step, by name, beside the labeled images."""
-        return {}
+    # ---- on a model
 
-    def head(self, model: DualEncoder, names: Sequence[str], templates: Sequence[str]) -> Head:
-        """Classifier over ``names``. Default: mean of the normalized text features over ``templates``, normalized."""
-        return text_head(model, names, templates)
-
-    def merge(self, model: DualEncoder) -> None:
-        """Fold what was trained into the plain weights and detach it."""
-        model.merge_adapters()
-
-    def require(self, knob: str, holds: bool, range_: str) -> None:
-        """For ``__post_init__``: a clear line when a knob is out of its range.
+    def attach(self, model: DualEncoder, classes: Sequence[str]) -> None:
+        """Put the pieces on ``model`` and set ``requires_grad`` everywhere else to False.
 
         Raises:
-            UsageError: ``holds`` is False.
+            UsageError: knobs do not fit the model.
+            ModelError: two pieces want the same place.
         """
-        if not holds:
-            value = getattr(self, knob)
-            shown = str(value) if isinstance(value, Path) else repr(value)
-            raise UsageError(f"knob {knob}={shown} of method {self.name!r} must be {range_}.")
+        model.requires_grad_(False)
+        for adapter in self.adapters:
+            adapter.attach(model)
+        model.attach_head(self.head.build(model, classes))
+
+    def planner(self, model: DualEncoder) -> Planner:
+        """What computes features and logits of ``model``, to which this method is attached."""
+        return Planner(model, model.head, self.touched)
+
+    def merge(self, model: DualEncoder) -> None:
+        """Fold what was trained into the plain weights and detach it. A head with rows of its own stays as it is."""
+        model.merge_adapters()
+
+    # ---- facts, computed from the pieces
+
+    @property
+    def touched(self) -> frozenset[str]:
+        """Towers below whose features something is trained."""
+        return frozenset().union(*(adapter.touches for adapter in self.adapters))
+
+    @property
+    def learns(self) -> bool:
+        """There is something to train, by gradient steps or from frozen features."""
+        return self.recipe is not None or self.head.solves
+
+    @property
+    def mergeable(self) -> bool:
+        """``merge`` leaves plain weights with the same features, and the head is a plain one."""
+        return self.head.mergeable and all(adapter.mergeable for adapter in self.adapters)
+
+    @property
+    def own_weights(self) -> bool:
+        """Only the model's own weights are trained, so that they can be averaged with the pretrained ones."""
+        own = bool(self.adapters) and all(adapter.own_weights for adapter in self.adapters)
+        return own and not self.head.learns
+
+    @property
+    def whole_batch(self) -> bool:
+        """Some term compares the images of a batch with each other."""
+        return as_objective(self.objective()).pairs
+
+    def reads(self, model: DualEncoder) -> frozenset[Read]:
+        """All features that a training step needs, in canonical states."""
+        return self.planner(model).canonical(reads_of(as_objective(self.objective()), model.head.reads()))
+
+    def check(self) -> None:
+        """See that every stream which is read is there, and every stream is read.
+
+        Raises:
+            UsageError: one line naming the stream.
+        """
+        there = set(self.streams())
+        views = [read.view for _, term in as_objective(self.objective()).terms for read in term.reads]
+        wanted = {view.stream for view in views if isinstance(view, OfStream | TextsOfStream)}
+        if missing := sorted(wanted - there):
+            has = ", ".join(sorted(there)) or "none"
+            raise UsageError(f"method {self.name!r}: a term reads the stream {missing[0]!r}; it provides {has}.")
+        if unread := sorted(there - wanted):
+            raise UsageError(f"method {self.name!r} provides the stream {unread[0]!r}, which no term reads.")
+        if any(read.state == "average" for read in self._all_reads()) and self.average is None:
+            raise UsageError(f"method {self.name!r}: a term reads the average model, but no average is set.")
+
+    def check_model(self, model: DualEncoder, task: ImageTask) -> None:
+        """See that what is trained on fits the model this method is attached to, before any training.
+
+        Raises:
+            UsageError: one line naming the piece: learned tokens and a class name do not fit the context, for instance.
+        """
+        if model.prompted is not None:
+            model.tokenize([model.prompted.replace("{}", name) for name in task.classes], slots=True)
+
+    def _all_reads(self) -> list[Read]:
+        return [read for _, term in as_objective(self.objective()).terms for read in term.reads]
+
+    # ---- knobs
+
+    @property
+    def row(self) -> str:
+        """The method as it is typed: its name, and the knobs that are not at their defaults."""
+        usual = type(self)().knobs()
+        changed = {knob: value for knob, value in self.knobs().items() if value != usual.get(knob)}
+        return f"{self.name}[{','.join(f'{k}={_typed(v)}' for k, v in changed.items())}]" if changed else self.name
 
     def knobs(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
-        return {
-            knob: value.as_posix() if isinstance(value, Path) else value
-            for knob, value in dataclasses.asdict(self).items()
-        }
+        """Every knob of the method and its pieces as plain JSON values, by the shortest name that is its own."""
+        return {knob: _plain(read_path(self, path)) for knob, path in knob_paths(self).items()}
 
     def files(self) -> dict[str, str]:
         """Knob -> 16 hex digits over the content, for each knob that names a file: a file of the same name with other
@@ -152,124 +163,30 @@ class Method:
             UsageError: no such file.
         """
         found = {}
-        for knob, value in dataclasses.asdict(self).items():
+        for knob, path in knob_paths(self).items():
+            value = read_path(self, path)
             if isinstance(value, Path):
-                self.require(knob, value.is_file(), "a file; there is none of that name")
-                found[knob] = _content(value, value.stat().st_size, value.stat().st_mtime_ns)
+                if not value.is_file():
+                    raise UsageError(
+                        f"knob {knob}={value} of {self.name!r} must be a file; there is none of that name."
+                    )
+                found[knob] = file_hash(value, value.stat().st_size, value.stat().st_mtime_ns)
         return found
 
 
+def _typed(value: Any) -> str:
+    return ":".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.as_posix() if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+
 @functools.lru_cache
-def _content(path: Path, size: int, changed: int) -> str:
+def file_hash(path: Path, size: int, changed: int) -> str:
     """Hash of a file; read once as long as its size and time of change are the same."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:16]
-
-
-_REGISTRY: dict[str, type[Method]] = {}
-
-
-M = TypeVar("M", bound=type[Method])
-
-
-def register(cls: M) -> M:
-    """Class decorator: the definition is the registry entry, and its ``name`` the id."""
-    if cls.name in _REGISTRY:
-        raise ValueError(f"two methods are named {cls.name!r}")
-    _REGISTRY[cls.name] = cls
-    return cls
-
-
-def methods() -> dict[str, type[Method]]:
-    """All registered methods by name."""
-    return dict(sorted(_REGISTRY.items()))
-
-
-def get_method(name: str, knobs: Mapping[str, Any] | None = None) -> Method:
-    """The method ``name`` with ``knobs`` (values may be strings, as typed on a command line).
-
-    Raises:
-        UsageError: unknown method or knob, or a value that does not fit the knob's type.
-    """
-    if name not in _REGISTRY:
-        raise UsageError(f"unknown method {name!r}.{nearest(name, _REGISTRY)} `steadyclip methods` lists them.")
-    cls = _REGISTRY[name]
-    types = typing.get_type_hints(cls)
-    fields = {f.name for f in dataclasses.fields(cls)}
-    values = {}
-    for key, value in (knobs or {}).items():
-        if key not in fields:
-            raise UsageError(
-                f"method {name!r} has no knob {key!r}.{nearest(key, fields)} `steadyclip methods {name}` lists them."
-            )
-        values[key] = convert(name, key, value, types[key])
-    return cls(**values)
-
-
-def knob_help(cls: type[Method]) -> dict[str, str]:
-    """Knob -> the text that stands below it in the class, or in the class that it is inherited from."""
-    texts = {}
-    for owner in reversed(cls.__mro__[: cls.__mro__.index(Method)]):
-        definition = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
-        for knob, below in itertools.pairwise(definition.body):  # pyright: ignore[reportAttributeAccessIssue]
-            if isinstance(knob, ast.AnnAssign) and isinstance(knob.target, ast.Name) and isinstance(below, ast.Expr):
-                texts[knob.target.id] = inspect.cleandoc(ast.literal_eval(below.value))
-    return texts
-
-
-def convert(method: str, knob: str, value: Any, kind: Any) -> Any:
-    """``value``, maybe as typed on a command line, as ``kind``: literals, numbers, booleans, tuples, unions of them.
-
-    Raises:
-        UsageError: it does not fit.
-    """
-    wrong = UsageError(f"knob {knob}={value!r} of method {method!r} must be {_spell(kind)}.")
-    origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Literal:
-        if value in options:
-            return value
-        raise wrong
-    if origin is tuple:
-        parts = value.split(",") if isinstance(value, str) else list(value)
-        return tuple(convert(method, knob, part, options[0]) for part in parts)
-    if options:  # a union: the first member that takes the value
-        if value in (None, "none") and type(None) in options:
-            return None
-        for option in options:
-            if option is not type(None):
-                try:
-                    return convert(method, knob, value, option)
-                except UsageError:
-                    continue
-        raise wrong
-    if kind is bool:
-        spelled = {
-            "true": True,
-            "on": True,
-            "yes": True,
-            "1": True,
-            "false": False,
-            "off": False,
-            "no": False,
-            "0": False,
-        }
-        if str(value).lower() in spelled:
-            return spelled[str(value).lower()]
-        raise wrong
-    try:
-        return kind(value)
-    except (TypeError, ValueError):
-        raise wrong from None
-
-
-def _spell(kind: Any) -> str:
-    origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(map(str, options))
-    if options:
-        return " or ".join(_spell(o) for o in options if o is not Ellipsis)
-    words = {Path: "a file", int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}
-    return words.get(kind, "text")

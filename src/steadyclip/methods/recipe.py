@@ -43,6 +43,9 @@ class Recipe:
     """What follows the warm-up."""
     clip_norm: float | None = None
     """Gradient norm is clipped to this; None leaves it."""
+    views: int | None = None
+    """Augmented views of each image, drawn once: epoch e takes view e mod views, so that what the frozen model makes of
+    them can be cached. None draws anew in every epoch; 0 prepares images as for evaluation."""
 
     def __post_init__(self) -> None:
         if sum(length is not None for length in (self.steps, self.steps_per_shot, self.epochs)) != 1:

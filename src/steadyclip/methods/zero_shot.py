@@ -1,14 +1,10 @@
 """Zero-shot: the pretrained model and its template ensemble, the line that every other method is held against."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-from steadyclip.methods.base import Method, register
+from steadyclip.methods.base import Method
+from steadyclip.methods.registry import register
 
 
 @register
-@dataclass(frozen=True)
 class ZeroShot(Method):
     """Nothing is trained. Class weights are the mean text feature over the templates (Radford et al. 2021, 3.1.4)."""
 

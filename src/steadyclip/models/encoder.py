@@ -44,13 +44,13 @@ class DualEncoder(nn.Module):
         self.name = name
         self.network = network.requires_grad_(False).eval()
         self.adapters = nn.ModuleDict()
+        self.head: nn.Module | None = None
         self.preprocess = preprocess
         self.image_tower, self.text_tower = backend.towers(network)
         self._backend = backend
         self._handles: dict[str, list[RemovableHandle]] = {}
         self._frozen_depth = 0
         self._frozen_copy: dict[str, Tensor] | None = None  # names as in self.named_parameters()
-        self._frozen_text: tuple[Tensor, Tensor] | None = None  # token ids, features
         self._weights_hash: str | None = None
 
     # ---- features
@@ -219,6 +219,13 @@ class DualEncoder(nn.Module):
         bias = self._weight("logit_bias")
         return torch.zeros((), device=self.device) if bias is None else bias.float().reshape(())
 
+    def scale_and_bias(self, frozen: bool) -> tuple[Tensor, Tensor]:
+        """``logit_scale`` and ``logit_bias``, as they are or as they were pretrained."""
+        if not frozen or self._frozen_copy is None:
+            return self.logit_scale, self.logit_bias
+        with self.frozen():
+            return self.logit_scale, self.logit_bias
+
     def logits(self, image_BD: Tensor, text_CD: Tensor) -> Tensor:
         """Features of images and of classes -> (B, C) float32 logits with the checkpoint's scale and bias.
 
@@ -264,16 +271,6 @@ class DualEncoder(nn.Module):
             for module in training:
                 module.training = True
 
-    def frozen_text(self, tokens: Tokens) -> Tensor:
-        """(M, D) text features of the frozen model, computed once for the same token tensors.
-
-        Meant for the class prompts of a training, which are the same objects at every step.
-        """
-        if self._frozen_text is None or self._frozen_text[0] is not tokens["input_ids"]:
-            with self.frozen():
-                self._frozen_text = (tokens["input_ids"], self.encode_text(tokens))
-        return self._frozen_text[1]
-
     def keep_frozen_copy(self) -> None:
         """Snapshot the pretrained weights: to call once before training them, so that ``frozen`` can go back."""
         if self._frozen_copy is None:
@@ -282,22 +279,21 @@ class DualEncoder(nn.Module):
             }
 
     def train_weights(self, towers: Literal["both", "image", "text"] = "both") -> None:
-        """Let the weights of ``towers``, the logit scale and the bias be trained, nothing else; keeps a frozen copy."""
+        """Let the weights of ``towers``, the logit scale and the bias be trained; keeps a frozen copy."""
         self.keep_frozen_copy()
-        self.requires_grad_(False)
+        self.network.requires_grad_(False)
         for name, weight in self.network.named_parameters():
             part = name.split(".")[0]
             tower = "image" if part in self._backend.image_parts else "text"
             weight.requires_grad_(towers in ("both", tower) or part in ("logit_scale", "logit_bias"))
 
-    def frozen_state(self) -> dict[str, Tensor]:
+    def frozen_weights(self) -> dict[str, Tensor]:
         """The pretrained values of the network's weights that are trained, by the names of ``trained_state``."""
         weights = self._frozen_copy or {}
         return {name: value for name, value in weights.items() if self.get_parameter(name).requires_grad}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DualEncoder:
         super()._apply(fn, recurse)
-        self._frozen_text = None
         if self._frozen_copy is not None:  # not registered, so that it is neither trained nor saved; but it moves along
             self._frozen_copy = {name: fn(value) for name, value in self._frozen_copy.items()}
         return self
@@ -311,7 +307,8 @@ class DualEncoder(nn.Module):
             ModelError: the key is taken or malformed.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]+", key) or key in self.adapters:
-            raise ModelError(f"adapter key {key!r} is {'taken' if key in self.adapters else 'malformed'}.")
+            what = "is wanted by two pieces: leave one out" if key in self.adapters else "is malformed"
+            raise ModelError(f"the place {key!r} for an adapter {what}.")
         self.adapters[key] = adapter.to(self.device)
         self._handles[key] = adapter.install()
 
@@ -328,9 +325,14 @@ class DualEncoder(nn.Module):
         del self.adapters[key]
 
     def detach_all(self) -> None:
-        """Take all adapters off."""
+        """Take all adapters and the head off."""
         for key in list(self.adapters):
             self.detach(key)
+        self.head = None
+
+    def attach_head(self, head: nn.Module) -> None:
+        """Keep the head of a method with the model: it is trained, saved and moved along, and leaves features alone."""
+        self.head = head.to(self.device)
 
     def merge_adapters(self) -> None:
         """Fold all adapters into the weights and take them off: from here on this is a plain, other model.
@@ -350,7 +352,6 @@ class DualEncoder(nn.Module):
         self.detach_all()
         self.network.requires_grad_(False)
         self._frozen_copy = None
-        self._frozen_text = None
         self._weights_hash = None
 
     # ---- on disk
@@ -365,11 +366,16 @@ class DualEncoder(nn.Module):
         Raises:
             ModelError: names are missing, unknown, or of another shape; nothing has been changed.
         """
+        if self.head is not None:
+            lengths = {name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")}
+            self.head.take_lengths(lengths)  # type: ignore[operator]
         copy_into(self._trained(), state)
 
     def _trained(self) -> dict[str, Tensor]:
         trained = {f"network.{n}": p for n, p in self.network.named_parameters() if p.requires_grad}
-        return {**trained, **{f"adapters.{n}": t for n, t in self.adapters.state_dict(keep_vars=True).items()}}
+        trained |= {f"adapters.{n}": t for n, t in self.adapters.state_dict(keep_vars=True).items()}
+        head = self.head.state_dict(keep_vars=True) if self.head is not None else {}
+        return {**trained, **{f"head.{n}": t for n, t in head.items()}}
 
     def save(self, folder: str | Path) -> None:
         """Write a plain checkpoint: safetensors, JSON, tokenizer and image settings, as the model's library reads them.

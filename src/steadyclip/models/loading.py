@@ -1,24 +1,24 @@
-"""From a name to a model: the embedded one, a directory, a hub id, or an open_clip name."""
+"""From a name to a model: an installed one, a directory, a hub id, or an open_clip name."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from steadyclip.core.errors import ModelError, nearest
+from steadyclip.core.extensions import MODELS, absent, distribution, extensions, load_extension
 from steadyclip.models import huggingface, openclip
 from steadyclip.models.encoder import DualEncoder
-
-EMBEDDED = {"icons-tiny": Path(__file__).parent / "weights" / "icons-tiny"}
 
 
 def load(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> DualEncoder:
     """A model with its tokenizer, image transform and logit scale, ready to encode.
 
     Args:
-        name_or_path: "icons-tiny" (embedded), a local checkpoint directory, a hub id such as
+        name_or_path: "icons-tiny" (of steadyclip-lab), a local checkpoint directory, a hub id such as
             "openai/clip-vit-base-patch16", or "open_clip:MODEL[/PRETRAINED]" (extra ``open-clip``).
         device: where the weights go; they are float32.
 
@@ -38,15 +38,18 @@ def load(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> Dua
 
 
 def checkpoint_folder(name: str) -> Path:
-    """The folder of an embedded model, a directory, or a hub id, downloaded if need be.
+    """The folder of an installed model, a directory, or a hub id, downloaded if need be.
 
     Raises:
         ModelError: there is no such checkpoint, or the hub cannot be reached.
     """
-    if name in EMBEDDED:
-        if not (EMBEDDED[name] / "config.json").is_file():
-            raise ModelError(f"the weights of {name!r} are not in this installation; reinstall steadyclip.")
-        return EMBEDDED[name]
+    installed: Path | Callable[[], Path] | None = load_extension(MODELS, name)
+    if installed is not None:
+        folder = installed if isinstance(installed, Path) else installed()
+        if not (folder / "config.json").is_file():
+            source = distribution(extensions(MODELS)[name])
+            raise ModelError(f"the weights of {name!r} are not in this installation: reinstall {source}.")
+        return folder
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -56,8 +59,11 @@ def checkpoint_folder(name: str) -> Path:
         raise ModelError(f"{name}: give the directory of the checkpoint, not one of its files.")
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
         return _download(name)
+    if elsewhere := absent(MODELS, name):
+        raise ModelError(f"no model {name!r} here: {elsewhere}, or name another model.")
     raise ModelError(
-        f"no model {name!r}: not a directory, not embedded, not a hub id (owner/name).{nearest(name, EMBEDDED)}"
+        f"no model {name!r}: not a directory, not installed, not a hub id (owner/name)."
+        f"{nearest(name, extensions(MODELS))}"
     )
 
 

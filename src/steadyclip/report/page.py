@@ -17,7 +17,7 @@ from steadyclip.report.chart import Style, styles
 from steadyclip.report.curves import curves
 from steadyclip.report.reading import reading
 from steadyclip.report.scatter import drift, shift
-from steadyclip.report.tables import main_table, test_names, training_part
+from steadyclip.report.tables import main_table, test_names
 from steadyclip.report.templates import render, text
 
 # What is shown of the errors; the records keep more.
@@ -178,9 +178,11 @@ def _values(records: Sequence[Record]) -> dict[str, str]:
     """Setting -> value, or its values where they differ between seeds."""
     found: dict[str, dict[str, None]] = {}
     for record in records:
-        recipe, choices = training_part(record, "recipe"), training_part(record, "choices")
-        precision = training_part(record, "config").get("precision")
-        settings = {**record.method.knobs, **recipe, **choices, "precision": precision, "scored in": record.precision}
+        settings = dict(record.method.knobs)
+        if run := record.training:
+            choices = run.results.choices if run.results else {}
+            settings |= {**(run.recipe or {}), **choices, "precision": run.config.get("precision")}
+        settings["scored in"] = record.precision
         for name, value in settings.items():
             if value is not None and not isinstance(value, dict):
                 found.setdefault(name, {})[_plain(value)] = None

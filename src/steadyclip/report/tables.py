@@ -6,20 +6,30 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError
 from steadyclip.evaluation.records import Record
 from steadyclip.report.cells import HALVES, MEANS, Cell, Row, Section, Table, grouped
 from steadyclip.report.published import beside
-from steadyclip.training.config import DECIDES
+from steadyclip.training.run import identity
 
 ROLES = ("id", "ood", "transfer")
+BASELINE = "zero-shot"
+"""The method that differences are taken to."""
 MISSING = "no record of this evaluation was given."
 
+_OF_A_SEED = ("config.seed", "task.seed", "task.content")
+"""Facts of an identity that seeds change: a few-shot sample is drawn by its seed."""
 
-def main_table(records: Iterable[Record], *, baseline: str = "zero-shot") -> Table:
+Columns = Sequence[tuple[str, Sequence[Any]]]
+"""Name of a column, and the test sets (or halves, domains, shots) that its number is the mean over."""
+
+
+def main_table(records: Iterable[Record]) -> Table:
     """One row for each method, with the columns base, new and H, or one for each domain where all classes were scored.
 
     Records of a grid, which know the role of their test images, also make few-shot curves (a column for each number of
@@ -30,7 +40,6 @@ def main_table(records: Iterable[Record], *, baseline: str = "zero-shot") -> Tab
 
     Args:
         records: in the order in which rows and sections shall appear; the baseline goes first.
-        baseline: name of the method that differences are taken to.
 
     Raises:
         DataError: there is no record.
@@ -43,26 +52,9 @@ def main_table(records: Iterable[Record], *, baseline: str = "zero-shot") -> Tab
     sections: list[Section] = []
     for of_model in by_model.values():
         suffix = f", model {of_model[0].model.name}" if len(by_model) > 1 else ""
-        halves = [r for r in of_model if r.data.subset in HALVES]
-        others = [r for r in of_model if r.data.subset not in HALVES]
-        pairs = grouped(halves, lambda r: (r.data.name, r.data.domain))
-        names = [name for name, _ in pairs]
-        found = []
-        for (name, domain), group in pairs.items():
-            where = f", {domain}" if names.count(name) > 1 and domain else ""
-            found.append(_base_to_new(group, f"{name}, base to new{where}{suffix}", baseline))
-        if len(set(names)) == len(names) > 1:
-            found.append(_average(found, suffix, baseline))
-        curves = _curves([r for r in others if r.role == "id" and r.wise_alpha is None], suffix, baseline)
-        transfers = _transfers([r for r in others if r.role], suffix, baseline)
-        shown = {id(r) for section in (*curves, *transfers) for row in section.rows for r in row.records}
-        others = [r for r in others if id(r) not in shown]
-        found += curves + transfers
-        for (name, subset), group in grouped(others, lambda r: (r.data.name, r.data.subset)).items():
-            found.append(_per_domain(group, f"{name}, {subset} classes{suffix}", baseline))
-        sections += found
-    for section in sections:
-        notes += _warnings(section)
+        for section in _sections(of_model):
+            sections.append(_compare(dataclasses.replace(section, title=section.title + suffix)))
+            notes += _warnings(sections[-1])
     sections = [beside(section) for section in sections]
     notes += [section.published for section in sections if section.published]
     return Table(tuple(sections), tuple(dict.fromkeys(notes)))
@@ -71,107 +63,12 @@ def main_table(records: Iterable[Record], *, baseline: str = "zero-shot") -> Tab
 def _with_roles(records: Sequence[Record]) -> list[Record]:
     """Averages of weights (WiSE-FT) are scored outside a grid: they have the roles that its records tell."""
     roles = {(_home(r), _test(r)): r.role for r in records if r.role}
-    return [
-        dataclasses.replace(r, role=roles.get((_home(r), _test(r)), "")) if r.wise_alpha is not None else r
-        for r in records
-    ]
+    return [replace(r, role=roles.get((_home(r), _test(r)), "")) if r.wise_alpha is not None else r for r in records]
 
 
 def _home(record: Record) -> str:
     """The data set of the training."""
-    return str(training_part(record, "task").get("name"))
-
-
-def _base_to_new(records: Sequence[Record], title: str, baseline: str) -> Section:
-    def cells(group: Sequence[Record]) -> tuple[Cell, ...]:
-        base, new = (_over_seeds([r for r in group if r.data.subset == half]) for half in HALVES)
-        return base, new, _h(base, new)
-
-    return _section(records, title, (*HALVES, "H"), cells, baseline)
-
-
-def _per_domain(records: Sequence[Record], title: str, baseline: str) -> Section:
-    domains = list(dict.fromkeys(r.data.domain for r in records))
-
-    def cells(group: Sequence[Record]) -> tuple[Cell, ...]:
-        return tuple(_over_seeds([r for r in group if r.data.domain == domain]) for domain in domains)
-
-    return _section(records, title, tuple(domain or "top-1" for domain in domains), cells, baseline)
-
-
-def _curves(records: Sequence[Record], suffix: str, baseline: str) -> list[Section]:
-    """One section for each test set that several numbers of shots were scored on."""
-    sections = []
-    for (name, *_), group in grouped(records, _test).items():
-        shots = sorted({r.shots for r in group if r.shots is not None})
-        if len(shots) < 2:
-            continue
-
-        def cells(group: Sequence[Record], shots: Sequence[int] = shots) -> tuple[Cell, ...]:
-            # what learns nothing is the same with any number of shots
-            return tuple(_over_seeds([r for r in group if r.shots in (k, None)]) for k in shots)
-
-        group = [r for r in group if r.shots is not None or r.training is None]
-        columns = tuple(_count(k, "shot") for k in shots)
-        section = _section(group, f"{name}, few-shot{suffix}", columns, cells, baseline, by_shots=False)
-        sections.append(dataclasses.replace(section, shots=tuple(shots)))
-    return sections
-
-
-def _transfers(records: Sequence[Record], suffix: str, baseline: str) -> list[Section]:
-    """One section for each training whose result was scored on other domains or other data."""
-    untrained = [r for r in records if r.training is None]
-    trainings = grouped([r for r in records if r.training is not None], lambda r: (_home(r), r.shots))
-    if not trainings:
-        home = next((r.data.name for r in records if r.role == "id"), "")
-        trainings = {(home, None): []}
-    sections = []
-    for (source, shots), group in trainings.items():
-        sets = set(map(_test, group or untrained))
-        group = [*(r for r in untrained if _test(r) in sets), *group]
-        tests = sorted(grouped(group, _test).values(), key=lambda of: ROLES.index(of[0].role))
-        if any(of[0].role != "id" for of in tests):
-            several = sum(home == source for home, _ in trainings) > 1
-            part = f", {_count(shots, 'shot') if shots else 'all training images'}" if several else ""
-            sections.append(_transfer(group, [of[0] for of in tests], source, part + suffix, baseline))
-    return sections
-
-
-def _transfer(records: Sequence[Record], tests: Sequence[Record], source: str, suffix: str, baseline: str) -> Section:
-    """``tests`` holds one record of each test set, in the order of the columns."""
-    roles = {test.role for test in tests}
-    inside = any(test.role == "ood" and test.data.name == source for test in tests)
-    parts: list[tuple[str, list[Hashable]]] = []
-    for role in ROLES:
-        chosen = [test for test in tests if test.role == role]
-        for test in chosen:
-            domain = test.data.domain if inside and test.data.name == source else None
-            parts.append((domain or test.data.name, [_test(test)]))
-        if role != "id" and len(chosen) > 1:
-            parts.append((MEANS[role], [_test(test) for test in chosen]))
-
-    def cells(group: Sequence[Record]) -> tuple[Cell, ...]:
-        return tuple(
-            _over_sets(group, sets) if len(sets) > 1 else _over_seeds(_on(group, sets[0])) for _, sets in parts
-        )
-
-    where = {"ood": "other domains", "transfer": "other data"}
-    title = f"{source} to {' and '.join(text for role, text in where.items() if role in roles)}{suffix}"
-    return _section(records, title, tuple(name for name, _ in parts), cells, baseline)
-
-
-def _on(records: Sequence[Record], test: Hashable) -> list[Record]:
-    return [r for r in records if _test(r) == test]
-
-
-def _over_sets(records: Sequence[Record], sets: Sequence[Hashable]) -> Cell:
-    """The mean over test sets; its spread is that of the means of each seed."""
-    cell = _mean_cell([_over_seeds(_on(records, test)) for test in sets], len(sets))
-    of_seed = grouped([r for r in records if _test(r) in sets and r.metrics is not None], lambda r: r.seed)
-    means = [statistics.fmean(100 * r.metrics.top1 for r in group if r.metrics) for group in of_seed.values()]
-    if cell.value is None or len(means) < 2 or any(len(group) != len(sets) for group in of_seed.values()):
-        return cell
-    return dataclasses.replace(cell, spread=statistics.stdev(means))
+    return record.training.task.name if record.training else ""
 
 
 def _test(r: Record) -> tuple[str, str, str | None, tuple[str, ...]]:
@@ -179,39 +76,120 @@ def _test(r: Record) -> tuple[str, str, str | None, tuple[str, ...]]:
     return r.data.name, r.data.subset, r.data.domain, r.data.templates
 
 
+# ---- sections
+
+
+def _sections(records: Sequence[Record]) -> list[Section]:
+    """The sections of one model, rows not yet compared."""
+    halves = [r for r in records if r.data.subset in HALVES]
+    others = [r for r in records if r.data.subset not in HALVES]
+    pairs = grouped(halves, lambda r: (r.data.name, r.data.domain))
+    names = [name for name, _ in pairs]
+    found = []
+    for (name, domain), group in pairs.items():
+        where = f", {domain}" if names.count(name) > 1 and domain else ""
+        columns = [(half, [half]) for half in HALVES]
+        section = _section(group, f"{name}, base to new{where}", columns, lambda r, half: r.data.subset == half)
+        rows = tuple(dataclasses.replace(row, cells=(*row.cells, _h(*row.cells))) for row in section.rows)
+        found.append(dataclasses.replace(section, columns=(*HALVES, "H"), rows=rows))
+    if len(set(names)) == len(names) > 1:
+        found.append(_average(found))
+    found += _curves([r for r in others if r.role == "id" and r.wise_alpha is None])
+    found += _transfers([r for r in others if r.role])
+    shown = {id(r) for section in found for row in section.rows for r in row.records}
+    rest = [r for r in others if id(r) not in shown]
+    for (name, subset), group in grouped(rest, lambda r: (r.data.name, r.data.subset)).items():
+        columns = [(domain or "top-1", [domain]) for domain in dict.fromkeys(r.data.domain for r in group)]
+        found.append(_section(group, f"{name}, {subset} classes", columns, lambda r, domain: r.data.domain == domain))
+    return found
+
+
+def _curves(records: Sequence[Record]) -> list[Section]:
+    """One section for each test set that several numbers of shots were scored on."""
+    sections = []
+    for (name, *_), group in grouped(records, _test).items():
+        shots = sorted({r.shots for r in group if r.shots is not None})
+        if len(shots) > 1:
+            group = [r for r in group if r.shots is not None or r.training is None]
+            columns = [(_count(k, "shot"), [k]) for k in shots]
+            # what learns nothing is the same with any number of shots
+            section = _section(group, f"{name}, few-shot", columns, lambda r, k: r.shots in (k, None), by_shots=False)
+            sections.append(dataclasses.replace(section, shots=tuple(shots)))
+    return sections
+
+
+def _transfers(records: Sequence[Record]) -> list[Section]:
+    """One section for each training whose result was scored on other domains or other data."""
+    untrained = [r for r in records if r.training is None]
+    trainings = grouped([r for r in records if r.training is not None], lambda r: (_home(r), r.shots))
+    if not trainings:
+        trainings = {(next((r.data.name for r in records if r.role == "id"), ""), None): []}
+    sections = []
+    for (source, shots), group in trainings.items():
+        sets = set(map(_test, group or untrained))
+        group = [*(r for r in untrained if _test(r) in sets), *group]
+        tests = sorted((of[0] for of in grouped(group, _test).values()), key=lambda r: ROLES.index(r.role))
+        if any(test.role != "id" for test in tests):
+            several = sum(home == source for home, _ in trainings) > 1
+            part = f", {_count(shots, 'shot') if shots else 'all training images'}" if several else ""
+            sections.append(_transfer(group, tests, source, part))
+    return sections
+
+
+def _transfer(records: Sequence[Record], tests: Sequence[Record], source: str, part: str) -> Section:
+    """``tests`` holds one record of each test set, in the order of the columns."""
+    inside = any(test.role == "ood" and test.data.name == source for test in tests)
+    columns = []
+    for role, of_role in grouped(tests, lambda test: test.role).items():
+        for test in of_role:
+            domain = test.data.domain if inside and test.data.name == source else None
+            columns.append((domain or test.data.name, [_test(test)]))
+        if role != "id" and len(of_role) > 1:
+            columns.append((MEANS[role], list(map(_test, of_role))))
+    where = {"ood": "other domains", "transfer": "other data"}
+    places = [text for role, text in where.items() if any(test.role == role for test in tests)]
+    return _section(records, f"{source} to {' and '.join(places)}{part}", columns, lambda r, test: _test(r) == test)
+
+
 def _section(
     records: Sequence[Record],
     title: str,
-    columns: tuple[str, ...],
-    cells: Callable[[Sequence[Record]], tuple[Cell, ...]],
-    baseline: str,
+    columns: Columns,
+    belongs: Callable[[Record, Any], bool],
     by_shots: bool = True,
 ) -> Section:
-    rows = [Row(label, cells(group), tuple(group)) for label, group in _rows(records, by_shots).items()]
-    return _compare(Section(title, _caption(records), columns, tuple(rows), None), baseline)
-
-
-def _average(sections: Sequence[Section], suffix: str, baseline: str) -> Section:
-    """Unweighted means over data sets. H both ways, since published tables use either."""
-    labels = dict.fromkeys(row.label for section in sections for row in section.rows)
+    """Rows of ``records``; a record counts for the values of a column that it ``belongs`` to."""
     rows = []
-    for label in labels:
-        found = [row for section in sections for row in section.rows if row.label == label]
+    for label, group in _rows(records, by_shots).items():
+        found = (_over_sets([[r for r in group if belongs(r, value)] for value in values]) for _, values in columns)
+        rows.append(Row(label, tuple(found), tuple(group)))
+    return Section(title, _caption(records), tuple(name for name, _ in columns), tuple(rows), None)
+
+
+def _average(sections: Sequence[Section]) -> Section:
+    """Unweighted means over data sets. H both ways, since published tables use either."""
+    rows = []
+    for label, found in grouped((row for section in sections for row in section.rows), lambda row: row.label).items():
         base, new, h = (_mean_cell([row.cells[i] for row in found], len(sections)) for i in range(3))
         rows.append(Row(label, (base, new, _h(base, new), h), tuple(r for row in found for r in row.records)))
-    columns = (*HALVES, "H of averages", "mean of Hs")
     caption = f"unweighted mean over {len(sections)} data sets"
-    return _compare(Section(f"average, base to new{suffix}", caption, columns, tuple(rows), None), baseline)
+    return Section("average, base to new", caption, (*HALVES, "H of averages", "mean of Hs"), tuple(rows), None)
 
 
-def _mean_cell(cells: Sequence[Cell], wanted: int) -> Cell:
-    values = [cell.value for cell in cells if cell.value is not None]
-    if len(values) < wanted:
-        reasons = [cell.reason for cell in cells if cell.reason]
-        return Cell(reason=reasons[0] if reasons else MISSING)
-    margins = [cell.margin for cell in cells if cell.margin is not None]
-    margin = math.hypot(*margins) / wanted if len(margins) == wanted else None
-    return Cell(value=statistics.fmean(values), margin=margin, seeds=min(cell.seeds for cell in cells))
+# ---- cells
+
+
+def _over_sets(sets: Sequence[Sequence[Record]]) -> Cell:
+    """The mean over test sets, each over seeds; the spread of several is that of the means of each seed."""
+    cells = [_over_seeds(records) for records in sets]
+    if len(cells) == 1:
+        return cells[0]
+    cell = _mean_cell(cells, len(sets))
+    of_seed = grouped([r for records in sets for r in records if r.metrics is not None], lambda r: r.seed).values()
+    means = [statistics.fmean(100 * r.metrics.top1 for r in group if r.metrics) for group in of_seed]
+    if cell.value is None or len(means) < 2 or any(len(group) != len(sets) for group in of_seed):
+        return cell
+    return dataclasses.replace(cell, spread=statistics.stdev(means))
 
 
 def _over_seeds(records: Sequence[Record]) -> Cell:
@@ -227,6 +205,15 @@ def _over_seeds(records: Sequence[Record]) -> Cell:
     )
 
 
+def _mean_cell(cells: Sequence[Cell], wanted: int) -> Cell:
+    values = [cell.value for cell in cells if cell.value is not None]
+    if len(values) < wanted:
+        return Cell(reason=next((cell.reason for cell in cells if cell.reason), MISSING))
+    margins = [cell.margin for cell in cells if cell.margin is not None]
+    margin = math.hypot(*margins) / wanted if len(margins) == wanted else None
+    return Cell(value=statistics.fmean(values), margin=margin, seeds=min(cell.seeds for cell in cells))
+
+
 def _h(base: Cell, new: Cell) -> Cell:
     if base.value is None or new.value is None:
         return Cell(reason=base.reason or new.reason)
@@ -237,22 +224,20 @@ def _h(base: Cell, new: Cell) -> Cell:
     return Cell(value=statistics.harmonic_mean((b, n)), margin=margin, seeds=min(base.seeds, new.seeds))
 
 
-def _compare(section: Section, baseline: str) -> Section:
+def _compare(section: Section) -> Section:
     """The section with the baseline first and curves of averages last, differences to the baseline, and the best of
     each column marked."""
     order = list(dict.fromkeys(row.series for row in section.rows))
 
     def place(row: Row) -> tuple[bool, bool, int, float]:
         curve = row.alpha is not None
-        first = row.records[0].method.name != baseline
+        first = row.records[0].method.name != BASELINE
         return first, curve, order.index(row.series) if curve else 0, row.alpha or 0.0
 
     rows = sorted(section.rows, key=place)
-    first = rows[0] if rows[0].records[0].method.name == baseline else None
-    tops = [
-        max((cell.value for cell in column if cell.value is not None), default=0.0)
-        for column in zip(*(row.cells for row in rows), strict=True)
-    ]
+    first = rows[0] if rows[0].records[0].method.name == BASELINE else None
+    columns = zip(*(row.cells for row in rows), strict=True)
+    tops = [max((cell.value for cell in column if cell.value is not None), default=0.0) for column in columns]
 
     def compared(row: Row) -> Row:
         cells = list(row.cells)
@@ -269,54 +254,49 @@ def _compare(section: Section, baseline: str) -> Section:
     return dataclasses.replace(section, rows=tuple(rows), baseline=rows[0] if first else None)
 
 
-def _rows(records: Sequence[Record], by_shots: bool = True) -> dict[str, list[Record]]:
-    """Records by row label: the method's label, and whatever else tells trainings apart other than the seed."""
+# ---- which records are one row
+
+
+def _rows(records: Sequence[Record], by_shots: bool) -> dict[str, list[Record]]:
+    """Records by row label: the method's label, and what else of their identities differs, other than by the seed."""
     rows: dict[str, list[Record]] = {}
     all_shots = {r.shots for r in records if r.shots is not None}
     for label, group in grouped(records, lambda r: r.method.label).items():
-        trainings = [_training(r) for r in group]
-        differing = [name for name in _union(trainings) if len({json.dumps(t.get(name)) for t in trainings}) > 1]
-        for record, training in zip(group, trainings, strict=True):
-            extra = [f"{name.replace('_', ' ')} {training.get(name)}" for name in differing]
+        facts = [identity(r) for r in group]
+        # the same seed with other images: then these tell the trainings apart
+        alike = {json.dumps({**each, "task.content": ""}) for each in facts}
+        seeds = _OF_A_SEED[:2] if len(alike) < len(set(map(json.dumps, facts))) else _OF_A_SEED
+        names = dict.fromkeys(name for each in facts for name in each if name not in (*seeds, "task.shots"))
+        differing = [name for name in names if len({json.dumps(each.get(name)) for each in facts}) > 1]
+        for record, each in zip(group, facts, strict=True):
+            extra = [_spelled(record, name, each.get(name)) for name in differing]
             if by_shots and len(all_shots) > 1 and record.shots is not None:
                 extra.insert(0, _count(record.shots, "shot"))
-            rows.setdefault(", ".join([label, *extra]), []).append(record)
+            rows.setdefault(", ".join([label, *dict.fromkeys(extra)]), []).append(record)
     return rows
 
 
-def _training(record: Record) -> dict[str, Any]:
-    """What decides the result of a training beside method, shots and seed: recipe, arithmetic, data."""
-    config, task = training_part(record, "config"), training_part(record, "task")
-    settings = dict(training_part(record, "recipe"))
-    settings |= {name: config[name] for name in DECIDES if name in config and name != "seed"}
-    if task:
-        settings["trained on"] = f"{task.get('name')}, {task.get('subset')} classes"
-    return settings
-
-
-def training_part(record: Record, name: str) -> dict[str, Any]:
-    """One part of the run that a record carries, empty where it has none."""
-    part = (record.training or {}).get(name)
-    return part if isinstance(part, dict) else {}
-
-
-def _union(settings: Iterable[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for each in settings for name in each))
+def _spelled(record: Record, name: str, value: Any) -> str:
+    """A fact of an identity in a label."""
+    if name in ("task.subset", "task.classes") and record.training:
+        return f"trained on {record.training.task.name}, {record.training.task.subset} classes"
+    if name == "task.templates":
+        value = " ".join(value or ())
+    word = {"content": "images", "templates": "prompts"}.get(name.rpartition(".")[2], name.rpartition(".")[2])
+    return f"{word.replace('_', ' ')} {value}"
 
 
 def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """Of several evaluations of one run on one test set, the newest; said where the others had other numbers."""
-
-    def same(r: Record) -> Hashable:
-        run = (r.model.weights_hash, r.method.label, r.shots, r.seed, json.dumps(_training(r), sort_keys=True))
-        return run, _test(r)
-
     kept, older = [], 0
-    for group in grouped(records, same).values():
+    for group in grouped(records, lambda r: (r.method.label, json.dumps(identity(r)), _test(r))).values():
         newest = max(group, key=lambda r: r.created)
         kept.append(newest)
         older += sum(r.metrics != newest.metrics for r in group)
     return kept, [f"{_count(older, 'older evaluation')} of the same run and test set left out."] if older else []
+
+
+# ---- what is said about records
 
 
 def _caption(records: Sequence[Record]) -> str:

@@ -14,17 +14,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from steadyclip.core.errors import ModelError, SteadyClipError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 KEEP = 2
 """Checkpoints that stay; older ones go when a new one is whole."""
 
-Tensors = dict[str, Tensor]
+Tensors = dict[str, "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,13 @@ def read_tensors(path: Path) -> Tensors:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Any, str]) -> Tensors:
     """The optimizer's state under the parameters' names: ``"NAME:exp_avg"``."""
+    import torch
+
     return {
         f"{names[parameter]}:{key}": value.detach().cpu()
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
-        if isinstance(value, Tensor)
+        if isinstance(value, torch.Tensor)
     }
 
 

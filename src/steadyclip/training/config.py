@@ -40,8 +40,10 @@ class TrainConfig:
     """Steps between log lines; losses are read from the device only then."""
     progress: bool = True
     """Show loss, speed and time left on standard error."""
-    cache: Path | None = None
-    """Folder for features of the frozen model, where a method learns from them; None computes them anew."""
+    cache: Literal["auto", "off"] = "auto"
+    """`auto` computes features of the frozen model once, where the recipe sets `views`; the losses are the same."""
+    feature_folder: Path | None = None
+    """Folder where features of the frozen model are kept on disk, for heads that are filled from them."""
 
     def check(self) -> None:
         """Raises UsageError naming the field that makes no sense."""
@@ -56,6 +58,8 @@ class TrainConfig:
         if not 0 <= self.cutout < 1:
             raise UsageError(f"cutout={self.cutout} must be a share from 0 to below 1.")
         check_precision(self.precision)
+        if self.cache not in ("auto", "off"):
+            raise UsageError(f"cache={self.cache!r} must be one of auto, off.")
         if self.device not in ("auto", "cpu"):
             raise UsageError(f"device={self.device!r} must be one of auto, cpu.")
 

@@ -16,23 +16,30 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from steadyclip.core.errors import DataError, UsageError
-from steadyclip.data import loader
+from steadyclip.data.batches import batch_places, loader
 from steadyclip.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageTask
-    from steadyclip.methods.base import Stream
     from steadyclip.models import Preprocess
+    from steadyclip.objectives.streams import Stream
 
 
 @dataclass(frozen=True)
-class Part:
-    """The images that go through the model at once, on the CPU; ``share`` is their share of the batch of the step."""
+class Sample:
+    """What one process trains on in one step, on the CPU.
 
-    images_BCHW: Tensor
+    Attributes:
+        images_BCHW: pixels; None where no pass needs them.
+        index_B: positions among the training images.
+        view: number of the augmented view that the images are in.
+    """
+
+    images_BCHW: Tensor | None
     labels_B: Tensor
+    index_B: Tensor
+    view: int
     keys: tuple[str, ...]
-    share: float
     streams: dict[str, dict[str, Any]]
 
 
@@ -40,6 +47,11 @@ class Feed:
     """The batches of a training, for one of its processes.
 
     Each epoch is a seeded permutation cut into batches of one size; images left over at its end wait for the next one.
+
+    Attributes:
+        views: augmented views of each image; None draws anew in every epoch, 0 prepares as for evaluation.
+        decode: whether pixels are needed at all.
+        skipped: images that could not be read while training: key -> reason.
     """
 
     def __init__(
@@ -49,6 +61,7 @@ class Feed:
         batch_size: int,
         config: TrainConfig,
         streams: Mapping[str, Stream],
+        views: int | None = None,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         """``shard`` is (rank, processes). A batch larger than the training set is cut to it.
@@ -57,7 +70,11 @@ class Feed:
             UsageError: there are more processes and accumulated parts than images in a batch.
         """
         self.task, self.config, self.streams, self.shard = task, config, streams, shard
-        self.preprocess = preprocess
+        self.views = views if config.augment else 0
+        self.decode = True
+        self.prepare = preprocess if self.views == 0 else functools.partial(
+            preprocess.train, scale=(config.smallest_crop, 1.0)
+        )  # fmt: skip
         self.batch_size = min(batch_size, len(task.train))
         if self.batch_size < shard[1] * config.accumulate:
             raise UsageError(
@@ -66,55 +83,47 @@ class Feed:
             )
         self.steps_per_epoch = len(task.train) // self.batch_size
         self.skipped: dict[str, str] = {}
-        """Images that could not be read while training: key -> reason."""
 
-    def steps(self, start: int, stop: int) -> Iterator[list[Part]]:
-        """The parts of steps ``start`` to ``stop`` (exclusive)."""
+    def view(self, epoch: int) -> int:
+        """Which augmented view the images of an epoch are in."""
+        return epoch if self.views is None else epoch % max(1, self.views)
+
+    def steps(self, start: int, stop: int) -> Iterator[Sample]:
+        """The samples of steps ``start`` to ``stop`` (exclusive)."""
         of_images = {name: stream for name, stream in self.streams.items() if getattr(stream, "of_images", False)}
         extra = {
             name: self._stream(name, stream, start, stop)
             for name, stream in self.streams.items()
             if name not in of_images
         }
-        images = self._images(start)
+        images = self._images(start) if self.decode else self._places(start)
         for step in range(start, stop):
-            images_BCHW, labels_B, index_B = next(images)
-            pieces = zip(*(t.chunk(self.config.accumulate) for t in (images_BCHW, labels_B, index_B)), strict=True)
-            drawn = {name: next(batches) for name, batches in extra.items()}
-            yield [
-                Part(
-                    pixels,
-                    labels,
-                    tuple(self.task.train.keys[i] for i in index.tolist()),
-                    len(index) / self.batch_size,
-                    {
-                        **{name: batch[i] for name, batch in drawn.items()},
-                        **{name: self._of_images(name, stream, step, index) for name, stream in of_images.items()},
-                    },
-                )
-                for i, (pixels, labels, index) in enumerate(pieces)
-            ]
+            images_BCHW, labels_B, index_B, view = next(images)
+            streams = {name: next(batches) for name, batches in extra.items()}
+            streams |= {name: self._of_images(name, stream, step, index_B) for name, stream in of_images.items()}
+            keys = tuple(self.task.train.keys[i] for i in index_B.tolist())
+            yield Sample(images_BCHW, labels_B, index_B, view, keys, streams)
 
-    def _images(self, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _images(self, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
         config, epoch, first = self.config, *divmod(start, self.steps_per_epoch)
-        train = functools.partial(self.preprocess.train, scale=(config.smallest_crop, 1.0))
         while True:
             batches = loader(
                 self.task.train,
-                train if config.augment else self.preprocess,
+                self.prepare,
                 batch_size=self.batch_size,
                 seed=config.seed,
                 epoch=epoch,
-                augment=config.augment,
+                augment=self.views != 0,
                 workers=config.workers,
                 start=first,
                 drop_last=True,
                 shard=self.shard,
+                view=self.view(epoch),
             )
             given = first
             for batch in batches:
                 self.skipped.update(batches.skipped)
-                yield batch
+                yield *batch, self.view(epoch)
                 given += 1
             self.skipped.update(batches.skipped)
             self.task.train.accept(sorted(self.skipped.items()))
@@ -124,18 +133,33 @@ class Feed:
                 )
             epoch, first = epoch + 1, 0
 
+    def _places(self, start: int) -> Iterator[tuple[None, Tensor, Tensor, int]]:
+        """As ``_images``, without opening an image: the same images in the same order."""
+        train = self.task.train
+        labels_N = torch.tensor(train.labels)
+        gone = {i for i, key in enumerate(train.keys) if key in self.skipped}
+        epoch, first = divmod(start, self.steps_per_epoch)
+        while True:
+            for places in batch_places(
+                len(train), self.batch_size, seed=self.config.seed, epoch=epoch, start=first, drop_last=True,
+                shard=self.shard,
+            ):  # fmt: skip
+                if there := [place for place in places if place not in gone]:
+                    yield None, labels_N[there], torch.tensor(there), self.view(epoch)
+            epoch, first = epoch + 1, 0
+
     def _of_images(self, name: str, stream: Stream, step: int, index_B: Tensor) -> dict[str, Any]:
         """The items of the images ``index_B``."""
         seed = f"{self.config.seed}/{name}/{step}"
         return stream.collate([stream.item(i, random.Random(f"{seed}/{i}")) for i in index_B.tolist()])
 
-    def _stream(self, name: str, stream: Stream, start: int, stop: int) -> Iterator[list[dict[str, Any]]]:
-        """As many items a step as there are images, in parts like them."""
+    def _stream(self, name: str, stream: Stream, start: int, stop: int) -> Iterator[dict[str, Any]]:
+        """As many items a step as there are images."""
         seed = f"{self.config.seed}/{name}"
         batches = DataLoader(
             _Drawn(stream, seed),
-            batch_sampler=_places(len(stream), self.batch_size, seed, start, stop, self.shard),
-            collate_fn=functools.partial(_collate, stream, self.config.accumulate),
+            batch_sampler=_stream_places(len(stream), self.batch_size, seed, start, stop, self.shard),
+            collate_fn=stream.collate,
             num_workers=self.config.workers,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(0),  # else it would draw from torch's global generator
@@ -152,12 +176,7 @@ class _Drawn(Dataset[dict[str, Any]]):
         return self.stream.item(index, random.Random(f"{self.seed}/{epoch}/{index}"))
 
 
-def _collate(stream: Stream, parts: int, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    size = -(-len(items) // parts)  # as torch.chunk cuts
-    return [stream.collate(items[i : i + size]) for i in range(0, len(items), size)]
-
-
-def _places(
+def _stream_places(
     length: int, batch_size: int, seed: str, start: int, stop: int, shard: tuple[int, int]
 ) -> Iterator[list[tuple[int, int]]]:
     """(epoch, index) of the items of each step: seeded permutations, one after the other without a gap."""

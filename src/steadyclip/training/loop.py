@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,20 +12,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from steadyclip.core.errors import SteadyClipError
+from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.core.precision import arithmetic
+from steadyclip.core.progress import progress_bar
 from steadyclip.core.seeds import step_seed
 from steadyclip.data.cutout import cutout
-from steadyclip.evaluation.heads import prompts
-from steadyclip.methods.base import Batch, Method, Stream
+from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
+from steadyclip.objectives import Batch
+from steadyclip.objectives.features import seeded
+from steadyclip.objectives.streams import Stream
+from steadyclip.training.average import RunningAverage
+from steadyclip.training.cache import FeatureCache, cacheable, fill_head
 from steadyclip.training.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from steadyclip.training.config import TrainConfig
-from steadyclip.training.feed import Feed, Part
+from steadyclip.training.feed import Feed, Sample
 from steadyclip.training.losses import Losses, NotFinite
 from steadyclip.training.progress import TrainProgress
 from steadyclip.training.run import RunFolder, identity
 from steadyclip.training.schedule import learning_rate, make_optimizer
+from steadyclip.training.step import Step
 from steadyclip.training.stop import Stopped, StopRequest
 
 if TYPE_CHECKING:
@@ -35,18 +42,6 @@ if TYPE_CHECKING:
 
 # Image keys that an error message lists.
 _KEYS = 32
-
-
-class _Objective(nn.Module):
-    """Model and method as one module, so that gradients are exchanged between processes while they are computed."""
-
-    def __init__(self, model: DualEncoder, method: Method) -> None:
-        super().__init__()
-        self.model, self.method = model, method
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        terms = self.method.loss(self.model, batch)
-        return torch.stack([term.float() for term in terms.values()]).sum(), {n: t.detach() for n, t in terms.items()}
 
 
 class Loop:
@@ -63,28 +58,32 @@ class Loop:
         accelerator: Accelerator,
         folder: RunFolder | None,
     ) -> None:
-        """``model`` is adapted already; ``streams`` are the method's."""
+        """The pieces of the method are on the ``model`` already; ``streams`` are the method's."""
         self.model, self.method, self.recipe, self.config = model, method, recipe, config
         self.accelerator, self.folder = accelerator, folder
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
         if not self.names:
-            raise ValueError(f"method {method.name} has a recipe but adapt() leaves nothing to train")
+            raise UsageError(f"method {method.name!r} has a recipe, but none of its pieces has anything to train.")
+        self.step = Step(method, model, task.classes, task.templates, config.accumulate)
+        self.step.planner.arithmetic = lambda: arithmetic(model.device, config.precision)
         self.optimizer = make_optimizer(recipe, self.names)
-        rank, processes = accelerator.process_index, accelerator.num_processes
-        self.feed = Feed(task, model.preprocess, recipe.batch_size, config, streams, (rank, processes))
+        shard = accelerator.process_index, accelerator.num_processes
+        self.feed = Feed(task, model.preprocess, recipe.batch_size, config, streams, recipe.views, shard)
         self.steps = dataclasses.replace(recipe, batch_size=self.feed.batch_size).total_steps(
             len(task.train), len(task.classes)
         )
-        tokens = model.tokenize(prompts(task.classes, task.templates[:1]))
-        self.prompts = {name: ids.to(model.device) for name, ids in tokens.items()}
-        self.classes, self.templates = tuple(task.classes), tuple(task.templates)
+        self.average = RunningAverage.of(method, self.step, self.steps, self.feed.steps_per_epoch)
+        self.cache: FeatureCache | None = None
+        self.choices: dict[str, Any] = {}
         self.losses = Losses(self._sum)
         self.seconds_before = 0.0
         self.start = 0
         self.keys: dict[int, tuple[str, ...]] = {}
         if folder and (checkpoint := folder.checkpoint()):
             self._resume(checkpoint)
-        self.module = accelerator.prepare_model(_Objective(model, method))
+        elif method.head.solves:
+            self.choices = fill_head(self.step.planner, task, config)
+        self._fill_cache(task)
 
     def run(self) -> dict[str, Any]:
         """Train, and return what ``run.json`` keeps of it.
@@ -93,6 +92,9 @@ class Loop:
             SteadyClipError: the loss is not finite, a checkpoint cannot be written, or a signal asked to stop.
         """
         self._set_modes()
+        if self.choices and not self.start:
+            self.began = time.monotonic()
+            self._save(0)  # so that a resumed training does not fill the head again
         main = self.accelerator.is_main_process
         progress = TrainProgress(self.method.name, self.steps, self.start, self.config.progress and main)
         if self.start:
@@ -105,13 +107,13 @@ class Loop:
         with progress, StopRequest(enabled=self.folder is not None) as stop:
             while done < self.steps:
                 try:
-                    parts = next(feed)
+                    sample = next(feed)
                 except RuntimeError:  # a decoding process took the signal too, and has gone
                     if stop.name is None:
                         raise
                     self._save(done)
                     raise self._stopped(done, stop.name) from None
-                self._step(done, parts)
+                self._step(done, sample)
                 done += 1
                 progress.step(done)
                 if self._look_now(done):
@@ -125,63 +127,73 @@ class Loop:
                         self._save(done)
                     if wish:
                         raise self._stopped(done, stop.name or "a signal to another process")
+        if self.average:
+            self.average.finish()
         self._expect_finite(done - 1, self.model.trained_state())
         self.optimizer.zero_grad(set_to_none=True)
         seconds = self._seconds()
         return {
             "steps": self.steps,
+            "choices": self.choices,
             "processes": self.accelerator.num_processes,
             "device": self.accelerator.device.type,
             "loss": {"mean": self.losses.rows[-1]["loss"], **self.losses.rows[-1]["terms"]},
-            "unreadable": sorted(self.feed.skipped.items()),
+            "unreadable": tuple(sorted(self.feed.skipped.items())),
             "seconds": seconds,
             "images_per_second": self.steps * self.feed.batch_size / seconds,
         }
 
-    def _step(self, step: int, parts: list[Part]) -> None:
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        torch.manual_seed(step_seed(self.config.seed, step, rank))
-        self.keys[step] = tuple(key for part in parts for key in part.keys)
-        totals: dict[str, Tensor] = {}
-        for i, part in enumerate(parts):
-            hold = self.accelerator.no_sync(self.module) if i < len(parts) - 1 else contextlib.nullcontext()
-            with hold:
-                with arithmetic(self.model.device, self.config.precision):
-                    total, terms = self.module(self._batch(part, step))
-                # Gradients of parts add up, those of processes are averaged.
-                (total * (part.share * processes)).backward()
-            for name, term in terms.items():
-                term = term * part.share
-                totals[name] = totals[name] + term if name in totals else term
+    def _step(self, step: int, sample: Sample) -> None:
+        self.keys[step] = sample.keys
+        batch = self._batch(sample, step)
+        totals = self.step.gradients(batch, step_seed(self.config.seed, step), self.feed.batch_size)
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.names, self.recipe.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, step, self.steps)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update(step + 1)
         self.losses.add(step, totals)
 
-    def _batch(self, part: Part, step: int) -> Batch:
+    def _batch(self, sample: Sample, step: int) -> Batch:
         device = self.model.device
-        images_BCHW = part.images_BCHW.to(device, non_blocking=True)
-        if self.config.cutout:  # drawn after the step's seed is set, so that a resumed training cuts the same
-            images_BCHW = cutout(images_BCHW, self.config.cutout)
+        images_BCHW = sample.images_BCHW
+        if images_BCHW is not None:
+            images_BCHW = images_BCHW.to(device, non_blocking=True)
+            if self.config.cutout:
+                with seeded(self.config.seed, step, self.accelerator.process_index, "cutout"):
+                    images_BCHW = cutout(images_BCHW, self.config.cutout)
         return Batch(
+            labels_B=sample.labels_B.to(device, non_blocking=True),
+            keys=sample.keys,
             images_BCHW=images_BCHW,
-            labels_B=part.labels_B.to(device, non_blocking=True),
-            prompts=self.prompts,
-            step=step,
-            streams={name: _move(batch, device) for name, batch in part.streams.items()},
-            classes=self.classes,
-            templates=self.templates,
-            keys=part.keys,
-            seed=step_seed(self.config.seed, step),
+            known=self.cache.rows(sample.index_B, sample.view) if self.cache else {},
+            streams={name: _move(batch, device) for name, batch in sample.streams.items()},
         )
+
+    def _fill_cache(self, task: ImageTask) -> None:
+        """What lies below everything trained, for all images and views; then pixels are decoded only on demand."""
+        feed, config = self.feed, self.config
+        reads = cacheable(self.step.reads)
+        if not reads or feed.views is None or config.cache == "off" or config.cutout:
+            return
+        views = max(1, min(feed.views, math.ceil(self.steps / feed.steps_per_epoch)))
+        self.cache = FeatureCache(self.step.planner, task.train, feed.prepare, config.seed, config.workers)
+        shown = config.progress and self.accelerator.is_main_process
+        with progress_bar("features of the frozen model") if shown else contextlib.nullcontext() as advance:
+            self.cache.fill(reads, views, feed.views > 0, advance)
+        feed.skipped.update(self.cache.skipped)
+        feed.decode = any(read.tower == "image" and read not in reads for read in self.step.reads)
+        self.step.planner.calls.clear()
 
     def _set_modes(self) -> None:
         """Dropout is active in adapters and in blocks whose own weights are trained, and nowhere else."""
         self.model.eval()
         self.model.adapters.train()
+        if self.model.head is not None:
+            self.model.head.train()
         for tower in (self.model.image_tower, self.model.text_tower):
             for block in tower.blocks:
                 block.module.train(any(p.requires_grad for p in block.module.parameters()))
@@ -266,8 +278,11 @@ class Loop:
             "losses": self.losses.state(),
             "unreadable": self.feed.skipped,
             "seconds": self._seconds(),
+            "choices": self.choices,
         }
         parts = {"trained": trained, "optimizer": optimizer_tensors(self.optimizer, self.names)}
+        if self.average:
+            parts["average"] = self.average.state()
         save_checkpoint(self.folder.checkpoints, done, parts, state)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
@@ -276,7 +291,9 @@ class Loop:
         load_optimizer(self.optimizer, self.names, checkpoint.tensors("optimizer"))
         self.losses.restore(state["losses"])
         self.feed.skipped.update(state["unreadable"])
-        self.seconds_before = state["seconds"]
+        self.seconds_before, self.choices = state["seconds"], state["choices"]
+        if self.average:
+            self.average.restore(checkpoint.tensors("average"))
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began

@@ -6,71 +6,85 @@ RUN/run.json, split.json, log.jsonl, trained.safetensors (at the end), checkpoin
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from datetime import datetime, timezone
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
 
 from steadyclip.core.errors import ModelError, SteadyClipError
 from steadyclip.core.files import write_atomic
-from steadyclip.core.provenance import commit, versions
-from steadyclip.methods.recipe import Recipe
+from steadyclip.core.provenance import commit, now, versions
+from steadyclip.evaluation.records import Record
+from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo
 from steadyclip.training.checkpoint import Checkpoint, newest_checkpoint, read_tensors, write_tensors
 from steadyclip.training.config import DECIDES, TrainConfig
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageTask
     from steadyclip.methods.base import Method
+    from steadyclip.methods.recipe import Recipe
     from steadyclip.models import DualEncoder
 
-Run = dict[str, Any]
-
-SCHEMA = 1
-KIND = "run"
+__all__ = ["Results", "Run", "RunFolder", "Untrained", "describe", "digest", "identity", "load_run", "restore"]
 
 
-def describe(model: DualEncoder, method: Method, task: ImageTask, recipe: Recipe | None, config: TrainConfig) -> Run:
-    """Everything a run is made from, as plain JSON values."""
-    settings = dataclasses.asdict(config)
-    run = {
-        "schema": SCHEMA,
-        "kind": KIND,
-        "finished": False,
-        "created": now(),
-        "model": {"name": model.name, "family": model.family, "weights_hash": model.weights_hash},
-        "method": {"name": method.name, "knobs": method.knobs(), "files": method.files()},
-        "recipe": dataclasses.asdict(recipe) if recipe else None,
-        "config": {**settings, "out": None, "cache": None},  # a run folder may be moved, and tells no one's paths
-        "task": {
-            "name": task.name,
-            "subset": task.subset,
-            "shots": task.shots,
-            "seed": task.seed,
-            "hash": task.hash,
-            "classes": task.classes,
-            "templates": task.templates,
-            "train_images": len(task.train),
-            "val_images": len(task.val),
-            "skipped": task.skipped,
-        },
-        "versions": versions(),
-        "commit": commit(),
-    }
-    return json.loads(json.dumps(run))
+class Untrained(NamedTuple):
+    """What decides the numbers of a method that learns nothing, beside the test images."""
+
+    model: ModelInfo
+    method: MethodInfo
+    precision: str
 
 
-def identity(run: Run) -> dict[str, Any]:
-    """The fields that decide the result, by dotted name. Runs that agree here give the same weights."""
-    decide = {
-        "model": {"weights_hash": run["model"]["weights_hash"]},
-        "method": run["method"],
-        "recipe": run["recipe"],
-        "config": {name: run["config"][name] for name in DECIDES},
-        "task": {name: run["task"][name] for name in ("subset", "shots", "seed", "classes", "templates", "hash")},
-    }
-    return dict(_flat(decide))
+def describe(
+    model: DualEncoder | ModelInfo,
+    method: Method,
+    task: ImageTask | TaskInfo,
+    recipe: Recipe | None,
+    config: TrainConfig,
+) -> Run:
+    """Everything a run is made from. Reads the images of a task, where they were not hashed before."""
+    # a run may be moved, and tells no one's paths
+    facts = {**dataclasses.asdict(config), "out": None, "feature_folder": None}
+    return Run(
+        created=now(),
+        model=ModelInfo(model.name, model.family, model.weights_hash),
+        method=MethodInfo.of(method),
+        recipe=dataclasses.asdict(recipe) if recipe else None,
+        config=facts,
+        task=task if isinstance(task, TaskInfo) else TaskInfo.of(task),
+        versions=versions(),
+        commit=commit(),
+    )
+
+
+def identity(of: Run | Record | Untrained) -> dict[str, Any]:
+    """The facts that decide a result, by dotted name, as JSON values: runs that agree here give the same weights.
+
+    This is the only place that says which. A folder is resumed by it, the cells of a grid are named by it, and the
+    rows of a table are told apart by it. A record has the identity of its run; where nothing was trained, there is
+    neither recipe nor task, and the precision of the scoring decides.
+    """
+    if isinstance(of, Record):
+        of = of.training or Untrained(of.model, of.method, of.precision)
+    method = {name: getattr(of.method, name) for name in ("name", "knobs", "files")}
+    decide: dict[str, Any] = {"model": {"weights_hash": of.model.weights_hash}, "method": method}
+    if isinstance(of, Untrained):
+        decide["precision"] = of.precision
+    else:
+        task = {name: getattr(of.task, name) for name in ("subset", "shots", "seed", "classes", "templates", "content")}
+        config = {name: of.config.get(name) for name in DECIDES}
+        decide |= {"recipe": of.recipe, "config": config, "task": task}
+    return json.loads(json.dumps(dict(_flat(decide))))
+
+
+def digest(of: Run | Record | Untrained) -> str:
+    """The identity as 8 hex digits, for names of folders."""
+    return hashlib.sha256(json.dumps(identity(of), sort_keys=True).encode()).hexdigest()[:8]
 
 
 class RunFolder:
@@ -87,14 +101,14 @@ class RunFolder:
         self.exists = (path / "run.json").exists()
         if self.exists:
             self.run = read_run(path)
-            self._expect_same(self.run, run, path)
+            _refuse_difference(identity(self.run), identity(run), f"{path} holds another run")
         elif path.is_file() or self.checkpoints.exists() or (path / "trained.safetensors").exists():
             raise SteadyClipError(f"{path} is there but holds no run.json: choose another folder with --out.")
 
     @property
     def finished(self) -> bool:
         """Trained to the end: there is nothing left to do."""
-        return bool(self.run["finished"])
+        return self.run.finished
 
     def checkpoint(self) -> Checkpoint | None:
         """The last whole checkpoint.
@@ -116,8 +130,9 @@ class RunFolder:
     def start(self, split: dict[str, Any]) -> None:
         """Write what is known before the first step."""
         if not self.exists:
-            self._write("split.json", split)
-            self._write("run.json", self.run)
+            text = json.dumps(split, indent=1, ensure_ascii=False) + "\n"
+            write_atomic(self.path / "split.json", text.encode())
+            self.run.write(self.path / "run.json")
 
     def restart_log(self, rows: list[dict[str, Any]]) -> None:
         """Write ``log.jsonl`` anew, so that a resumed training repeats no row."""
@@ -139,8 +154,8 @@ class RunFolder:
         file = self.path / "log.jsonl"
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
-    def finish(self, trained: dict[str, Any], results: dict[str, Any]) -> None:
-        """Write the result; ``run.json`` says "finished" only once everything else is on disk."""
+    def finish(self, trained: dict[str, Any], results: Results) -> None:
+        """Write the result; ``run.json`` has ``results`` only once everything else is on disk."""
         temporary = self.path / ".trained.safetensors"
         try:
             write_tensors(temporary, trained)
@@ -151,16 +166,9 @@ class RunFolder:
                 f"the trained weights cannot be written to {self.path} ({error.strerror or error}): "
                 "make room and give the same command again to go on from the last checkpoint."
             ) from error
-        self.run = {**self.run, **results, "finished": True, "completed": now()}
-        self._write("run.json", self.run)
+        self.run = replace(self.run, results=results, completed=now())
+        self.run.write(self.path / "run.json")
         shutil.rmtree(self.checkpoints, ignore_errors=True)  # the result supersedes them
-
-    def _write(self, name: str, content: Any) -> None:
-        write_atomic(self.path / name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-    @staticmethod
-    def _expect_same(old: Run, new: Run, path: Path) -> None:
-        _refuse_difference(identity(old), identity(new), f"{path} holds another run")
 
 
 def read_run(path: Path) -> Run:
@@ -169,21 +177,7 @@ def read_run(path: Path) -> Run:
     Raises:
         SteadyClipError: not there, not a run, or of another version's layout.
     """
-    file = path / "run.json"
-    try:
-        run = json.loads(file.read_bytes())
-        if run["kind"] != KIND or run["schema"] != SCHEMA:
-            raise ValueError(f"kind {run['kind']!r}, schema {run['schema']!r}")
-        identity(run)
-    except OSError as error:
-        raise SteadyClipError(
-            f"cannot read {file} ({error.strerror}): point to a folder that `steadyclip train` wrote."
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise SteadyClipError(
-            f"{file} is not a run that this version reads ({error}): train again into another folder."
-        ) from None
-    return run
+    return Run.read(path / "run.json")
 
 
 def load_run(
@@ -208,35 +202,30 @@ def load_run(
 
     path = Path(path)
     run = read_run(path)
-    if not run["finished"]:
+    if not run.finished:
         raise SteadyClipError(f"{path} is not finished: give its `steadyclip train` command again to go on.")
     trained = read_tensors(path / "trained.safetensors")
-    method = get_method(run["method"]["name"], run["method"]["knobs"])
-    model = models.load(run["model"]["name"], device=device) if model is None else model
+    method = get_method(run.method.name, run.method.knobs)
+    model = models.load(run.model.name, device=device) if model is None else model
     expect_weights(model, run, path)
-    restore(model, method, run["task"]["classes"], trained)
+    restore(model, method, run.task.classes, trained)
     return model, method, run
 
 
 def expect_weights(model: DualEncoder, run: Run, path: Path) -> None:
     """Raises ModelError when ``run`` was trained on another model than ``model``."""
-    if model.weights_hash != run["model"]["weights_hash"]:
+    if model.weights_hash != run.model.weights_hash:
         raise ModelError(
-            f"{path} was trained on other weights ({run['model']['name']}, {run['model']['weights_hash']}) than "
+            f"{path} was trained on other weights ({run.model.name}, {run.model.weights_hash}) than "
             f"{model.name} ({model.weights_hash}): load the model it was trained on."
         )
 
 
-def restore(model: DualEncoder, method: Method, classes: list[str], trained: dict[str, Any]) -> None:
+def restore(model: DualEncoder, method: Method, classes: Sequence[str], trained: dict[str, Any]) -> None:
     """Make ``model`` what it was at the end of the training."""
-    method.adapt(model, classes)
+    method.attach(model, classes)
     model.load_trained_state(trained)
     model.eval()
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _refuse_difference(old: dict[str, Any], new: dict[str, Any], what: str) -> None:

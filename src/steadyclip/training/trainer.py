@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from msgspec.structs import replace
 
-from steadyclip.core.errors import DataError, ModelError, SteadyClipError, UsageError
+from steadyclip.core.errors import DataError, ModelError, SteadyClipError
+from steadyclip.core.precision import arithmetic
+from steadyclip.core.provenance import now
 from steadyclip.core.seeds import step_seed
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.training.config import TrainConfig
-from steadyclip.training.run import Run, RunFolder, describe, restore
+from steadyclip.training.run import Results, Run, RunFolder, describe, restore
 from steadyclip.training.schedule import check_recipe
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ class FitResult:
     """A finished training. The model that was given is now the trained one, in evaluation mode.
 
     Attributes:
-        run: what ``run.json`` holds.
+        run: what ``run.json`` holds; it is finished, so it has ``results``.
         losses: mean loss of each interval of ``log_every`` steps.
         seconds: time in training steps, of all sittings together.
         images_per_second: training images over that time; None when no image was trained on.
@@ -74,13 +77,14 @@ def fit(
         SteadyClipError: the folder holds another run; the loss is not finite; a file cannot be written; stopped by a
             signal (after saving). The message says how to go on.
     """
-    config, recipe = config or TrainConfig(), recipe or method.recipe
-    if method.uses_frozen_features:
-        recipe = None
-    _check(model, method, task, recipe, config)
+    config = config or TrainConfig()
+    recipe = (recipe or method.recipe) if method.recipe else None
+    _check(model, task, recipe, config)
+    method.check()
     accelerator = _accelerator(config)
     model.to(accelerator.device)
-    streams = method.streams(model, task) if recipe else {}  # before a folder is made: they may lack something
+    # before a folder is made: they may lack something
+    streams = {name: spec.build(model, task) for name, spec in method.streams().items()} if recipe else {}
     run = describe(model, method, task, recipe, config)
     folder = RunFolder(config.out, run) if config.out else None
     if folder and folder.exists and not resume:
@@ -90,27 +94,28 @@ def fit(
     with _own_randomness(accelerator):
         torch.manual_seed(step_seed(config.seed, "adapt"))
         if folder and folder.finished:
-            restore(model, method, run["task"]["classes"], folder.trained())
+            restore(model, method, run.task.classes, folder.trained())
             return _result(folder.run, folder.logged())
         rows = []
-        method.adapt(model, task.classes)
+        method.attach(model, task.classes)
+        method.check_model(model, task)
         if folder and accelerator.is_main_process:
             folder.start(task.split_json())
         if recipe is not None:
             from steadyclip.training.loop import Loop
 
             loop = Loop(model, method, task, streams, recipe, config, accelerator, folder)
-            results, rows = loop.run(), loop.losses.rows
+            results, rows = Results(**loop.run()), loop.losses.rows
         else:
             results = _solve(model, method, task, config)
     model.eval()
     if folder and accelerator.is_main_process:
         folder.finish(model.trained_state(), results)
     accelerator.wait_for_everyone()
-    return _result({**(folder.run if folder else run), **results, "finished": True}, rows)
+    return _result(folder.run if folder and folder.finished else replace(run, results=results, completed=now()), rows)
 
 
-def _check(model: DualEncoder, method: Method, task: ImageTask, recipe: Recipe | None, config: TrainConfig) -> None:
+def _check(model: DualEncoder, task: ImageTask, recipe: Recipe | None, config: TrainConfig) -> None:
     if len(model.adapters) or any(p.requires_grad for p in model.parameters()):
         raise ModelError(f"{model.name} has been trained or adapted already: load it afresh before training.")
     if not len(task.train):
@@ -120,21 +125,13 @@ def _check(model: DualEncoder, method: Method, task: ImageTask, recipe: Recipe |
     if recipe is not None:
         check_recipe(recipe)
     config.check()
-    if method.whole_batch and config.accumulate > 1:
-        raise UsageError(
-            f"method {method.name!r} compares the images of a batch with each other: accumulate={config.accumulate} "
-            "would give another loss. Set it to 1; where memory is short lower batch_size, or use more devices."
-        )
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
 
-    # Precision is ours (autocast in the loop), so that several trainings in one process may differ in it.
-    # Methods may leave parameters unused (a logit bias, the last block's text tokens).
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
+    # Precision is ours (autocast around each pass), so that several trainings in one process may differ in it.
+    return Accelerator(cpu=config.device == "cpu", mixed_precision="no")
 
 
 @contextlib.contextmanager
@@ -145,29 +142,19 @@ def _own_randomness(accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainConfig) -> dict[str, Any]:
+def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainConfig) -> Results:
     """Learn from the frozen model's features, or, where nothing is learned at all, from nothing."""
-    start, choices, images = time.perf_counter(), {}, 0
-    if method.uses_frozen_features:
-        from steadyclip.core.progress import progress_bar
-        from steadyclip.evaluation.features import image_features
+    start, choices = time.perf_counter(), {}
+    if method.head.solves:
+        from steadyclip.training.cache import fill_head
 
-        features = []
-        for image_set in (task.train, task.val):
-            if len(image_set):
-                with progress_bar(image_set.name) if config.progress else contextlib.nullcontext() as advance:
-                    found = image_features(
-                        model, image_set, workers=config.workers, cache=config.cache, frozen=True,
-                        precision=config.precision, progress=advance,
-                    )  # fmt: skip
-                features.append((found.features_ND.to(model.device), found.labels_N.to(model.device)))
-                images += 0 if found.cached else len(found.keys)
-        val = features[1] if len(features) == 2 else None
-        choices = method.solve(model, features[0], val, config.seed)
+        planner = method.planner(model)
+        planner.arithmetic = lambda: arithmetic(model.device, config.precision)
+        choices = fill_head(planner, task, config)
     seconds = time.perf_counter() - start
-    speed = images / seconds if images else None
-    return {"steps": 0, "choices": choices, "seconds": seconds, "images_per_second": speed}
+    return Results(steps=0, choices=choices, seconds=seconds, images_per_second=None)
 
 
 def _result(run: Run, rows: list[dict[str, Any]]) -> FitResult:
-    return FitResult(run, [row["loss"] for row in rows], run["seconds"], run["images_per_second"])
+    assert run.results is not None
+    return FitResult(run, [row["loss"] for row in rows], run.results.seconds, run.results.images_per_second)

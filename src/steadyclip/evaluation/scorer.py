@@ -1,0 +1,93 @@
+"""From image features to classes: the head of a method among given names.
+
+Shapes: N images, B images in a batch, C classes, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from steadyclip.core.errors import UsageError
+from steadyclip.core.precision import Precision, arithmetic
+from steadyclip.evaluation.features import evaluating
+from steadyclip.objectives import Batch, Image, Plain
+
+if TYPE_CHECKING:
+    from steadyclip.methods.base import Method
+    from steadyclip.models import DualEncoder
+
+_AT_ONCE = 4096
+"""Images: 50,000 of them by 20,000 classes must not become one matrix."""
+_CONDITIONAL = 8
+"""Images where each has texts of its own."""
+
+
+class Scorer:
+    """Tells ``names`` apart by a model with a method's pieces on it. Class texts are computed once, when it is made.
+
+    Raises:
+        NoHead: the method cannot classify among these names.
+        UsageError: no name, no template, or a template without ``{}``.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        method: Method,
+        names: Sequence[str],
+        templates: Sequence[str],
+        precision: Precision = "fp32",
+    ) -> None:
+        if not names or not templates:
+            raise UsageError(f"a head needs class names and templates; there are {len(names)} and {len(templates)}.")
+        check_templates(templates)
+        if model.head is None:  # nothing was trained
+            model.attach_head(method.head.build(model, names))
+        self.model, self.names, self.templates, self.precision = model, tuple(names), tuple(templates), precision
+        self.planner = method.planner(model)
+        self.planner.head.check_names(self.names)
+        self.planner.arithmetic = lambda: arithmetic(model.device, precision)
+        self.reads = self.planner.canonical([Image(), *self.planner.head.reads(scoring=True)])
+        views = {read.view for read in self.reads if read.tower == "image"} - {Plain()}
+        if views:
+            raise UsageError(f"the head of {method.name!r} reads {views}, but a score is of plain images only.")
+        self._texts = {}
+        if not self.planner.conditional:
+            f = self.planner.features(self.names, self.templates, None, scoring=True)
+            with evaluating(model):
+                self.planner.fill(f, [read for read in self.reads if read.tower == "text"])
+            self._texts = f.raw
+
+    def logits(self, rows: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, C) from raw outputs of the image tower by name, "feature" (B, D) among them."""
+        device = self.model.device
+        known = {read: rows[read.what].to(device) for read in self.reads if read.tower == "image"}
+        batch = Batch(
+            torch.zeros(len(rows["feature"]), dtype=torch.long, device=device), known={**self._texts, **known}
+        )
+        f = self.planner.features(self.names, self.templates, batch, scoring=True)
+        with evaluating(self.model):
+            self.planner.fill(f, self.reads)
+            return f.logits()
+
+    def predict(self, rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Predicted class (N,) and its softmax probability (N,) of each image, on the CPU."""
+        size = _CONDITIONAL if self.planner.conditional else _AT_ONCE
+        predicted, confidence = [], []
+        for start in range(0, len(rows["feature"]), size):
+            part = {what: values[start : start + size] for what, values in rows.items()}
+            best_B = self.logits(part).softmax(dim=1).max(dim=1)
+            predicted.append(best_B.indices.cpu())
+            confidence.append(best_B.values.cpu())
+        return torch.cat(predicted), torch.cat(confidence)
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Raises UsageError naming the first of ``templates`` without ``{}``."""
+    for template in templates:
+        if "{}" not in template:
+            raise UsageError(f"template {template!r} has no {{}} where the class name goes.")

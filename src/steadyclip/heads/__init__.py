@@ -1,0 +1,8 @@
+"""How classes are told apart: by their names, by rows of weights, by a cache of training images."""
+
+from steadyclip.heads.base import FeatureTask, Head, HeadSpec, NoHead
+from steadyclip.heads.cache import CacheHead
+from steadyclip.heads.linear import LinearHead
+from steadyclip.heads.text import TextHead
+
+__all__ = ["CacheHead", "FeatureTask", "Head", "HeadSpec", "LinearHead", "NoHead", "TextHead"]

@@ -1,0 +1,126 @@
+"""Where methods are found: this package, installed packages, and a file that the user names."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from steadyclip.core.errors import UsageError, nearest
+from steadyclip.core.extensions import METHODS, distribution, extensions, load_extension
+from steadyclip.methods.base import Method
+from steadyclip.methods.knobs import with_knobs
+
+M = TypeVar("M", bound=type[Method])
+
+_REGISTRY: dict[str, type[Method]] = {}
+_ORIGINS: dict[str, str] = {}
+
+
+def register(cls: M, origin: str = "") -> M:
+    """Class decorator: the definition is the registry entry, and its ``name`` the id. ``origin`` says where a method
+    that is not part of this package comes from, for messages."""
+    if not cls.name:
+        raise ValueError(f"{cls.__name__} has no name")
+    known = _REGISTRY.get(cls.name)
+    if known is not None and known.__module__ != cls.__module__:
+        raise UsageError(f"two methods are named {cls.name!r} ({known.__module__} and {cls.__module__}): rename one.")
+    _REGISTRY[cls.name] = cls
+    if origin:
+        _ORIGINS[cls.name] = origin
+    return cls
+
+
+def methods() -> dict[str, type[Method]]:
+    """All methods by name, those of installed packages included; a broken package is one warning line."""
+    for name in extensions(METHODS):
+        _load(name)
+    return dict(sorted(_REGISTRY.items()))
+
+
+def origin_of(name: str) -> str:
+    """The package or file of a method that is not part of this one; "" for its own."""
+    return _ORIGINS.get(name, "")
+
+
+def find_method(name: str) -> type[Method] | Method:
+    """The method ``name``: a registry id, or ``path/to/mine.py:Mine``, which is imported.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if ".py:" in name:
+        return import_method(name)
+    if name not in _REGISTRY:
+        _load(name)
+    if name not in _REGISTRY:
+        known = {*_REGISTRY, *extensions(METHODS)}
+        raise UsageError(f"unknown method {name!r}.{nearest(name, known)} `steadyclip methods` lists them.")
+    return _REGISTRY[name]
+
+
+def get_method(name: str, knobs: Mapping[str, Any] | None = None) -> Method:
+    """The method ``name`` with ``knobs`` (values may be strings, as typed on a command line).
+
+    Args:
+        name: as listed by `steadyclip methods`, or ``path/to/mine.py:Mine``.
+        knobs: flat names, ``piece.knob`` where two pieces share one.
+
+    Raises:
+        UsageError: unknown method or knob, or a value that does not fit the knob's type.
+    """
+    found = find_method(name)
+    method = found() if isinstance(found, type) else found
+    build = getattr(method, "with_pieces", None)  # a composition: its pieces are given as text
+    if build is not None:
+        method, knobs = build(dict(knobs or {}))
+    return with_knobs(method, knobs or {})
+
+
+def import_method(spec: str) -> type[Method] | Method:
+    """The class, or the composition, that ``path/to/mine.py:Mine`` names. Runs the file.
+
+    Raises:
+        UsageError: no such file or name, it is no method, or the file fails.
+    """
+    file, _, attribute = spec.rpartition(":")
+    path = Path(file).expanduser().resolve()
+    if not path.is_file():
+        raise UsageError(f"method {spec!r}: there is no file {file}.")
+    module_name = f"steadyclip_file_{path.stem}"
+    if module_name not in sys.modules or sys.modules[module_name].__file__ != str(path):
+        loader = importlib.util.spec_from_file_location(module_name, path)
+        assert loader is not None
+        assert loader.loader is not None
+        module = importlib.util.module_from_spec(loader)
+        sys.modules[module_name] = module
+        try:
+            loader.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise UsageError(
+                f"method {spec!r}: {file} cannot be imported ({type(error).__name__}: {error})."
+            ) from error
+    module = sys.modules[module_name]
+    found = getattr(module, attribute, None)
+    if isinstance(found, type) and issubclass(found, Method):
+        return register(found, f"the file {path.name}")
+    if isinstance(found, Method):
+        return found
+    has = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, Method)]
+    raise UsageError(f"method {spec!r}: {file} has no method {attribute!r}.{nearest(attribute, has)}")
+
+
+def _load(name: str) -> None:
+    """Register the method of an installed package, if one provides it."""
+    if name in _REGISTRY or name not in extensions(METHODS):
+        return
+    found = load_extension(METHODS, name, type)
+    if found is not None and issubclass(found, Method) and found.name == name:
+        register(found, f"the package {distribution(extensions(METHODS)[name])}")
+    elif found is not None:
+        what = f"is the method {found.name!r}" if issubclass(found, Method) else "is no method"
+        source = distribution(extensions(METHODS)[name])
+        print(f"warning: {source} is broken, and its {name!r} ({METHODS}) is left out: it {what}.", file=sys.stderr)

@@ -1,0 +1,213 @@
+"""One optimizer step: the gradients of an objective, over parts of a batch and over processes.
+
+The loss flows back to features first; then each tower pass takes its features' gradients on. So large batches on small
+devices, many classes, and losses that compare the images of all processes are exact for every method, in one place.
+
+Shapes: B images in a batch of this process, G of all processes, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from steadyclip.methods.base import Method
+from steadyclip.methods.planner import Made, Planner
+from steadyclip.models import DualEncoder
+from steadyclip.objectives import Batch, Features, as_objective
+from steadyclip.objectives.terms import reads_of
+
+
+class Step:
+    """Computes gradients of a method's objective into ``.grad`` of what is trained.
+
+    Attributes:
+        planner: makes the features.
+        reads: all features that a step needs, in canonical states.
+        trained: parameters by name.
+    """
+
+    def __init__(
+        self, method: Method, model: DualEncoder, classes: Sequence[str], templates: Sequence[str], accumulate: int = 1
+    ) -> None:
+        """``accumulate``: parts that a batch goes through in; the gradient is that of the whole batch."""
+        self.model, self.classes, self.templates, self.accumulate = model, tuple(classes), tuple(templates), accumulate
+        self.objective = as_objective(method.objective())
+        self.planner: Planner = method.planner(model)
+        self.reads = self.planner.canonical(reads_of(self.objective, model.head.reads()))  # type: ignore[union-attr]
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def gradients(self, batch: Batch, seed: int, whole: int | None = None) -> dict[str, Tensor]:
+        """Gradients of one step.
+
+        Args:
+            batch: of this process.
+            seed: of the step, the same in all processes.
+            whole: images in the step's batch over all processes; by default those of this one. Fewer that could be
+                read weigh less.
+
+        Returns:
+            The weighted terms by label, this process' share of them.
+        """
+        world, rank = _world()
+        replay = self.objective.pairs or bool(self.objective.groups)  # they need the whole batch before any gradient
+        pieces = [batch] if replay or self.accumulate == 1 else _parts(batch, self.accumulate)
+        if replay and self.accumulate > 1:
+            self.planner.chunks["image"] = -(-len(batch.labels_B) // self.accumulate)
+        whole = whole or len(batch.labels_B)
+        known: dict[tuple[str, str], Tensor] = {}  # class texts go through once a step, not once a part
+        texts: list[Made] = []
+        totals: dict[str, Tensor] = {}
+        for number, piece in enumerate(pieces):
+            words = (rank, number) if len(pieces) > 1 or world > 1 else ()
+            f = self.planner.features(self.classes, self.templates, piece, seed=seed, words=words)
+            self.planner.fill(f, [read for read in self.reads if read.state != "tuned"])
+            made = [Made(self.planner, p) for p in self.planner.passes(f, self.reads, known)]
+            if self.objective.pairs and world > 1:
+                terms = self._over_processes(f, whole, world, rank)
+            else:
+                terms = {name: len(piece.labels_B) / whole * term for name, term in self._terms(f).items()}
+                if self.objective.groups:
+                    return self._grouped(terms, made, world)
+                _sum(terms.values()).backward()
+            for name, term in terms.items():
+                totals[name] = totals[name] + term.detach() if name in totals else term.detach()
+            if len(pieces) > 1 and not self.planner.conditional:
+                texts += [m for m in made if m.pass_.tower == "text"]
+                made = [m for m in made if m.pass_.tower == "image"]
+            for each in reversed(made):
+                each.back()
+        for each in reversed(texts):
+            each.back()
+        self._all_reduce()
+        return totals
+
+    def _terms(self, f: Features) -> dict[str, Tensor]:
+        with self.planner.arithmetic():
+            return self.objective(f)
+
+    def _over_processes(self, f: Features, whole: int, world: int, rank: int) -> dict[str, Tensor]:
+        """The whole loss, from the rows of all processes as new leaves; each goes on with the gradients of its own
+        rows, and with its share of what all have in common."""
+        assert f.batch is not None
+        g, sizes = _gathered(f, world)
+        assert g.batch is not None
+        terms = {name: len(g.batch.labels_B) / whole * term for name, term in self._terms(g).items()}
+        _sum(terms.values()).backward()
+        for parameter in self.trained.values():  # heads, scale and weights: every process has all of their gradient
+            if parameter.grad is not None:
+                parameter.grad /= world
+        for read, rows in g.raw.items():
+            own = f.raw[read]
+            if rows.grad is not None and own.requires_grad:
+                mine = rows.grad.split(sizes[read])[rank] if read.view.rows == "image" else rows.grad / world
+                own.backward(mine, retain_graph=True)
+        return {name: term / world for name, term in terms.items()}
+
+    def _grouped(self, terms: dict[str, Tensor], made: Sequence[Made], world: int) -> dict[str, Tensor]:
+        """One gradient made of those of several groups of terms, each summed over the processes first."""
+        assert self.objective.combine is not None
+        found: list[dict[str, Tensor]] = []
+        names = iter(terms)
+        for number, group in enumerate(self.objective.groups, start=1):
+            last = number == len(self.objective.groups)
+            _sum([terms[next(names)] for _ in group.terms]).backward(retain_graph=not last)
+            for each in reversed(made):
+                each.back(keep=not last)
+            self._all_reduce()
+            found.append({name: p.grad.clone() for name, p in self.trained.items() if p.grad is not None})
+            for parameter in self.trained.values():
+                parameter.grad = None
+        for name, parameter in self.trained.items():
+            if any(name in gradients for gradients in found):
+                zero = torch.zeros_like(parameter)
+                parameter.grad = self.objective.combine([gradients.get(name, zero) for gradients in found])
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _all_reduce(self) -> None:
+        """Sum the gradients over the processes, in one exchange for each kind of number."""
+        if _world()[0] == 1:
+            return
+        by_kind: dict[torch.dtype, list[nn.Parameter]] = {}
+        for parameter in self.trained.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            by_kind.setdefault(parameter.dtype, []).append(parameter)  # type: ignore[arg-type]
+        for parameters in by_kind.values():
+            flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+            dist.all_reduce(flat)
+            for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+                parameter.grad = gradient.view_as(parameter)
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return torch.stack([term.float() for term in terms]).sum()
+
+
+def _world() -> tuple[int, int]:
+    """Processes, and which one this is."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size(), dist.get_rank()
+    return 1, 0
+
+
+def _parts(batch: Batch, parts: int) -> list[Batch]:
+    """The batch cut as ``torch.chunk`` cuts; so are the streams."""
+
+    def cut(value: Any, places: Tensor) -> Any:
+        if isinstance(value, Tensor):
+            return value[places.to(value.device)]
+        return type(value)(value[i] for i in places.tolist())
+
+    pieces = []
+    for places in torch.arange(len(batch.labels_B)).chunk(parts):
+        streams = {name: {key: cut(value, places) for key, value in stream.items()}
+                   for name, stream in batch.streams.items()}  # fmt: skip
+        images = None if batch.images_BCHW is None else cut(batch.images_BCHW, places)
+        known = {read: cut(rows, places) for read, rows in batch.known.items()}
+        pieces.append(Batch(cut(batch.labels_B, places), cut(batch.keys, places), images, known, streams))
+    return pieces
+
+
+def _gathered(f: Features, world: int) -> tuple[Features, Mapping[Any, list[int]]]:
+    """``f`` with the rows and labels of all processes, as leaves; and how many rows each process gave."""
+    assert f.batch is not None
+    batch = f.batch
+    sizes: dict[Any, list[int]] = {}
+    raw: dict[Any, Tensor] = {}
+    for read in sorted(f.raw, key=repr):  # in one order everywhere
+        rows = f.raw[read].detach()
+        if read.view.rows == "image":
+            sizes[read] = _sizes(len(rows), world, rows.device)
+            rows = torch.cat(_all_gather(rows, sizes[read]))
+        raw[read] = rows.requires_grad_(f.raw[read].requires_grad)
+
+    def labels(of: Tensor) -> Tensor:
+        return torch.cat(_all_gather(of, _sizes(len(of), world, of.device)))
+
+    streams = {name: {**stream, "labels_B": labels(stream["labels_B"])} if "labels_B" in stream else stream
+               for name, stream in sorted(batch.streams.items())}  # fmt: skip
+    whole = Batch(labels(batch.labels_B), streams=streams)
+    g = Features(f.model, f.head, f.touched, f.names, f.templates, whole, seed=f.seed, words=f.words)
+    g.raw.update(raw)
+    return g, sizes
+
+
+def _sizes(rows: int, world: int, device: torch.device) -> list[int]:
+    """How many rows each process has: not always the same number, where an image could not be read."""
+    sizes = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(world)]
+    dist.all_gather(sizes, torch.tensor([rows], device=device))
+    return [int(size) for size in sizes]
+
+
+def _all_gather(rows: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """The rows of all processes, in the order of their ranks."""
+    padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return [part[:size] for part, size in zip(parts, sizes, strict=True)]

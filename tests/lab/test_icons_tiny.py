@@ -1,0 +1,58 @@
+"""icons-tiny: stock files, the features of stock code, and enough zero-shot ability to be worth tuning."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from steadyclip import evaluate, get_method, load, load_data
+from steadyclip.models import DualEncoder
+from steadyclip_lab.data_sets import ICONS_TINY
+from steadyclip_lab.icons.tables import read_table
+
+
+@pytest.fixture(scope="module")
+def model() -> DualEncoder:
+    return load("icons-tiny")
+
+
+def test_files_are_small_and_safe() -> None:
+    assert sum(p.stat().st_size for p in ICONS_TINY.iterdir()) < 12_000_000
+    assert {p.suffix for p in ICONS_TINY.iterdir()} == {".json", ".safetensors", ".md"}
+
+
+def test_loads_in_plain_transformers_with_equal_features(model: DualEncoder) -> None:
+    from transformers import AutoTokenizer, CLIPModel
+
+    stock, tokenizer = (
+        CLIPModel.from_pretrained(ICONS_TINY, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(ICONS_TINY),
+    )
+    texts = ["an icon of a sea animal.", "an icon of a bus."]
+    pixels_BCHW = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        image_BD = stock.visual_projection(stock.vision_model(pixels_BCHW).pooler_output)
+        tokens = tokenizer(texts, padding=True, return_tensors="pt")
+        text_BD = stock.text_projection(stock.text_model(**tokens).pooler_output)
+        for expected, got in ((image_BD, model.encode_image(pixels_BCHW)), (text_BD, model.encode_text(texts))):
+            torch.testing.assert_close(torch.nn.functional.normalize(expected, dim=-1), got, atol=1e-6, rtol=0)
+
+
+def test_knows_icons_without_training(model: DualEncoder) -> None:
+    test = load_data("icons").test_set()
+    record = evaluate(model, get_method("zero-shot"), test)
+    assert record.metrics is not None
+    assert record.metrics.top1 >= 0.45, f"zero-shot top-1 is {record.metrics.top1:.1%} over {len(test.classes)} classes"
+
+
+def test_second_names_work_nearly_as_well(model: DualEncoder) -> None:
+    """ "plane" for airplane: at least 80 % of the accuracy is kept, over all drawings in lines."""
+    also = {one.name: one.also for one in read_table("icon-concepts") if one.also}
+    splits = load_data("icon-concepts").splits  # nothing is trained, so that every split is a test
+    test, _ = splits["train"].joined(splits["val"], splits["test"]).by_domain(["lines"])
+    test = test.subset(i for i, label in enumerate(test.labels) if test.classes[label] in also)
+    renamed = dataclasses.replace(test, classes=tuple(also.get(name, name) for name in test.classes))
+    first, second = (evaluate(model, get_method("zero-shot"), images).metrics for images in (test, renamed))
+    assert first is not None
+    assert second is not None
+    assert second.top1 >= 0.8 * first.top1
