@@ -11,6 +11,6 @@ from .pool import Pool as Pool
 from .retrieval import random_like as random_like
 from .retrieval import retrieve as retrieve
 from .streams import Captions as Captions
-from .streams import RetrievedPairs as RetrievedPairs
 from .streams import CaptionsOfImages as CaptionsOfImages
 from .streams import PairsForImages as PairsForImages
+from .streams import RetrievedPairs as RetrievedPairs

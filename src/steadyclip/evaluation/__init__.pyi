@@ -1,6 +1,4 @@
 from . import metrics as metrics
-from .features import ImageFeatures as ImageFeatures
-from .features import image_features as image_features
 from .records import Record as Record
 from .records import load_records as load_records
 from .scorer import Scorer as Scorer

@@ -21,12 +21,12 @@ from steadyclip.core.progress import progress_bar
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.evaluation import metrics
 from steadyclip.evaluation.drift import measure
-from steadyclip.evaluation.features import ImageFeatures, image_features
 from steadyclip.evaluation.records import ClassScore, Confusion, DataInfo, Example, Metrics, Record
 from steadyclip.evaluation.run import MethodInfo, ModelInfo, Run
 from steadyclip.evaluation.scorer import Scorer
 from steadyclip.heads import NoHead
 from steadyclip.methods.base import Method
+from steadyclip.models.features import ImageFeatures, image_features
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
