@@ -71,7 +71,7 @@ class Bench:
 
     def config_of(self, cell: Cell) -> TrainConfig:
         """How the cell is trained."""
-        return dataclasses.replace(self._settings(cell), out=self.folder(cell), cache=self.features)
+        return dataclasses.replace(self._settings(cell), out=self.folder(cell), feature_folder=self.features)
 
     @property
     def features(self) -> Path:
