@@ -41,7 +41,7 @@ class Row:
     @property
     def learns(self) -> bool:
         """There is something to train, by gradient steps or from frozen features."""
-        return self.recipe is not None or self.method.uses_frozen_features
+        return self.recipe is not None or self.method.head.solves
 
 
 def parse_rows(words: Iterable[str], settings: Settings = PUBLISHED) -> list[Row]:
