@@ -16,8 +16,12 @@ _PUBLIC = {
     "DualEncoder": "steadyclip.models",
     "load_data": "steadyclip.data",
     "ImageTask": "steadyclip.data",
+    "Method": "steadyclip.methods",
+    "compose": "steadyclip.methods",
     "get_method": "steadyclip.methods",
+    "parse_row": "steadyclip.experiments.rows",
     "fit": "steadyclip.training",
+    "load_run": "steadyclip.training",
     "evaluate": "steadyclip.evaluation",
     "SteadyClipError": "steadyclip.core.errors",
 }
@@ -25,22 +29,27 @@ _PUBLIC = {
 __all__ = [
     "DualEncoder",
     "ImageTask",
+    "Method",
     "SteadyClipError",
     "__version__",
+    "compose",
     "evaluate",
     "fit",
     "get_method",
     "load",
     "load_data",
+    "load_run",
+    "parse_row",
 ]
 
 if TYPE_CHECKING:
     from steadyclip.core.errors import SteadyClipError
     from steadyclip.data import ImageTask, load_data
     from steadyclip.evaluation import evaluate
-    from steadyclip.methods import get_method
+    from steadyclip.experiments.rows import parse_row
+    from steadyclip.methods import Method, compose, get_method
     from steadyclip.models import DualEncoder, load
-    from steadyclip.training import fit
+    from steadyclip.training import fit, load_run
 
 
 def __getattr__(name: str) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -71,7 +72,8 @@ def parse(words: Sequence[str]) -> Callable[[], None]:
         elsewhere = None if load_extension(GROUP, action, type) else absent(GROUP, action)
         if elsewhere:
             raise UsageError(f"no command {' '.join(words[:2])!r} here: {elsewhere}.") from None
-        raise UsageError(f"{_one_line(shown.getvalue())} See steadyclip {words[0]} --help.") from None
+        wrong = _row_hint(words) or f"{_one_line(shown.getvalue())} See steadyclip {words[0]} --help."
+        raise UsageError(wrong) from None
 
 
 def find_command(name: str) -> type:
@@ -98,6 +100,21 @@ def find_command(name: str) -> type:
     return dataclasses.make_dataclass(
         command.__name__, fields, bases=(command,), frozen=True, namespace={"__doc__": command.__doc__}
     )
+
+
+def _row_hint(words: Sequence[str]) -> str:
+    """What to write where a setting of a method was given as a flag; "" if none was."""
+    from steadyclip.experiments.rows import RECIPE, TRAINING
+
+    option = {"train": "--method", "bench": "--methods"}.get(words[0])
+    for flag, value in itertools.pairwise([*words, "..."]):
+        name, _, after = flag.removeprefix("--").removeprefix("no-").partition("=")
+        key = name.replace("-", "_")
+        if option and flag.startswith("--") and key in {*RECIPE, *TRAINING, "knobs"} - {"precision"}:
+            change = value if key == "knobs" else f"{key}={'off' if '--no-' in flag else after or value}"
+            typed = dict(itertools.pairwise(words)).get(option, "lora").partition("[")[0]
+            return f'{flag} is part of the method: {option} "{typed}[{change}]" (docs/rows.md).'
+    return ""
 
 
 def _one_line(box: str) -> str:
