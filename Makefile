@@ -1,17 +1,31 @@
 # Two commands do everything on a fresh machine with Python 3.10 or newer: `make demo` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+WORKERS ?= 2
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test test-all test-oldest lint layers setup clean
 
 demo: $(VENV)/.ready
 	$(BIN)/steadyclip demo
 
-test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest
+# the quick set; tests/heavy.txt says what it leaves out
+test: layers
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not heavy and not slow"
 
-lint: $(VENV)/.ready-dev
+test-all: layers
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+# the quick set on the oldest versions that pyproject.toml allows, in an environment of their own
+test-oldest:
+	$(MAKE) setup VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
+	$(VENV)-oldest/bin/python -m pytest -n $(WORKERS) -m "not heavy and not slow and not newest"
+
+layers: $(VENV)/.ready-dev
+	$(BIN)/lint-imports --no-logo --no-cache
+
+lint: layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
@@ -23,14 +37,14 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch first, at the tested version: its pin decides which build the rest resolves to
-$(VENV)/.ready: $(VENV)/bin/python pyproject.toml lab/pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet "torch" -c constraints.txt
-	$(BIN)/python -m pip install --quiet -e . -e ./lab -c constraints.txt
+$(VENV)/.ready: $(VENV)/bin/python pyproject.toml lab/pyproject.toml $(CONSTRAINTS)
+	$(BIN)/python -m pip install --quiet "torch" -c $(CONSTRAINTS)
+	$(BIN)/python -m pip install --quiet -e . -e ./lab -c $(CONSTRAINTS)
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet -e ".[dev]" -e ./lab -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e ".[dev]" -e ./lab -c $(CONSTRAINTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VENV)-oldest runs

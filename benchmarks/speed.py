@@ -24,9 +24,9 @@ from measuring import in_turn
 
 from steadyclip import get_method, load, load_data
 from steadyclip.data import ImageSet, ImageTask
-from steadyclip.evaluation import image_features
 from steadyclip.methods import Recipe
 from steadyclip.models import DualEncoder
+from steadyclip.models.features import image_features
 from steadyclip.training import TrainConfig, fit
 
 

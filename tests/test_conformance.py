@@ -7,6 +7,7 @@ from steadyclip.models.testing import installed_families, tiny
 from steadyclip.testing import CHECKS
 
 
+@pytest.mark.one_of_each("family")
 @pytest.mark.parametrize("family", installed_families())
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", methods())

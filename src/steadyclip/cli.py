@@ -103,18 +103,24 @@ def find_command(name: str) -> type:
 
 
 def _row_hint(words: Sequence[str]) -> str:
-    """What to write where a setting of a method was given as a flag; "" if none was."""
+    """What to write where settings of a method were given as flags; "" if none were."""
+    option = {"train": "--method", "bench": "--methods"}.get(words[0])
+    if option is None:
+        return ""
     from steadyclip.experiments.rows import RECIPE, TRAINING
 
-    option = {"train": "--method", "bench": "--methods"}.get(words[0])
-    for flag, value in itertools.pairwise([*words, "..."]):
-        name, _, after = flag.removeprefix("--").removeprefix("no-").partition("=")
-        key = name.replace("-", "_")
-        if option and flag.startswith("--") and key in {*RECIPE, *TRAINING, "knobs"} - {"precision"}:
-            change = value if key == "knobs" else f"{key}={'off' if '--no-' in flag else after or value}"
-            typed = dict(itertools.pairwise(words)).get(option, "lora").partition("[")[0]
-            return f'{flag} is part of the method: {option} "{typed}[{change}]" (docs/rows.md).'
-    return ""
+    flags: list[str] = []
+    changes: list[str] = []
+    for word, after in itertools.pairwise([*words, "..."]):
+        flag, _, value = word.partition("=")
+        key = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+        if flag.startswith("--") and key in {*RECIPE, *TRAINING, "knobs"} - {"precision"}:
+            flags.append(flag)
+            text = "off" if flag.startswith("--no-") else value or after
+            changes.append(text if key == "knobs" else f"{key}={text}")
+    method, _, more = dict(itertools.pairwise(words)).get(option, "lora").partition("[")
+    row = f"{method}[{','.join([*filter(None, [more.removesuffix(']')]), *changes])}]"
+    return f'write {option} "{row}" instead of {", ".join(flags)}: see docs/rows.md.' if flags else ""
 
 
 def _one_line(box: str) -> str:

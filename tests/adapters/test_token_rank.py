@@ -305,3 +305,31 @@ def test_watching_costs_nothing_when_it_is_over() -> None:
     with watch_tokens(model) as traces, model.frozen():
         model.encode_text(TEXTS)
     assert not traces
+
+
+def test_what_it_emits_is_the_mean_size_of_what_is_added_in_any_parts() -> None:
+    model = adapted()
+    tokens = model.tokenize(TEXTS)
+    with watch_tokens(model) as traces:
+        whole = model.run("text", tokens, wanted=("delta",))["delta"]
+    parts = [
+        model.run("text", {name: x[rows] for name, x in tokens.items()}, wanted=("delta",))["delta"]
+        for rows in (slice(0, 1), slice(1, 3))
+    ]
+    sizes = [t.delta_BND.abs().sum() / ((t.ranks_BN > 0).sum() * t.delta_BND.shape[-1]) for t in traces]
+    for total_BK2 in (whole, torch.cat(parts)):
+        assert total_BK2.shape == (3, 2, 2)  # both blocks, joined on axis 1
+        total_K2 = total_BK2.sum(0)
+        size = (total_K2[:, 0] / total_K2[:, 1]).mean()
+        torch.testing.assert_close(size, torch.stack(sizes).mean(), atol=1e-6, rtol=1e-5)
+    whole.sum().backward()
+    assert all(adapter.up.grad is not None for key, adapter in model.adapters.items() if key.startswith("text"))
+
+
+def test_nothing_is_emitted_or_kept_unasked() -> None:
+    model = adapted()
+    assert set(model.run("image", PIXELS)) == {"feature"}
+    model.run("image", PIXELS, wanted=("delta",))
+    for adapter in model.adapters.values():
+        assert isinstance(adapter, TokenRankBlock)
+        assert (adapter.wanted, adapter._size_B12) == (frozenset(), None)

@@ -9,9 +9,9 @@ import torch
 
 from steadyclip.core.errors import DataError
 from steadyclip.data import ImageSet
-from steadyclip.evaluation import features as module
-from steadyclip.evaluation.features import image_features
+from steadyclip.models import features as module
 from steadyclip.models import DualEncoder
+from steadyclip.models.features import image_features
 from steadyclip.models.testing import tiny
 
 

@@ -1,6 +1,7 @@
 import pytest
 from training_world import RECIPE, clip, make_task
 
+from steadyclip.core.progress import spell
 from steadyclip.methods import get_method
 from steadyclip.training import TrainConfig, fit, progress
 
@@ -39,4 +40,4 @@ def test_it_can_be_silent(said) -> None:
 
 
 def test_time_is_spelled_for_people() -> None:
-    assert [progress._spell(s) for s in (0, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]
+    assert [spell(s) for s in (0, 59.6, 61, 3661)] == ["0 s", "1:00", "1:01", "1:01:01"]

@@ -87,8 +87,7 @@ def retrieve(
         DataError: the pool is of other weights, an image has no caption, or no pair is left.
         UsageError: a wrong ``k``, or a query that needs captions without any.
     """
-    from steadyclip.evaluation import image_features
-    from steadyclip.evaluation.features import evaluating
+    from steadyclip.models.features import evaluating, image_features
 
     if not 1 <= k <= len(pool):
         raise UsageError(f"k must be between 1 and the {len(pool)} pairs of the pool, not {k}.")

@@ -1,34 +1,77 @@
-"""How far a long loop is: a bar on a terminal, one line at the end where there is none."""
+"""How far a long piece of work is: a bar on a terminal, lines elsewhere. Everything goes to standard error."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from steadyclip.evaluation.features import Progress
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+Progress = Callable[[int, int], None]
+"""Called with what is done and what there is in all."""
+
+
+class Display:
+    """A context manager with a bar where standard error is a terminal; ``bar`` is None elsewhere."""
+
+    def __init__(self, title: str, total: int | None, done: int = 0, *, enabled: bool = True, bar: bool = True) -> None:
+        """``enabled`` off shows nothing at all, ``bar`` off lines only."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.enabled, self.console, self.bar = enabled, Console(stderr=True), None
+        if enabled and bar and self.console.is_terminal:
+            name, note = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[note]}", markup=False)
+            columns = (name, BarColumn(), MofNCompleteColumn(), note, TimeRemainingColumn())
+            self.bar = Progress(*columns, console=self.console, transient=total is None)
+            self.task = self.bar.add_task(title, total=total, completed=done, note="")
+
+    def __enter__(self) -> Self:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def update(self, **fields: Any) -> None:
+        """Change what the bar shows: ``completed``, ``total``, ``note``."""
+        if self.bar:
+            self.bar.update(self.task, **fields)
+
+    def say(self, line: str) -> None:
+        """One plain line."""
+        if self.enabled:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """Yields a callback ``(done, total)``; everything goes to standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    """Yields a callback ``(done, total)``; where there is no bar, one line at the end says how many images it were."""
+    start, last = time.perf_counter(), 0
+    with Display(title, None) as shown:
 
-    console = Console(stderr=True)
-    if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        with Bar(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-    else:
-        start, counts = time.perf_counter(), [0]
-        yield lambda done, total: counts.append(done)
-        print(f"{title}: {counts[-1]} images in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+        def advance(done: int, total: int) -> None:
+            nonlocal last
+            last = done
+            shown.update(completed=done, total=total)
+
+        yield advance
+    if not shown.bar:
+        shown.say(f"{title}: {last} images in {time.perf_counter() - start:.1f} s")
+
+
+def spell(seconds: float) -> str:
+    """``4 s``, ``3:07`` or ``1:03:07``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from steadyclip.evaluation.features import evaluating
 from steadyclip.evaluation.records import Drift, TowerDrift
 from steadyclip.evaluation.scorer import Scorer
+from steadyclip.models.features import evaluating
 from steadyclip.objectives import Batch, Classes, Image, Text
 
 _IMAGES = 8

@@ -4,25 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from steadyclip.core.errors import DataError
 from steadyclip.evaluation.records import Record
-
-
-@dataclass(frozen=True)
-class ClassChange:
-    """Accuracy of one class under the frozen and under the trained model, as fractions of its ``images``."""
-
-    name: str
-    images: int
-    before: float
-    after: float
-
-    @property
-    def change(self) -> float:
-        """Above 0 for a winner, below for a loser."""
-        return self.after - self.before
 
 
 def same_test(a: Record, b: Record) -> bool:
@@ -38,22 +22,6 @@ def same_test(a: Record, b: Record) -> bool:
 def held_out(record: Record) -> bool:
     """The classes of its test images were not trained on: new classes, or another data set's."""
     return record.role == "transfer" or record.data.subset == "new"
-
-
-def class_changes(record: Record, frozen: Record) -> list[ClassChange]:
-    """Every class with test images, the greatest winner first, the greatest loser last.
-
-    Raises:
-        DataError: the two were not scored on the same test.
-    """
-    _expect_same(record, frozen)
-    before = {score.name: score.correct for score in frozen.per_class}
-    changes = [
-        ClassChange(score.name, score.images, before[score.name] / score.images, score.correct / score.images)
-        for score in record.per_class
-        if score.images
-    ]
-    return sorted(changes, key=lambda change: -change.change)
 
 
 def change(record: Record, frozen: Record) -> float | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from steadyclip.core.errors import UsageError
 from steadyclip.core.precision import Precision, arithmetic
-from steadyclip.evaluation.features import evaluating
+from steadyclip.models.features import evaluating
 from steadyclip.objectives import Batch, Image, Plain
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ from steadyclip.core.progress import progress_bar
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.evaluation import metrics
 from steadyclip.evaluation.drift import measure
-from steadyclip.evaluation.features import ImageFeatures, image_features
 from steadyclip.evaluation.records import ClassScore, Confusion, DataInfo, Example, Metrics, Record
 from steadyclip.evaluation.run import MethodInfo, ModelInfo, Run
 from steadyclip.evaluation.scorer import Scorer
 from steadyclip.heads import NoHead
 from steadyclip.methods.base import Method
+from steadyclip.models.features import ImageFeatures, image_features
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
@@ -140,7 +140,7 @@ def _blank(
     precision: Precision,
 ) -> Record:
     """The record before anything is scored."""
-    if method.recipe is None and not method.uses_frozen_features:
+    if not method.learns:
         run = None
     domains = sorted({domain for domain in image_set.domains if domain is not None})
     return Record(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 from steadyclip.core.errors import SteadyClipError
+from steadyclip.core.progress import Display, spell
 from steadyclip.evaluation.records import Record
 from steadyclip.experiments.cell import Bench, Outcome, attempt
 from steadyclip.experiments.protocols import Cell
@@ -93,54 +92,32 @@ def run_grid(
     return GridResult(records, tuple((cells[i], failed[i]) for i in sorted(failed)))
 
 
-class GridProgress:
+class GridProgress(Display):
     """A line for each cell that ends, with the time left; where cells run side by side on a terminal, a bar too."""
 
     def __init__(
         self, cells: Sequence[Cell], left: Sequence[Cell], bench: Bench, side_by_side: int, enabled: bool
     ) -> None:
         """``left`` of the ``cells`` are to be done."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self.total, self.count, self.enabled, self.side_by_side = len(cells), len(cells) - len(left), enabled, 1
-        self.side_by_side = max(1, side_by_side)
-        self.work = {id(cell): bench.work(cell) for cell in left}
-        self.cells = {id(cell): cell for cell in left}
+        self.total, self.count, self.side_by_side = len(cells), len(cells) - len(left), max(1, side_by_side)
+        # with one at a time the training shows a bar of its own
+        super().__init__("cells", self.total, self.count, enabled=enabled, bar=side_by_side > 1)
+        self.work = {id(cell): (cell.row.label, bench.work(cell)) for cell in left}
         self.rates: dict[str, list[float]] = {}  # row -> seconds for each unit of work
-        self.console = Console(stderr=True)
-        self.bar = None
         self.waited: set[int] = set()
-        # With one at a time the training shows a bar of its own.
-        if enabled and side_by_side > 1 and self.console.is_terminal:
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("cells"), TimeElapsedColumn())
-            self.bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=self.console)
-            self.task = self.bar.add_task("", total=self.total, completed=self.count, left="")
         if self.count:
             self.say(f"{self.count} of {self.total} cells are finished already and kept.")
-
-    def __enter__(self) -> GridProgress:
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar:
-            self.bar.stop()
 
     def ended(self, cell: Cell, outcome: Outcome) -> None:
         """``cell`` has ended."""
         self.count += 1
-        work = self.work.pop(id(cell))
+        label, work = self.work.pop(id(cell))
         if outcome.error is None:
-            self.rates.setdefault(cell.row.label, []).append(outcome.seconds / max(1, work))
-        left = f", {spell(self.seconds_left())} left" if self.work and self.rates else ""
+            self.rates.setdefault(label, []).append(outcome.seconds / max(1, work))
+        left = f"{spell(self.seconds_left())} left" if self.work and self.rates else ""
         ended = f"failed: {outcome.error}" if outcome.error else f"done in {spell(outcome.seconds)}"
-        if self.bar:
-            self.bar.update(self.task, completed=self.count, left=left.removeprefix(", "))
-        self.say(f"[{self.count}/{self.total}] {cell.title}: {ended}{left}")
+        self.update(completed=self.count, note=left)
+        self.say(f"[{self.count}/{self.total}] {cell.title}: {ended}{left and f', {left}'}")
 
     def waiting(self, cell: Cell, owner: str) -> None:
         """All that is left is being done by others, ``cell`` by ``owner``."""
@@ -152,20 +129,5 @@ class GridProgress:
         """By the speed of each row so far; a row that has not run is taken to be as fast as the others on average."""
         rates = {row: sum(each) / len(each) for row, each in self.rates.items()}
         usual = sum(rates.values()) / len(rates)
-        seconds = sum(rates.get(self.cells[key].row.label, usual) * work for key, work in self.work.items())
+        seconds = sum(rates.get(row, usual) * work for row, work in self.work.values())
         return seconds / min(self.side_by_side, max(1, len(self.work)))
-
-    def say(self, line: str) -> None:
-        """One plain line on standard error."""
-        if self.bar:
-            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        elif self.enabled:
-            print(line, file=sys.stderr, flush=True)
-
-
-def spell(seconds: float) -> str:
-    """``4 s``, ``3:07`` or ``1:03:07``."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-    return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"

@@ -20,7 +20,7 @@ from steadyclip.methods.average import Average
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.methods.registry import register
-from steadyclip.objectives import CrossEntropy, FeatureL1, Image, Objective, Term, Text, as_objective
+from steadyclip.objectives import CrossEntropy, FeatureL1, Image, Objective, Read, Term, Text, as_objective
 from steadyclip.objectives.streams import StreamSpec
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -127,6 +127,10 @@ def spell(value: Any) -> str:
         if value.groups:
             raise UsageError("an objective with groups cannot be spelled as text: make the method a class.")
         return " + ".join(spell(term) if weight == 1 else f"{weight!r} * {spell(term)}" for weight, term in value.parts)
+    if isinstance(value, Read) and (value.tower == "image" or value.what == "feature"):
+        usual = Image() if value.tower == "image" else Text()
+        words = [(n, getattr(value, n)) for n in ("view", "state", "what") if getattr(value, n) != getattr(usual, n)]
+        return f"{value.tower.capitalize()}({', '.join(f'{name}={spell(field)}' for name, field in words)})"
     if isinstance(value, Spec):
         fields = [(f.name, getattr(value, f.name), f.default) for f in dataclasses.fields(value)]
         return f"{type(value).__name__}({', '.join(f'{n}={spell(v)}' for n, v, default in fields if v != default)})"

@@ -3,8 +3,12 @@
 from steadyclip.models.adapter import Adapter
 from steadyclip.models.backend import Tokens
 from steadyclip.models.encoder import DualEncoder
+from steadyclip.models.features import ImageFeatures, image_features
 from steadyclip.models.loading import load
 from steadyclip.models.preprocess import Preprocess
 from steadyclip.models.towers import Block, Layout, Tower
 
-__all__ = ["Adapter", "Block", "DualEncoder", "Layout", "Preprocess", "Tokens", "Tower", "load"]
+__all__ = [
+    "Adapter", "Block", "DualEncoder", "ImageFeatures", "Layout", "Preprocess", "Tokens", "Tower", "image_features",
+    "load",
+]  # fmt: skip

@@ -56,6 +56,7 @@ class HuggingFace(Backend):
     def __init__(self, family: str, tokenizer: Any, context: int, image_settings: dict[str, Any]) -> None:
         self.family = family
         self.tokenizer = tokenizer
+        self.pad = getattr(tokenizer, "pad_token_id", None)  # asked once: a compiler cannot look into a tokenizer
         self.context = context
         self.image_settings = image_settings
 
@@ -136,7 +137,7 @@ class HuggingFace(Backend):
             ends_BL = ids_BL if end == 2 else (ids_BL == end).int()  # 2: see _check_end_of_text
             return words(ids_BL, summary_B=ends_BL.argmax(dim=1), pad=None, causal=True)
         last_B = torch.full_like(ids_BL[:, 0], ids_BL.shape[1] - 1)
-        return words(ids_BL, summary_B=last_B, pad=self.tokenizer.pad_token_id, causal=False)
+        return words(ids_BL, summary_B=last_B, pad=self.pad, causal=False)
 
     def save(self, network: Any, folder: Path) -> None:
         with quiet():

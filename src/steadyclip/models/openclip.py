@@ -72,14 +72,14 @@ class SplitAttention(nn.Module):
     def forward(
         self,
         query_BND: Tensor,
-        key_BND: Tensor,
-        value_BND: Tensor,
+        key_BMD: Tensor,
+        value_BMD: Tensor,
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
         q, k, v = (
             linear(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for linear, x in ((self.q_proj, query_BND), (self.k_proj, key_BND), (self.v_proj, value_BND))
+            for linear, x in ((self.q_proj, query_BND), (self.k_proj, key_BMD), (self.v_proj, value_BMD))
         )
         if attn_mask is not None:
             attn_mask = attn_mask.to(q.dtype)

@@ -8,11 +8,12 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.files import write_atomic
 from steadyclip.data.decode import UnreadableImage, decode, quiet
+from steadyclip.data.sampling import group
 from steadyclip.report.templates import render
 
 if TYPE_CHECKING:
@@ -26,16 +27,8 @@ _SIDE = 128
 _FREQUENT = 8
 
 
-class _Shown(NamedTuple):
-    picture: str
-    text: str
-    note: str
-
-
-class _Row(NamedTuple):
-    image: _Shown
-    caption: str
-    pairs: list[_Shown]
+Shown = tuple[str, str, str]
+"""The image as a data URL, its text, and a note below."""
 
 
 def write_sheet(
@@ -70,8 +63,9 @@ def write_sheet(
         except UnreadableImage:
             continue
         key = images.keys[index]
-        image = _Shown(picture, images.classes[images.labels[index]], key)
-        rows.append(_Row(image, captions.get(key) if captions else "", _pairs(anchors, key)))
+        pairs = [_shown(anchors, pair, _similarity(pair)) for pair in anchors.of(key)] if anchors else []
+        image = (picture, images.classes[images.labels[index]], key)
+        rows.append((image, captions.get(key) if captions else "", pairs))
         if len(rows) == limit:
             break
     if not rows:
@@ -90,34 +84,26 @@ def write_sheet(
 
 def in_turns(images: ImageSet) -> list[int]:
     """Positions of all images: the first of each class, then the second of each, and so on."""
-    seen: Counter[int] = Counter()
-    turns = []
-    for index, label in enumerate(images.labels):
-        turns.append((seen[label], label, index))
-        seen[label] += 1
+    turns = ((turn, label, index) for label, of in group(images.labels).items() for turn, index in enumerate(of))
     return [index for _, _, index in sorted(turns)]
 
 
-def _pairs(anchors: Anchors | None, key: str) -> list[_Shown]:
-    return [_pair(anchors, pair, _similarity(pair)) for pair in anchors.of(key)] if anchors else []
-
-
-def _pair(anchors: Anchors, pair: Pair, note: str) -> _Shown:
+def _shown(anchors: Anchors, pair: Pair, note: str) -> Shown:
     with quiet():
         image = decode(pair.image, f"{anchors.path.name}: {pair.pool_key}")
-    return _Shown(_thumbnail(image), pair.text, note)
+    return _thumbnail(image), pair.text, note
 
 
 def _similarity(pair: Pair) -> str:
     return "random" if pair.similarity != pair.similarity else f"{pair.similarity:.2f}"
 
 
-def _frequent(anchors: Anchors) -> list[_Shown]:
+def _frequent(anchors: Anchors) -> list[Shown]:
     """Pairs that several images retrieved: a pair that turns up everywhere says little about any of them."""
     counts = Counter(anchors.table.column("pool_key").to_pylist())
     first = {anchors[row].pool_key: row for row in anchors.distinct}
     often = [(key, count) for key, count in counts.most_common(_FREQUENT) if count > 1]
-    return [_pair(anchors, anchors[first[key]], f"{count} images") for key, count in often]
+    return [_shown(anchors, anchors[first[key]], f"{count} images") for key, count in often]
 
 
 def _facts(images: ImageSet, captions: Captions | None, anchors: Anchors | None) -> list[tuple[str, str]]:

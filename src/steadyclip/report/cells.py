@@ -121,10 +121,8 @@ class Section:
     @property
     def summary(self) -> tuple[int, ...]:
         """The columns that say most in few words: the halves, the ends of a curve, the source and means of others."""
-        if self.base_to_new:
-            return 0, 1
-        if self.shots:
-            return 0, len(self.shots) - 1
+        if self.base_to_new or self.shots:
+            return 0, max(1, len(self.shots) - 1)
         means = tuple(i for i, name in enumerate(self.columns) if name in MEANS.values())
         return (0, *means) if means else tuple(range(len(self.columns)))
 
@@ -135,6 +133,15 @@ class Section:
     def has_published(self, index: int) -> bool:
         """Some number of the column ``index`` has a published one beside it."""
         return any(row.cells[index].published for row in self.rows)
+
+    @property
+    def printed(self) -> list[tuple[int, str, bool]]:
+        """Columns as they are printed: index, heading, and whether it is that of published numbers beside our own."""
+        return [
+            (i, "published" if published else name, published)
+            for i, name in enumerate(self.columns)
+            for published in ((False, True) if self.has_published(i) else (False,))
+        ]
 
 
 @dataclass(frozen=True)
@@ -161,47 +168,41 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
+        def shown(cell: Cell) -> Text:
+            text = Text(cell.text, style="bold" if cell.best else "")
+            text.append(f" {cell.change}" if cell.change else "", style=_STYLES[cell.trend])
+            return text.append(f" [{self.mark(cell)}]" if cell.reason else "", style="dim")
+
         parts = []
         for section in self.sections:
-            shown = RichTable()
-            shown.add_column("method")
-            for i, column in enumerate(section.columns):
-                shown.add_column(Text(column), justify="right")
-                if section.has_published(i):
-                    shown.add_column("published", justify="right", style="dim")
+            table = RichTable("method")
+            for _, name, published in section.printed:
+                table.add_column(Text(name), justify="right", style="dim" if published else "")
             for row in section.rows:
-                cells = []
-                for i, cell in enumerate(row.cells):
-                    text = Text(cell.text, style="bold" if cell.best else "")
-                    text.append(f" {cell.change}" if cell.change else "", style=_STYLES[cell.trend])
-                    text.append(f" [{self.mark(cell)}]" if cell.reason else "", style="dim")
-                    cells += [text, Text(cell.published)] if section.has_published(i) else [text]
-                shown.add_row(Text(row.label), *cells)
+                cells = ((row.cells[i], other) for i, _, other in section.printed)
+                table.add_row(Text(row.label), *(Text(c.published) if other else shown(c) for c, other in cells))
             # not the table's own title and caption: those wrap at the width of a narrow table
-            parts += [Text(section.title, style="italic"), shown, Text(section.caption, style="dim")]
-        lines = [f"[{i}] {reason}" for i, reason in enumerate(self.reasons, 1)] + list(self.notes)
-        return Group(*parts, *map(Text, lines))
+            parts += [Text(section.title, style="italic"), table, Text(section.caption, style="dim")]
+        reasons = [f"[{i}] {reason}" for i, reason in enumerate(self.reasons, 1)]
+        return Group(*parts, *map(Text, [*reasons, *self.notes]))
 
     def markdown(self) -> str:
         """GitHub-flavored Markdown; the best of a column is bold."""
+
+        def shown(cell: Cell) -> str:
+            text = f"**{cell.text}**" if cell.best else cell.text
+            text += f" ({cell.change})" if cell.change else ""
+            return text + (f" [{self.mark(cell)}]" if cell.reason else "")
+
         lines = []
         for section in self.sections:
-            lines += [f"**{_md(section.title)}** ({_md(section.caption)})", ""]
-            heads = [
-                name
-                for i, column in enumerate(section.columns)
-                for name in ([column, "published"] if section.has_published(i) else [column])
-            ]
-            lines.append("| method | " + " | ".join(map(_md, heads)) + " |")
+            heads = [_md(name) for _, name, _ in section.printed]
+            lines += [f"**{_md(section.title)}** ({_md(section.caption)})", "", f"| method | {' | '.join(heads)} |"]
             lines.append("| --- |" + " ---: |" * len(heads))
             for row in section.rows:
-                cells = []
-                for i, cell in enumerate(row.cells):
-                    text = f"**{cell.text}**" if cell.best else cell.text
-                    text += f" ({cell.change})" if cell.change else ""
-                    cells.append(text + (f" [{self.mark(cell)}]" if cell.reason else ""))
-                    cells += [cell.published] if section.has_published(i) else []
-                lines.append(f"| {_md(row.label)} | " + " | ".join(cells) + " |")
+                cells = ((row.cells[i], other) for i, _, other in section.printed)
+                texts = [c.published if other else shown(c) for c, other in cells]
+                lines.append(f"| {_md(row.label)} | {' | '.join(texts)} |")
             lines.append("")
         lines += [f"[{i}] {_md(reason)}  " for i, reason in enumerate(self.reasons, 1)]
         lines += [f"{_md(note)}  " for note in self.notes]
@@ -213,9 +214,8 @@ class Table:
         number is missing."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(
-            ["table", "method", "column", "mean", "std", "seeds", "difference", "margin", "published", "note"]
-        )
+        heads = ["table", "method", "column", "mean", "std", "seeds", "difference", "margin", "published", "note"]
+        writer.writerow(heads)
         for section in self.sections:
             for row in section.rows:
                 for column, cell in zip(section.columns, row.cells, strict=True):

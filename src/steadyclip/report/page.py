@@ -5,40 +5,24 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from steadyclip.core.files import write_atomic
 from steadyclip.evaluation.records import Confusion, Record
-from steadyclip.report.bars import bars
-from steadyclip.report.cells import HALVES, Row, Section, Table
+from steadyclip.report.accuracy import bars, curves
+from steadyclip.report.cells import HALVES, Section, Table, grouped
 from steadyclip.report.chart import Style, styles
-from steadyclip.report.curves import curves
 from steadyclip.report.reading import reading
 from steadyclip.report.scatter import drift, shift
-from steadyclip.report.tables import main_table, test_names
+from steadyclip.report.tables import count, main_table, test_names
 from steadyclip.report.templates import render, text
 
 # What is shown of the errors; the records keep more.
 _SECTIONS, _SETS, _PAIRS = 2, 4, 3
 
 
-@dataclass(frozen=True)
-class Errors:
-    """The most frequent confusions of one method on one test set."""
-
-    where: str
-    pairs: tuple[Confusion, ...]
-
-    @property
-    def half(self) -> str:
-        """ "base" or "new", which have colors of their own, or nothing."""
-        return self.where if self.where in HALVES else ""
-
-
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """Charts of one kind: ``draw`` gives an ``<svg>`` element, or nothing for a section that has no such chart."""
 
     title: str
@@ -50,7 +34,7 @@ _WHISKERS = (
     "Whiskers: standard deviation over seeds; in gray, where there is one run, the 95 % interval over test images."
 )
 _FAMILIES = (
-    Family("Base and new", _WHISKERS, lambda section, _: bars(section)),
+    Family("Base and new", _WHISKERS, bars),
     Family("Accuracy over shots", f"{_WHISKERS} Methods stand a little beside each other.", curves),
     Family(
         "Under shift",
@@ -85,48 +69,40 @@ def write_page(records: Iterable[Record], out: str | Path, title: str | None = N
         SteadyClipError: the file cannot be written.
     """
     records = list(records)
-    table = main_table(records)
-    write_atomic(Path(out), _page(records, table, title or _title(records)).encode())
-    return Path(out)
-
-
-def _page(records: Sequence[Record], table: Table, title: str) -> str:
+    table, script = main_table(records), text("sort.js")
+    names = list(dict.fromkeys(r.data.name for r in records))
+    listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    models = list(dict.fromkeys(r.model for r in records))
+    about = f"{', '.join(dict.fromkeys(m.name for m in models))}; {count(len(records), 'evaluation')}"
     versions, mixed = _versions(records)
-    script = text("sort.js")
-    return render(
+    page = render(
         "page.html",
-        title=title,
+        title=title or listed,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        subtitle=_subtitle(records),
+        subtitle=f"{about}, the last on {max(r.created for r in records)[:10]}",
         reading=reading(table),
         table=table.html(),
         baseline=next((section.baseline.label for section in table.sections if section.baseline), None),
         halves=any(section.base_to_new for section in table.sections),
+        half_names=HALVES,
         curves=any(section.shots for section in table.sections),
         sets=_SETS,
         charts=_charts(table),
         errors=[(section.title, found) for section in table.sections[:_SECTIONS] if (found := _errors(section))],
         settings=_settings(table),
         evaluations=[r for r in records if r.metrics is not None],
-        data=list({(r.data.name, r.data.subset, r.data.domain, r.data.hash): r.data for r in records}.values()),
-        models=list(dict.fromkeys(r.model for r in records)),
+        data=list({(*_place(r), r.data.hash): r.data for r in records}.values()),
+        models=models,
         versions=versions,
         mixed=mixed,
     )
+    write_atomic(Path(out), page.encode())
+    return Path(out)
 
 
-def _title(records: Sequence[Record]) -> str:
-    names = list(dict.fromkeys(r.data.name for r in records))
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _subtitle(records: Sequence[Record]) -> str:
-    models = ", ".join(dict.fromkeys(r.model.name for r in records))
-    count = len(records)
-    return (
-        f"{models}; {count} evaluation{'s' if count != 1 else ''}, the last on {max(r.created for r in records)[:10]}"
-    )
+def _place(record: Record) -> tuple[str, str, str | None]:
+    return record.data.name, record.data.subset, record.data.domain
 
 
 def _charts(table: Table) -> list[tuple[Family, list[tuple[str, str]]]]:
@@ -134,59 +110,52 @@ def _charts(table: Table) -> list[tuple[Family, list[tuple[str, str]]]]:
     looks = styles(row.series for section in table.sections for row in section.rows if row is not section.baseline)
     found = []
     for family in _FAMILIES:
-        drawn = [(section.title, family.draw(section, looks)) for section in table.sections]
-        if any(svg for _, svg in drawn):
-            found.append((family, [(title, svg) for title, svg in drawn if svg]))
+        drawn = [(section.title, svg) for section in table.sections if (svg := family.draw(section, looks))]
+        found += [(family, drawn)] if drawn else []
     return found
 
 
-def _errors(section: Section) -> dict[str, list[Errors]]:
+def _errors(section: Section) -> dict[str, list[tuple[str, tuple[Confusion, ...]]]]:
     """For each method the confusions of its first seed, with most shots, on the test sets that are hardest for it."""
     names = test_names(record for row in section.rows for record in row.records)
-    found: dict[str, list[Errors]] = {}
+    found = {}
     for row in section.rows:
-        firsts: dict[tuple[str, str, str | None], Record] = {}
-        tops: dict[tuple[str, str, str | None], float] = {}
-        for record in sorted(row.records, key=lambda r: (r.seed or 0, -(r.shots or 0))):
-            if record.metrics and record.confusions and record.wise_alpha is None:
-                test = record.data.name, record.data.subset, record.data.domain
-                firsts.setdefault(test, record)
-                tops.setdefault(test, record.metrics.top1)
-        hardest = sorted(tops, key=lambda test: tops[test])[:_SETS]
-        for test, record in firsts.items():
-            if test in hardest:
-                found.setdefault(row.label, []).append(Errors(names[test], record.confusions[:_PAIRS]))
+        scored = [(r.metrics.top1, r) for r in row.records if r.metrics and r.confusions and r.wise_alpha is None]
+        scored.sort(key=lambda each: (each[1].seed or 0, -(each[1].shots or 0)))
+        firsts = [of[0] for of in grouped(scored, lambda each: _place(each[1])).values()]
+        hardest = sorted(top1 for top1, _ in firsts)[:_SETS]
+        if firsts:
+            shown = [record for top1, record in firsts if top1 <= hardest[-1]][:_SETS]
+            found[row.label] = [(names[_place(record)], record.confusions[:_PAIRS]) for record in shown]
     return found
 
 
 def _settings(table: Table) -> list[tuple[str, str, dict[str, str]]]:
     """Method label, what it was trained on, and every knob, recipe value and choice made in training that is set."""
-    rows: dict[str, Row] = {}
+    rows = {}
     for section in table.sections:
         for row in section.rows:
-            rows.setdefault(row.series, row)
-    return [(label, _trained_on(row.records[0]), _values(row.records)) for label, row in rows.items()]
+            rows.setdefault(row.series, row.records)
+    return [(label, _trained_on(records[0]), _values(records)) for label, records in rows.items()]
 
 
 def _trained_on(record: Record) -> str:
     if record.training is None:
         return "not trained"
-    return "all training images" if record.shots is None else f"{record.shots} shot{'s' if record.shots != 1 else ''}"
+    return "all training images" if record.shots is None else count(record.shots, "shot")
 
 
 def _values(records: Sequence[Record]) -> dict[str, str]:
     """Setting -> value, or its values where they differ between seeds."""
-    found: dict[str, dict[str, None]] = {}
+    settings = []
     for record in records:
-        settings = dict(record.method.knobs)
+        facts = dict(record.method.knobs)
         if run := record.training:
             choices = run.results.choices if run.results else {}
-            settings |= {**(run.recipe or {}), **choices, "precision": run.config.get("precision")}
-        settings["scored in"] = record.precision
-        for name, value in settings.items():
-            if value is not None and not isinstance(value, dict):
-                found.setdefault(name, {})[_plain(value)] = None
-    return {name: " / ".join(values) for name, values in found.items()}
+            facts |= {**(run.recipe or {}), **choices, "precision": run.config.get("precision")}
+        facts["scored in"] = record.precision
+        settings += [(k, _plain(v)) for k, v in facts.items() if v is not None and not isinstance(v, dict)]
+    return {name: " / ".join(dict.fromkeys(v for _, v in of)) for name, of in grouped(settings, lambda s: s[0]).items()}
 
 
 def _plain(value: Any) -> str:
@@ -197,10 +166,8 @@ def _plain(value: Any) -> str:
 
 def _versions(records: Sequence[Record]) -> tuple[dict[str, str], str]:
     """Each package with its versions, and one sentence when the records do not agree on them."""
-    found: dict[str, dict[str, None]] = {}
-    for record in records:
-        for name, version in {**record.versions, "commit": record.commit or "none"}.items():
-            found.setdefault(name, {})[version] = None
+    all_ = [each for r in records for each in {**r.versions, "commit": r.commit or "none"}.items()]
+    found = {name: dict.fromkeys(v for _, v in of) for name, of in grouped(all_, lambda each: each[0]).items()}
     mixed = [name for name, versions in found.items() if len(versions) > 1]
     sentence = f"The records come from different versions of {', '.join(mixed)}." if mixed else ""
     return {name: ", ".join(versions) for name, versions in found.items()}, sentence

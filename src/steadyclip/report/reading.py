@@ -36,21 +36,27 @@ def _chosen(table: Table) -> Sequence[Section]:
     return (singles or table.sections)[:_SECTIONS]
 
 
+_VERBS = {"up": "gain", "down": "lose", "same": "show no clear change", "none": "have no score"}
+"""What a cell does -> how several methods are said to do it."""
+
+
 def _section(section: Section) -> list[str]:
     origin = section.baseline
-    sentences = []
     if origin is not None:
         reached = [f"{c.value:.1f}{where}" for where, c in _named(section, origin) if c.value is not None]
-        sentences.append(f"{section.title}: {origin.label} reaches {_and(reached) or 'nothing that could be scored'}.")
+        first = f"{section.title}: {origin.label} reaches {_and(reached) or 'nothing that could be scored'}."
     else:
-        sentences.append(
-            f"{section.title}: there is no baseline among the records, so nothing says what was gained or lost."
-        )
+        first = f"{section.title}: there is no baseline among the records, so nothing says what was gained or lost."
     rows = [row for row in section.rows if row is not origin and row.alpha is None]  # a curve is seen, not read
     if origin is not None and len(rows) > _ROWS:
-        return [*sentences, *_counts(section, rows), *_best_h(section)]
-    sentences += [f"{row.label} {_and(_changes(section, row))}." for row in rows]
-    return sentences + _best_h(section)
+        return [first, *_counts(section, rows), *_best_h(section)]
+    return [first, *(f"{row.label} {_and(_changes(section, row))}." for row in rows), *_best_h(section)]
+
+
+def _one(verb: str) -> str:
+    """The verb of one method: "loses", "shows no clear change"."""
+    word, space, rest = verb.partition(" ")
+    return ("has" if word == "have" else f"{word}s") + space + rest
 
 
 def _counts(section: Section, rows: Sequence[Row]) -> list[str]:
@@ -59,21 +65,13 @@ def _counts(section: Section, rows: Sequence[Row]) -> list[str]:
     for i in section.summary:
         cells = {row.label: row.cells[i] for row in rows}
         parts = []
-        for verb, verbs, trend in (("gains", "gain", "up"), ("loses", "lose", "down")):
-            found = {label: cell.delta for label, cell in cells.items() if cell.trend == trend and cell.delta}
-            if found:
-                most = max(found, key=lambda label: abs(found[label]))
-                what = f"{abs(found[most]):.1f} points"
-                count = (
-                    f"1 {verb} ({most}, {what})" if len(found) == 1 else f"{len(found)} {verbs} ({most} most, {what})"
-                )
-                parts.append(count)
-        for verb, verbs, chosen in (
-            ("shows no clear change", "show no clear change", [k for k, c in cells.items() if c.trend == "same"]),
-            ("has no score", "have no score", [k for k, c in cells.items() if c.value is None]),
-        ):
-            if chosen:
-                parts.append(f"{len(chosen)} {verb if len(chosen) == 1 else verbs} ({', '.join(chosen)})")
+        for kind, verb in _VERBS.items():
+            found = [label for label, cell in cells.items() if ("none" if cell.value is None else cell.trend) == kind]
+            listed = ", ".join(found)
+            if found and kind in ("up", "down"):
+                most = max(found, key=lambda label: abs(cells[label].delta or 0.0))
+                listed = f"{most}{' most' if len(found) > 1 else ''}, {abs(cells[most].delta or 0.0):.1f} points"
+            parts += [f"{len(found)} {verb if len(found) > 1 else _one(verb)} ({listed})"] if found else []
         sentences.append(f"Of {len(rows)} methods, {_where(section, i).strip()} {_and(parts)}.")
     return sentences
 
@@ -83,22 +81,21 @@ def _changes(section: Section, row: Row) -> list[str]:
     said: dict[str, list[str]] = {}
     for where, cell in _named(section, row):
         if cell.value is None:
-            said.setdefault("has no score", []).append(where.strip())
+            verb, text = "none", where.strip()
         elif cell.delta is None:
-            said.setdefault("reaches", []).append(f"{cell.value:.1f}{where}")
-        elif not cell.clear:
-            said.setdefault("shows no clear change", []).append(f"{where.strip()} ({signed(cell.delta)})")
+            verb, text = "", f"{cell.value:.1f}{where}"
+        elif cell.trend == "same":
+            verb, text = "same", f"{where.strip()} ({signed(cell.delta)})"
         else:
-            said.setdefault("gains" if cell.delta > 0 else "loses", []).append(f"{abs(cell.delta):.1f} points{where}")
+            verb, text = cell.trend, f"{abs(cell.delta):.1f} points{where}"
+        said.setdefault(_one(_VERBS[verb]) if verb else "reaches", []).append(text)
     return [f"{verb} {_and(parts)}" for verb, parts in said.items()]
 
 
 def _best_h(section: Section) -> list[str]:
     """One sentence on each H column, where there is more than one method to choose from."""
     sentences = []
-    for index, name in enumerate(section.columns):
-        if not section.base_to_new or index < 2:
-            continue
+    for index, name in enumerate(section.columns[2:] if section.base_to_new else (), 2):
         best = [(row, row.cells[index]) for row in section.rows if row.cells[index].best]
         if not best:
             continue

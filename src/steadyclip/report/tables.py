@@ -111,7 +111,7 @@ def _curves(records: Sequence[Record]) -> list[Section]:
         shots = sorted({r.shots for r in group if r.shots is not None})
         if len(shots) > 1:
             group = [r for r in group if r.shots is not None or r.training is None]
-            columns = [(_count(k, "shot"), [k]) for k in shots]
+            columns = [(count(k, "shot"), [k]) for k in shots]
             # what learns nothing is the same with any number of shots
             section = _section(group, f"{name}, few-shot", columns, lambda r, k: r.shots in (k, None), by_shots=False)
             sections.append(dataclasses.replace(section, shots=tuple(shots)))
@@ -131,7 +131,7 @@ def _transfers(records: Sequence[Record]) -> list[Section]:
         tests = sorted((of[0] for of in grouped(group, _test).values()), key=lambda r: ROLES.index(r.role))
         if any(test.role != "id" for test in tests):
             several = sum(home == source for home, _ in trainings) > 1
-            part = f", {_count(shots, 'shot') if shots else 'all training images'}" if several else ""
+            part = f", {count(shots, 'shot') if shots else 'all training images'}" if several else ""
             sections.append(_transfer(group, tests, source, part))
     return sections
 
@@ -271,7 +271,7 @@ def _rows(records: Sequence[Record], by_shots: bool) -> dict[str, list[Record]]:
         for record, each in zip(group, facts, strict=True):
             extra = [_spelled(record, name, each.get(name)) for name in differing]
             if by_shots and len(all_shots) > 1 and record.shots is not None:
-                extra.insert(0, _count(record.shots, "shot"))
+                extra.insert(0, count(record.shots, "shot"))
             rows.setdefault(", ".join([label, *dict.fromkeys(extra)]), []).append(record)
     return rows
 
@@ -293,7 +293,7 @@ def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
         newest = max(group, key=lambda r: r.created)
         kept.append(newest)
         older += sum(r.metrics != newest.metrics for r in group)
-    return kept, [f"{_count(older, 'older evaluation')} of the same run and test set left out."] if older else []
+    return kept, [f"{count(older, 'older evaluation')} of the same run and test set left out."] if older else []
 
 
 # ---- what is said about records
@@ -348,7 +348,7 @@ def _warnings(section: Section) -> list[str]:
             notes.append(f"{what}: not all records were scored in the same precision.")
         skipped = max(len(r.data.skipped) for r in group)
         if skipped:
-            notes.append(f"{what}: {_count(skipped, 'unreadable test image')} left out.")
+            notes.append(f"{what}: {count(skipped, 'unreadable test image')} left out.")
         notes += [f"{what}: {text}" for text in dict.fromkeys(r.note for r in group if r.note)]
     for row in section.rows:
         seeds = {cell.seeds for cell in row.cells if cell.value is not None}
@@ -357,7 +357,7 @@ def _warnings(section: Section) -> list[str]:
     return notes
 
 
-def _count(number: int, thing: str) -> str:
+def count(number: int, thing: str) -> str:
     return f"{number} {thing}{_s(number)}"
 
 

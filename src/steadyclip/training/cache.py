@@ -16,9 +16,9 @@ from torch import Tensor
 
 from steadyclip.core.progress import progress_bar
 from steadyclip.data.batches import loader
-from steadyclip.evaluation.features import image_features
 from steadyclip.heads import FeatureTask
 from steadyclip.methods.planner import Planner
+from steadyclip.models.features import image_features
 from steadyclip.objectives import Batch, Image, Read, Text, TextView
 from steadyclip.training.config import TrainConfig
 

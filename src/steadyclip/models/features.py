@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,12 @@ from torch.nn import functional as F
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import write_atomic
 from steadyclip.core.precision import Precision, arithmetic
+from steadyclip.core.progress import Progress
 from steadyclip.data import loader
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
     from steadyclip.models import DualEncoder
-
-Progress = Callable[[int, int], None]
-"""Called after each batch with the images done and the images in all."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,7 @@ def image_features(
             features are computed again and written over it.
         frozen: the pretrained model's features, whatever has been trained.
         precision: of the forward passes; features are float32 anyway.
+        progress: called after each batch with the images done and the images in all.
 
     Raises:
         DataError: the set is empty, a class loses all its images, or more cannot be read than the set allows.

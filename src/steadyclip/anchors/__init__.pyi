@@ -1,0 +1,16 @@
+from .captioners import load_captioner as load_captioner
+from .captions import Captioner as Captioner
+from .captions import caption_images as caption_images
+from .captions import read_captions as read_captions
+from .embedding import embed_pool as embed_pool
+from .pairs import Anchors as Anchors
+from .pairs import Pair as Pair
+from .pairs import read_anchors as read_anchors
+from .pairs import write_anchors as write_anchors
+from .pool import Pool as Pool
+from .retrieval import random_like as random_like
+from .retrieval import retrieve as retrieve
+from .streams import Captions as Captions
+from .streams import CaptionsOfImages as CaptionsOfImages
+from .streams import PairsForImages as PairsForImages
+from .streams import RetrievedPairs as RetrievedPairs

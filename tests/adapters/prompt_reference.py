@@ -1,0 +1,114 @@
+"""Learned tokens by explicit concatenation: embeddings and blocks called one by one, one image or text at a time.
+
+For tests only. The hooks are off while it runs; it reads parameters, and says itself where tokens stand.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steadyclip.adapters import PromptTokens
+from steadyclip.models import DualEncoder
+
+
+def fresh(prompts: PromptTokens, tower: str, given_D: Tensor | None = None) -> list[Tensor]:
+    """The J sets of (L, W) learned tokens of one image or text."""
+    if tower == "image" and prompts.spec.coupling == "project":
+        return [text_LW @ m.weight.T + m.bias for text_LW, m in zip(prompts.text, prompts.maps, strict=True)]
+    tokens = list(prompts.text if tower == "text" else prompts.image)
+    if tower == "text" and given_D is not None:
+        first, _, second = prompts.net
+        hidden = (first.weight @ given_D + first.bias).clamp(min=0)
+        tokens[0] = torch.stack([token_W + second.weight @ hidden + second.bias for token_W in tokens[0]])
+    return tokens
+
+
+def through_blocks(
+    model: DualEncoder, x_1NW: Tensor, tower: Any, tokens: list[Tensor], enter: int, at: int, keys_N: Tensor | None
+) -> Tensor:
+    """All blocks, with ``tokens`` put in at the inputs of blocks ``enter`` and on. ``keys_N``: which may be seen."""
+    L, there = len(tokens[0]), enter == 0
+    for block in tower.blocks:
+        j = block.index - enter
+        if 0 < j < len(tokens) or (j == 0 and enter):
+            x_1NW = torch.cat([x_1NW[:, :at], tokens[j][None], x_1NW[:, at + (L if there else 0) :]], dim=1)
+            if not there and keys_N is not None:
+                keys_N = torch.cat([keys_N[:at], torch.ones(L, dtype=torch.bool), keys_N[at:]])
+            there = True
+        length = x_1NW.shape[1]
+        seen_NN = torch.ones(length, length, dtype=torch.bool)
+        if tower.name == "text" and model.family in ("clip", "open_clip"):
+            seen_NN = seen_NN.tril()
+        if keys_N is not None:
+            seen_NN = seen_NN & keys_N
+        mask = torch.zeros(length, length).masked_fill(~seen_NN, -torch.inf)
+        if model.family == "open_clip":
+            x_1NW = block.module(x_1NW, attn_mask=mask)
+        else:
+            x_1NW = block.module(x_1NW, mask[None, None])
+    return x_1NW
+
+
+def text_feature(model: DualEncoder, prompts: PromptTokens, tokens: dict[str, Tensor], given_D: Tensor | None = None):
+    """(D,) of the one text in ``tokens``, which has slots where words are replaced."""
+    network: Any = model.network
+    hf = model.family != "open_clip"
+    ids_N = tokens["input_ids"][0]
+    embeddings = network.text_model.embeddings if hf else network
+    words_NW = embeddings.token_embedding.weight[ids_N]
+    positions_NW = embeddings.position_embedding.weight if hf else embeddings.positional_embedding
+    start, L, enter = int(model.family in ("clip", "open_clip")), prompts.length, prompts.spec.enter
+    own = fresh(prompts, "text", given_D)
+    if enter == 0:
+        words_NW = torch.cat([words_NW[:start], own[0], words_NW[start + L :]])
+    x_1NW = (words_NW + positions_NW[: len(ids_N)])[None]
+    keys_N = tokens["attention_mask"][0].bool() if "attention_mask" in tokens else None
+    prompts.enabled = False
+    x_1NW = through_blocks(model, x_1NW, model.text_tower, own, enter, start, keys_N)
+    prompts.enabled = True
+    if enter:
+        x_1NW = torch.cat([x_1NW[:, :start], x_1NW[:, start + L :]], dim=1)
+    if not hf:
+        return (network.ln_final(x_1NW)[0] @ network.text_projection)[ids_N.argmax()]
+    x_NW = network.text_model.final_layer_norm(x_1NW)[0]
+    if model.family == "clip":
+        return network.text_projection(x_NW[(ids_N == network.text_model.config.eos_token_id).int().argmax()])
+    return network.text_model.head(x_NW[-1])
+
+
+def image_tokens(model: DualEncoder, prompts: PromptTokens, image_CHW: Tensor) -> tuple[Tensor, Tensor]:
+    """(1, N, W) the tower's own tokens and (1, L, W) the learned ones, as the last block leaves them."""
+    network: Any = model.network
+    own, enter = fresh(prompts, "image"), prompts.spec.enter
+    prompts.enabled = False
+    if model.family == "open_clip":
+        visual = network.visual
+        patches_NW = visual.conv1(image_CHW[None]).flatten(2).mT[0]
+        x_1NW = (torch.cat([visual.class_embedding[None], patches_NW]) + visual.positional_embedding)[None]
+        norm = visual.ln_pre
+    else:
+        x_1NW = network.vision_model.embeddings(image_CHW[None])
+        norm = network.vision_model.pre_layrnorm if model.family == "clip" else torch.nn.Identity()
+    count = x_1NW.shape[1]
+    if enter == 0:
+        x_1NW = torch.cat([x_1NW, own[0][None]], dim=1)
+    x_1NW = through_blocks(model, norm(x_1NW), model.image_tower, own, enter, count, None)
+    prompts.enabled = True
+    return x_1NW[:, :count], x_1NW[:, count:]
+
+
+def image_features(model: DualEncoder, x_1NW: Tensor) -> tuple[Tensor, Tensor]:
+    """(D,) and (Y, X, D), of the tower's own tokens."""
+    network: Any = model.network
+    if model.family == "open_clip":
+        x_ND = (network.visual.ln_post(x_1NW) @ network.visual.proj)[0]
+        return x_ND[0], x_ND[1:].unflatten(0, (4, 4))
+    x_1NW = network.vision_model.post_layernorm(x_1NW)
+    if model.family == "clip":
+        x_ND = network.visual_projection(x_1NW)[0]
+        return x_ND[0], x_ND[1:].unflatten(0, (4, 4))
+    head = network.vision_model.head
+    return head(x_1NW)[0], torch.stack([head(x_1NW[:, n : n + 1])[0] for n in range(16)]).unflatten(0, (4, 4))

@@ -1,0 +1,41 @@
+"""One pass of a tower with adapters on it compiles as a whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from steadyclip.adapters import AdapterSpec, Orthogonal, Prompts, TokenRank
+from steadyclip.models.testing import installed_families, tiny
+
+PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+TEXTS = ["a cat", "a sea lion"]
+KINDS: dict[str, tuple[AdapterSpec, str]] = {
+    "prompts": (Prompts("both", length=2, depth=2), "extra"),
+    "later": (Prompts("both", length=2, enter=1), "extra"),
+    "token_rank": (TokenRank(), "delta"),
+    "orthogonal": (Orthogonal(), "feature"),
+}
+# It takes seconds each, so the other families, of which SigLIP 2 is SigLIP's network, with the greatest changes only.
+CASES = [(kind, "clip") for kind in KINDS]
+CASES += [("later", family) for family in installed_families() if family in ("siglip", "open_clip")]
+
+
+@pytest.mark.parametrize(("kind", "family"), CASES)
+@pytest.mark.filterwarnings("ignore")
+def test_a_pass_is_one_graph_with_the_same_gradients(kind: str, family: str) -> None:
+    torch._dynamo.reset()
+    model, (spec, wanted) = tiny(family), KINDS[kind]
+    spec.attach(model)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)  # fullgraph: a break is an error
+    for tower, inputs in (("image", PIXELS), ("text", model.tokenize(TEXTS, slots=True))):
+        found = []
+        for call in (model, compiled):
+            for adapter in model.adapters.values():
+                adapter.wanted = frozenset([wanted])
+            model.zero_grad()
+            sum(x.square().sum() for x in call(tower, inputs).values()).backward()
+            found.append([p.grad.clone() for p in model.adapters.parameters() if p.grad is not None])
+        assert found[0]
+        for eager, graph in zip(*found, strict=True):
+            torch.testing.assert_close(graph, eager, atol=1e-5, rtol=1e-4)
