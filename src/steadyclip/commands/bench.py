@@ -149,8 +149,7 @@ class Demo:
 
 def _finish(result: GridResult, stem: Path, title: str, markdown: bool = False, csv: bool = False) -> None:
     """Shows and writes what there is, and names what failed."""
-    from steadyclip.experiments.bench import write_tables
-    from steadyclip.report import main_table
+    from steadyclip.report import main_table, write_tables
 
     if result.records:
         table = main_table(result.records)
