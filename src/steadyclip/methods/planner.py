@@ -22,7 +22,7 @@ from torch import Tensor
 
 from steadyclip.heads import Head
 from steadyclip.models import DualEncoder
-from steadyclip.models.towers import Side
+from steadyclip.models.encoder import Side
 from steadyclip.objectives.features import Batch, Features, Image, Read, State, TextView, seeded
 
 if TYPE_CHECKING:
