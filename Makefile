@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
+EXTRA ?= dev
 WORKERS ?= 2
 BIN = $(VENV)/bin
 
@@ -17,9 +18,9 @@ test: layers
 test-all: layers
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-# the quick set on the oldest versions that pyproject.toml allows, in an environment of their own
+# the quick set on the oldest versions that pyproject.toml allows, in an environment of their own, without the linters
 test-oldest:
-	$(MAKE) setup VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
+	$(MAKE) setup VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt EXTRA=test
 	$(VENV)-oldest/bin/python -m pytest -n $(WORKERS) -m "not heavy and not slow and not newest"
 
 layers: $(VENV)/.ready-dev
@@ -43,7 +44,7 @@ $(VENV)/.ready: $(VENV)/bin/python pyproject.toml lab/pyproject.toml $(CONSTRAIN
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet -e ".[dev]" -e ./lab -c $(CONSTRAINTS)
+	$(BIN)/python -m pip install --quiet -e ".[$(EXTRA)]" -e ./lab -c $(CONSTRAINTS)
 	touch $@
 
 clean:

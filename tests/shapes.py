@@ -59,7 +59,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install() -> None:
-    """From here on, modules of ``PACKAGES`` are wrapped as they are imported."""
+    """From here on, modules of ``PACKAGES`` and of the lab are wrapped as they are imported."""
     early = [name for name in sys.modules if _ours(name)]
     assert not early, f"imported before the hook was there: {early}"
     sys.meta_path.insert(0, _Finder())
@@ -106,7 +106,7 @@ def _wrap_class(of: type) -> None:
 
 def _ours(name: str) -> bool:
     first, _, rest = name.partition(".")
-    return first == "steadyclip" and rest.split(".")[0] in PACKAGES
+    return first == "steadyclip_lab" or (first == "steadyclip" and rest.split(".")[0] in PACKAGES)
 
 
 class _Finder(importlib.abc.MetaPathFinder):

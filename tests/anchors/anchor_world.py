@@ -109,7 +109,7 @@ def write_tiny_blip(folder) -> str:
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words += ["a", "the", "red", "green", "blue", "round", "square", "image", "of", "with"]
+    words += ["a", "an", "the", "red", "green", "blue", "round", "square", "image", "of", "with"]
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {
         **shape, "vocab_size": len(words), "encoder_hidden_size": 32, "max_position_embeddings": 32,

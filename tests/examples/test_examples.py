@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,15 @@ QUICK = {
     "orthcr.py": ["--shots", "1", "--steps", "2", "--test-images", "40"],
     "orthcr_picture.py": ["--shots", "1", "--steps", "2", "--out", "orthcr.png"],
 }
+NAMES = sorted(path.name for path in EXAMPLES.glob("*.py"))
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_imports_is_there(name: str) -> None:
+    assert callable(runpy.run_path(str(EXAMPLES / name), run_name="example")["main"])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_example_runs(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", str(EXAMPLES / name), *QUICK.get(name, [])]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -115,7 +115,7 @@ def test_shifts_of_imagenet_are_scored_as_imagenet_is_and_say_so(lay, tmp_path: 
     run, model = tmp_path / "run", tmp_path / "model"
     model.mkdir()
     write_tiny("clip", model)
-    words = f"train --datan imagenet --root {tmp_path} --model {model} --method zero-shot --shots 1 --out {run}"
+    words = f"train --data imagenet --root {tmp_path} --model {model} --method zero-shot --shots 1 --out {run}"
     assert main([*words.split(), "--no-progress", "--templates", "a sketch of a {}."]) == 0
 
     def record(data: str) -> dict:

@@ -138,6 +138,6 @@ class TextStudent(nn.Module):
         return self.project(self.text(**tokens).pooler_output)
 
 
-def cosine_loss(a_ND: Tensor, b_ND: Tensor) -> Tensor:
-    """Mean of 1 - cos."""
-    return 1 - F.cosine_similarity(a_ND.float(), b_ND.float(), dim=-1).mean()
+def cosine_loss(a: Tensor, b: Tensor) -> Tensor:
+    """Mean of 1 - cos of the last dimension."""
+    return 1 - F.cosine_similarity(a.float(), b.float(), dim=-1).mean()
