@@ -48,6 +48,7 @@ class Train:
         from steadyclip.training import fit
 
         row = _one_row("--method", self.method, settings_for(self.model, self.recipes))
+        row.method.files()  # each is there, before any image is looked at
         task = self.source.load().task(shots=self.shots, seed=self.run.seed, subset=self.subset)
         say(*task.summary(), *settings_lines([row], self.model))
         out = self.run.out or Path("runs") / f"{task.name}-{row.slug}-seed{self.run.seed}"
