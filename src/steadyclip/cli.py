@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -71,7 +72,8 @@ def parse(words: Sequence[str]) -> Callable[[], None]:
         elsewhere = None if load_extension(GROUP, action, type) else absent(GROUP, action)
         if elsewhere:
             raise UsageError(f"no command {' '.join(words[:2])!r} here: {elsewhere}.") from None
-        raise UsageError(f"{_one_line(shown.getvalue())} See steadyclip {words[0]} --help.") from None
+        wrong = _row_hint(words) or f"{_one_line(shown.getvalue())} See steadyclip {words[0]} --help."
+        raise UsageError(wrong) from None
 
 
 def find_command(name: str) -> type:
@@ -98,6 +100,27 @@ def find_command(name: str) -> type:
     return dataclasses.make_dataclass(
         command.__name__, fields, bases=(command,), frozen=True, namespace={"__doc__": command.__doc__}
     )
+
+
+def _row_hint(words: Sequence[str]) -> str:
+    """What to write where settings of a method were given as flags; "" if none were."""
+    option = {"train": "--method", "bench": "--methods"}.get(words[0])
+    if option is None:
+        return ""
+    from steadyclip.experiments.rows import RECIPE, TRAINING
+
+    flags: list[str] = []
+    changes: list[str] = []
+    for word, after in itertools.pairwise([*words, "..."]):
+        flag, _, value = word.partition("=")
+        key = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+        if flag.startswith("--") and key in {*RECIPE, *TRAINING, "knobs"} - {"precision"}:
+            flags.append(flag)
+            text = "off" if flag.startswith("--no-") else value or after
+            changes.append(text if key == "knobs" else f"{key}={text}")
+    method, _, more = dict(itertools.pairwise(words)).get(option, "lora").partition("[")
+    row = f"{method}[{','.join([*filter(None, [more.removesuffix(']')]), *changes])}]"
+    return f'write {option} "{row}" instead of {", ".join(flags)}: see docs/rows.md.' if flags else ""
 
 
 def _one_line(box: str) -> str:

@@ -85,7 +85,7 @@ def train_a_little(
     head = model.head
     assert head is not None, "attach() leaves no head"
     if method.head.solves:
-        head.solve(_feature_task(method, model), seed=0)  # type: ignore[operator]
+        head.solve(_feature_task(method, model), seed=0)
     if method.recipe is None:
         return None
     step = Step(method, model, NAMES, TEMPLATES, accumulate)
@@ -247,8 +247,8 @@ def _head(method: Method, model: DualEncoder) -> None:
     f = _features(method, model)
     f.names, f.scoring = NAMES, True
     planner, head = method.planner(model), model.head
-    planner.fill(f, planner.canonical([Image(), *head.reads(scoring=True)]))  # type: ignore[union-attr, operator]
-    rows = head.rows(f)  # type: ignore[union-attr, operator]
+    planner.fill(f, planner.canonical([Image(), *head.reads(scoring=True)]))
+    rows = head.rows(f)
     assert rows is not None or not method.mergeable, "it says that it can be merged, but its head has no plain rows"
     if rows is not None:
         weight_CD, bias_C = rows
@@ -320,6 +320,7 @@ def _logits(method: Method, model: DualEncoder, names: Sequence[str] = NAMES) ->
     scorer = Scorer(model, method, names, TEMPLATES)
     with torch.no_grad():
         images_BCHW = batch(method, model, 99).images_BCHW
+        assert images_BCHW is not None
         return scorer.logits(model.run("image", images_BCHW, wanted=frozenset(r.what for r in scorer.reads)))
 
 

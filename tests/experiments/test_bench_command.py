@@ -78,7 +78,7 @@ def test_settings_of_the_embedded_model_are_said() -> None:
         (["--data", "icosn"], 1, "Did you mean 'icons'?"),
         (["--data", "{world}/model"], 1, "model"),
         (["--model", "nowhere"], 1, "no model 'nowhere'"),
-        (["--launcher", "slurm", "--slurm", "timeout"], 2, "name=value"),
+        (["--launcher", "slurm", "--slurm", "timeout"], 2, "key=value"),
     ],
 )
 def test_mistakes(more: list[str], code: int, line: str, world: Path, tmp_path: Path, capsys) -> None:

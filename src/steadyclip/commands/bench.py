@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from steadyclip.commands.options import parse_knobs, say, show
+from steadyclip.commands.options import say, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.extensions import DATA, MODELS, absent, load_extension
 from steadyclip.core.precision import Precision
@@ -32,8 +32,7 @@ class Bench:
     """Which table."""
     methods: tuple[str, ...] = ("zero-shot", "linear-probe", "full", "lora")
     """Rows of the table: names of `steadyclip methods`, with changes in brackets: "lora[rank=4,layers=q:v,epochs=5]"
-    (with the quotes, as shells read brackets). A key is a knob, a setting of the recipe, or one of the training; colons
-    separate several values."""
+    (with the quotes, as shells read brackets), or @FILE with a row in each line: docs/rows.md."""
     data: tuple[str, ...] = ("icons",)
     """Data sets, as for `steadyclip train`; the last three protocols train on one."""
     targets: tuple[str, ...] | None = None
@@ -81,7 +80,7 @@ class Bench:
         from steadyclip.experiments.choose import choose, refuse_repeated
         from steadyclip.experiments.grid import one_by_one
         from steadyclip.experiments.launchers import side_by_side, through_submitit
-        from steadyclip.experiments.rows import parse_rows
+        from steadyclip.experiments.rows import pairs, parse_rows
         from steadyclip.experiments.settings import settings_for
 
         if self.markdown and self.csv:
@@ -99,14 +98,12 @@ class Bench:
             self.protocol, self.data, lambda data: load_data(data.name, sources=data.sources, root=root), self.targets,
             self.shots, self.sources,
         )  # fmt: skip
-        jobs = {name: int(value) if value.isdecimal() else value for name, value in parse_knobs(self.slurm).items()}
+        jobs = {name: int(value) if value.isdecimal() else value for name, value in pairs(self.slurm).items()}
         if self.launcher == "slurm":
             launcher, at_once = through_submitit(jobs), 10**6
         else:
             launcher, at_once = (one_by_one if self.jobs == 1 else side_by_side(self.jobs)), self.jobs
-        config = TrainConfig(
-            precision=self.precision, device=self.device, workers=self.workers, progress=self.progress
-        )  # fmt: skip
+        config = TrainConfig(precision=self.precision, device=self.device, workers=self.workers, progress=self.progress)
         config.check()
         result = run_bench(
             protocol, rows, self.seeds, model=self.model, out=self.out, config=config, root=root, launcher=launcher,
@@ -152,8 +149,7 @@ class Demo:
 
 def _finish(result: GridResult, stem: Path, title: str, markdown: bool = False, csv: bool = False) -> None:
     """Shows and writes what there is, and names what failed."""
-    from steadyclip.experiments.bench import write_tables
-    from steadyclip.report import main_table
+    from steadyclip.report import main_table, write_tables
 
     if result.records:
         table = main_table(result.records)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from steadyclip.core.errors import UsageError
-
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
-    from steadyclip.methods import Recipe
 
 SubsetName = Literal["all", "base", "new"]
 
@@ -51,54 +47,6 @@ class DataOptions:
             self.data, templates=self.templates or None, max_unreadable=self.max_unreadable,
             image_column=self.image_column, label_column=self.label_column, root=self.root, sources=self.sources,
         )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class RecipeOptions:
-    """Changes to the method's published recipe; `steadyclip methods NAME` shows it."""
-
-    learning_rate: float | None = None
-    """Peak learning rate."""
-    epochs: float | None = None
-    """Passes over the training images."""
-    steps: int | None = None
-    """Optimizer steps in all, instead of epochs."""
-    batch_size: int | None = None
-    """Images in an optimizer step."""
-    weight_decay: float | None = None
-    """Weight decay."""
-    warmup_steps: int | None = None
-    """Steps of linear warm-up."""
-
-    def change(self, recipe: Recipe | None, method: str) -> Recipe | None:
-        changes = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
-        if not changes:
-            return recipe
-        if recipe is None:
-            flags = ", ".join(f"--{k.replace('_', '-')}" for k in changes)
-            raise UsageError(f"method {method!r} is not trained by gradient steps: {flags} would change nothing.")
-        if self.epochs is not None and self.steps is not None:
-            raise UsageError("give --epochs or --steps, not both.")
-        if {"epochs", "steps"} & changes.keys():
-            changes = {"epochs": None, "steps": None, "steps_per_shot": None} | changes
-        return dataclasses.replace(recipe, **changes)
-
-
-def parse_knobs(words: Sequence[str]) -> dict[str, str]:
-    """``["rank=4"]`` as ``{"rank": "4"}``.
-
-    Raises:
-        UsageError: a word without ``=``, or a knob given twice.
-    """
-    knobs: dict[str, str] = {}
-    for word in words:
-        knob, equals, value = word.partition("=")
-        if not equals or not knob:
-            raise UsageError(f"--knobs takes name=value, not {word!r}, for instance --knobs rank=4 dropout=0.1.")
-        if knob in knobs:
-            raise UsageError(f"knob {knob!r} is given twice.")
-        knobs[knob] = value
-    return knobs
 
 
 def best_device(name: str) -> str:

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from steadyclip.commands.options import DataOptions, RecipeOptions, SubsetName, best_device, parse_knobs, say, show
+from steadyclip.commands.options import DataOptions, SubsetName, best_device, say, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.precision import Precision
-from steadyclip.training.config import TrainConfig
+from steadyclip.training.config import RunConfig, TrainConfig
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
     from steadyclip.evaluation import Record
+    from steadyclip.evaluation.run import Run
+    from steadyclip.experiments.rows import Row
+    from steadyclip.experiments.settings import Settings
     from steadyclip.methods import Method
     from steadyclip.models import DualEncoder
 
@@ -25,42 +28,52 @@ class Train:
     """Fine-tune a model on your images. The same command again resumes, or returns what is finished."""
 
     source: OmitArgPrefixes[DataOptions]
-    recipe: OmitArgPrefixes[RecipeOptions]
-    run: OmitArgPrefixes[TrainConfig]
+    run: OmitArgPrefixes[RunConfig]
     method: str = "lora"
-    """One of `steadyclip methods`."""
-    knobs: tuple[str, ...] = ()
-    """The method's own settings as name=value; `steadyclip methods NAME` lists them."""
+    """One of `steadyclip methods`, with changes in brackets: "lora[rank=4,layers=q:v,epochs=5]" (with the quotes, as
+    shells read brackets), or @FILE with such a row: docs/rows.md."""
     model: str = "icons-tiny"
     """Installed model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED."""
+    recipes: Literal["auto", "published"] = "auto"
+    """`auto` trains `icons-tiny` by recipes that were chosen for it, others as published."""
     shots: int | None = None
     """Training images per class, drawn as the field draws them; all of them if not given."""
     subset: SubsetName = "all"
     """Classes to train on: all, or the first half (base)."""
 
     def __call__(self) -> None:
-        from steadyclip.methods import get_method
+        from steadyclip.experiments.bench import settings_lines
+        from steadyclip.experiments.settings import settings_for
         from steadyclip.models import load
         from steadyclip.training import fit
 
-        method = get_method(self.method, parse_knobs(self.knobs))
-        recipe = self.recipe.change(method.recipe, method.name)
+        row = _one_row("--method", self.method, settings_for(self.model, self.recipes))
+        row.method.files()  # each is there, before any image is looked at
         task = self.source.load().task(shots=self.shots, seed=self.run.seed, subset=self.subset)
-        say(*task.summary())
-        out = self.run.out or Path("runs") / f"{task.name}-{method.name}-seed{self.run.seed}"
-        result = fit(load(self.model), method, task, recipe=recipe, config=dataclasses.replace(self.run, out=out))
+        say(*task.summary(), *settings_lines([row], self.model))
+        out = self.run.out or Path("runs") / f"{task.name}-{row.slug}-seed{self.run.seed}"
+        settings: dict[str, Any] = {**vars(self.run), **row.config, "out": out}
+        result = fit(load(self.model), row.method, task, recipe=row.recipe, config=TrainConfig(**settings))
         if result.seconds:
             say(f"trained in {result.seconds:.0f} s")
-        say(f"run: {out}", f"next: steadyclip evaluate {out} {self.source.words}")
+        file = row.label.partition("[")[0]
+        plugin = f" --plugin {file}" if ".py:" in file else ""
+        say(f"run: {out}", f"next: steadyclip evaluate {out} {self.source.words}{plugin}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Score a run on the test images of a data set; one JSON record for each set of classes."""
+    """Score a run, or a model as it is, on the test images of a data set; a JSON record for each set of classes."""
 
-    run: Positional[Path]
-    """Folder that `steadyclip train` wrote."""
+    run: Positional[str]
+    """Folder that `steadyclip train` wrote, or a method that needs no training, such as zero-shot, with --model."""
     source: OmitArgPrefixes[DataOptions]
+    model: str | None = None
+    """The pretrained model, as for `steadyclip train`; a run knows its own."""
+    plugin: str | None = None
+    """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
+    out: Path | None = None
+    """Folder for the records; by default `records` in the run."""
     subset: SubsetName | None = None
     """Classes to score among; by default all, or base and new for a run that was trained on base."""
     domain: str | None = None
@@ -82,24 +95,32 @@ class Evaluate:
     def __call__(self) -> None:
         from steadyclip.data import catalog, read_split
         from steadyclip.evaluation import evaluate, evaluate_averaged
+        from steadyclip.models import load
         from steadyclip.report import main_table
-        from steadyclip.training import load_run
 
-        model, method, run = load_run(self.run, device=best_device(self.device))
+        folder, run, precision = Path(self.run), None, self.precision
+        row = None if folder.is_dir() else self._row()
         data = self.source.load()
-        split = read_split(self.run / "split.json")
+        split: dict[str, Any] = {"data": data.name, "train": [], "val": []}
+        if row is None:
+            model, method, run = _open_run(folder, self.plugin, self.device, self.model)
+            split = read_split(folder / "split.json")
+        else:
+            method, folder = row.method, Path("runs") / f"{data.name}-{row.slug}"
+            precision = row.config.get("precision", precision)
+            model = load(str(self.model), device=best_device(self.device))
         seen = {key for part in ("train", "val") for key, _ in split[part]} if data.name == split["data"] else set()
-        trained = run.task.classes
+        trained = run.task.classes if run else data.classes
         same = set(trained) <= set(data.classes)
         shift = catalog.is_shift(data.name, data.classes, split["data"], trained)
-        templates = self.source.templates or (run.task.templates if same or shift else None)
+        templates = self.source.templates or (run.task.templates if run and (same or shift) else None)
         subsets: list[SubsetName] = ["all"]
         if self.subset:
             subsets = [self.subset]
-        elif same and run.task.subset == "base":
+        elif same and run and run.task.subset == "base":
             subsets = ["base", "new"]
         common: dict[str, Any] = {
-            "batch_size": self.batch_size, "workers": self.workers, "precision": self.precision, "progress": True,
+            "batch_size": self.batch_size, "workers": self.workers, "precision": precision, "progress": True,
         }  # fmt: skip
         alphas = self._alphas(model, method, data, split, common)
         records: list[Record] = []
@@ -114,10 +135,22 @@ class Evaluate:
             for record in found:
                 alpha = [] if record.wise_alpha is None else [f"alpha{record.wise_alpha:g}"]
                 parts = [data.name, subset, *([self.domain] if self.domain else []), *alpha]
-                path = record.write(self.run / "records" / f"{'-'.join(parts)}.json")
+                path = record.write((self.out or folder / "records") / f"{'-'.join(parts)}.json")
                 say(f"record: {path}", *(f"skipped {key}: {reason}" for key, reason in record.data.skipped))
             records += found
         show(main_table(records))
+
+    def _row(self) -> Row:
+        """What is named in the place of a run."""
+        try:
+            row = _one_row("evaluate", self.run)
+        except UsageError as error:
+            raise UsageError(f"no run folder {self.run!r}, and as a method: {error}") from None
+        if row.method.learns:
+            raise UsageError(f"{row.label} must be trained first, by `steadyclip train`: name the folder of that run.")
+        if self.model is None:
+            raise UsageError(f"{row.label} is scored on a model as it is: name one with --model.")
+        return row
 
     @staticmethod
     def _note(source: str, trained: int, among: int) -> str:
@@ -159,6 +192,8 @@ class Predict:
     """Folder that `steadyclip train` wrote."""
     images: Positional[tuple[Path, ...]]
     """Images."""
+    plugin: str | None = None
+    """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
     top: int = 5
     """Names to print for each."""
     names: tuple[str, ...] = ()
@@ -172,13 +207,12 @@ class Predict:
         import json
 
         from steadyclip.deploy import predict
-        from steadyclip.training import load_run
 
         if not self.images:
             raise UsageError("name at least one image: steadyclip predict RUN PHOTO ...")
         if self.top < 1:
             raise UsageError(f"--top must be 1 or more, not {self.top}.")
-        model, method, run = load_run(self.run, device=best_device(self.device))
+        model, method, run = _open_run(self.run, self.plugin, self.device)
         names = self.names or run.task.classes
         found = predict(model, method, self.images, names, run.task.templates, top=self.top)
         if self.json:
@@ -188,3 +222,27 @@ class Predict:
             print(prediction.path)
             for name, probability in zip(prediction.names, prediction.probabilities, strict=True):
                 print(f"  {probability:6.1%}  {name}")
+
+
+def _open_run(
+    folder: Path, plugin: str | None, device: str, model: str | None = None
+) -> tuple[DualEncoder, Method, Run]:
+    """A run, once what ``plugin`` names is registered."""
+    from steadyclip.methods import find_method
+    from steadyclip.models import load
+    from steadyclip.training import load_run
+
+    if plugin:
+        find_method(plugin)
+    at = best_device(device)
+    return load_run(folder, model=load(model, device=at) if model else None, device=at)
+
+
+def _one_row(flag: str, text: str, settings: Settings | None = None) -> Row:
+    from steadyclip.experiments.rows import parse_rows
+    from steadyclip.experiments.settings import PUBLISHED
+
+    row, *others = parse_rows([text], settings or PUBLISHED)
+    if others:
+        raise UsageError(f"{flag} takes one method, not {1 + len(others)}: `steadyclip bench` takes several.")
+    return row

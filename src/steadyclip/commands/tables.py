@@ -12,36 +12,45 @@ from steadyclip.commands.options import say, show
 
 @dataclasses.dataclass(frozen=True)
 class Methods:
-    """List the methods, or one method's knobs and recipe."""
+    """List the methods, or what one is: its facts, recipe and knobs."""
 
     name: Positional[str | None] = None
-    """A method."""
+    """A method, or path/to/mine.py:Mine."""
 
     def __call__(self) -> None:
         from rich.table import Table
 
-        from steadyclip.methods import get_method, methods
-        from steadyclip.methods.base import knob_help
+        from steadyclip.experiments.rows import parse_row
+        from steadyclip.methods import methods
+        from steadyclip.methods.knobs import knob_help
+        from steadyclip.methods.registry import origin_of
 
         if self.name is None:
             table = Table("method", "what it is", "source", box=None)
             for name, cls in methods().items():
-                table.add_row(name, cls.summary, cls.source)
+                table.add_row(name, cls.summary, origin_of(name) or cls.source)
             show(table)
             return
-        method = get_method(self.name)
-        say(f"{method.name}: {method.summary}", f"source: {method.source}", "")
+        row = parse_row(self.name)
+        method = row.method
+        say(f"{method.name}: {method.summary}", f"source: {method.source}")
+        if origin := origin_of(method.name):
+            say(f"comes with {origin}")
+        facts = {
+            "learns": method.learns, "gradient steps": row.recipe is not None, "mergeable": method.mergeable,
+            "trains the model's own weights": method.own_weights, "compares the images of a batch": method.whole_batch,
+        }  # fmt: skip
+        say(f"facts: {', '.join(f'{fact}: {str(holds).lower()}' for fact, holds in facts.items())}")
+        if row.recipe:
+            recipe = {key: value for key, value in dataclasses.asdict(row.recipe).items() if value is not None}
+            say(f"recipe: {', '.join(f'{key}={value}' for key, value in recipe.items())}")
         knobs = Table("knob", "default", "meaning", box=None)
-        for knob, text in knob_help(type(method)).items():
-            value = method.knobs()[knob]
-            knobs.add_row(knob, ",".join(map(str, value)) if isinstance(value, tuple) else str(value), text)
+        meaning = knob_help(method)
+        for knob, value in method.knobs().items():
+            text = ":".join(map(str, value)) if isinstance(value, list) else str(value)
+            knobs.add_row(knob, text, meaning.get(knob, "pieces, as text"))
+        say("")
         show(knobs if knobs.rows else "no knobs")
-        if method.recipe:
-            say(
-                "",
-                "recipe: "
-                + ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(method.recipe).items() if v is not None),
-            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from steadyclip.core.errors import DataError, UsageError
-from steadyclip.core.files import write_atomic
 from steadyclip.evaluation.records import Record
 from steadyclip.experiments.cell import Bench
 from steadyclip.experiments.grid import GridResult, Launcher, one_by_one, run_grid
@@ -113,15 +112,3 @@ def _need_folder(out: Path) -> None:
     except OSError as error:
         what = "is a file" if out.is_file() else f"cannot be written to ({error.strerror or error})"
         raise UsageError(f"--out {out} {what}: name another folder.") from None
-
-
-def write_tables(records: Sequence[Record], stem: Path, title: str) -> list[Path]:
-    """The page ``stem.html``, and its tables as ``stem.md`` and ``stem.csv``."""
-    from steadyclip.report import main_table, write_page
-
-    table = main_table(records)
-    files = {suffix: stem.with_name(f"{stem.name}{suffix}") for suffix in (".html", ".md", ".csv")}
-    write_page(records, files[".html"], title)
-    write_atomic(files[".md"], table.markdown().encode())
-    write_atomic(files[".csv"], table.csv().encode())
-    return list(files.values())

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import re
 import time
 import traceback
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from steadyclip.core.locks import owning
 from steadyclip.evaluation.records import Record, scored_among
 from steadyclip.evaluation.run import MethodInfo, ModelInfo, TaskInfo
 from steadyclip.experiments.protocols import Cell, Sample, Source, Target
+from steadyclip.experiments.rows import slug
 from steadyclip.training.config import TrainConfig
 from steadyclip.training.run import Untrained, describe, digest
 
@@ -71,7 +71,7 @@ class Bench:
 
     def config_of(self, cell: Cell) -> TrainConfig:
         """How the cell is trained."""
-        return dataclasses.replace(self._settings(cell), out=self.folder(cell), cache=self.features)
+        return dataclasses.replace(self._settings(cell), out=self.folder(cell), feature_folder=self.features)
 
     @property
     def features(self) -> Path:
@@ -82,7 +82,7 @@ class Bench:
         """The cell's own: its name ends in a hash of its identity, so that other settings, another model or other
         training images, under the same names too, have another folder."""
         data = self.data(cell.sample.data).name
-        parts = [_slug(cell.row.label), _slug(data)]
+        parts = [cell.row.slug, slug(data)]
         if cell.seed is not None:
             shots = "all" if cell.sample.shots is None else f"{cell.sample.shots}shot"
             parts += [cell.sample.subset, shots, f"seed{cell.seed}"]
@@ -90,7 +90,7 @@ class Bench:
 
     def record_file(self, cell: Cell, test: Target) -> Path:
         """Where the record of ``test`` belongs."""
-        parts = [_slug(self.data(test.data).name), test.subset, *([_slug(test.domain)] if test.domain else [])]
+        parts = [slug(self.data(test.data).name), test.subset, *([slug(test.domain)] if test.domain else [])]
         if test.data.templates is not None:
             parts.append(hashlib.sha256(json.dumps(test.data.templates).encode()).hexdigest()[:6])
         if test.wise_alpha is not None:
@@ -243,7 +243,3 @@ def _test_set(test: Target, sample: Sample, seed: int | None, root: Path | None)
 @functools.lru_cache(maxsize=256)
 def _content_of_test_set(test: Target, sample: Sample, seed: int | None, root: Path | None) -> str:
     return _test_set(test, sample, seed, root).content
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._=+]+", "-", text).strip("-.")[:60]

@@ -87,7 +87,7 @@ class Protocol:
         for seed in seeds:
             for sample, tests in self.plan():
                 for row in rows:
-                    if row.learns:
+                    if row.method.learns:
                         alphas = wise_alphas if row.method.own_weights else ()
                         curve = (dataclasses.replace(test, wise_alpha=alpha) for alpha in alphas for test in tests)
                         found.append(Cell(row, sample, seed, (*tests, *curve)))

@@ -1,7 +1,9 @@
-"""One row of a table, as it is typed: ``lora``, or ``lora[rank=4,layers=q:v,epochs=5]``.
+"""Rows: a method and how it is trained, as one line, ``orthcr[l1=2,epochs=5,cutout=0.5]``.
 
-A key is looked up among the method's knobs, then the fields of ``Recipe``, then those fields of ``TrainConfig`` that
-change what is trained. Several values of one knob are separated by ``:``. The text is the row's label everywhere.
+The same line means the same for `train`, `bench`, `evaluate`, a file of rows and ``parse_row``. A key is a knob of the
+method or of one of its pieces, a field of ``Recipe``, or one of those fields of ``TrainConfig`` that a method may want
+otherwise; no two of them share a name. Commas within brackets or quotes separate nothing; colons separate the values of
+a knob that takes several. The line, less its spaces, is the row's label everywhere.
 """
 
 from __future__ import annotations
@@ -9,19 +11,27 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from steadyclip.core.errors import UsageError, nearest
 from steadyclip.experiments.settings import PUBLISHED, Settings
-from steadyclip.methods import get_method
-from steadyclip.methods.base import Method, convert
-from steadyclip.methods.recipe import Recipe
+from steadyclip.methods import Method, Recipe, get_method
+from steadyclip.methods.compose import TEXTS, Composed
+from steadyclip.methods.knobs import convert, knob_kinds, with_knobs
 from steadyclip.training.config import DECIDES, TrainConfig
+from steadyclip.training.schedule import check_recipe
 
-_TRAINING = set(DECIDES) - {"seed"}
+RECIPE: Mapping[str, Any] = typing.get_type_hints(Recipe)
+"""Keys of every row that change the recipe, with their types."""
+TRAINING: Mapping[str, Any] = {
+    key: kind for key, kind in typing.get_type_hints(TrainConfig).items() if key in {*DECIDES, "cache"} - {"seed"}
+}
+"""Keys of every row that change how the training is run, with their types."""
 _LENGTHS = ("steps", "steps_per_shot", "epochs")
+_QUOTED = r""""[^"]*"|'[^']*'"""
 
 
 @dataclass(frozen=True)
@@ -39,19 +49,30 @@ class Row:
     settings: str = PUBLISHED.name
 
     @property
-    def learns(self) -> bool:
-        """There is something to train, by gradient steps or from frozen features."""
-        return self.recipe is not None or self.method.head.solves
+    def slug(self) -> str:
+        """The label as a name for a folder."""
+        return slug(self.label)
+
+
+def slug(text: str) -> str:
+    """``text`` as a part of the name of a file."""
+    return re.sub(r"[^A-Za-z0-9._=+]+", "-", text).strip("-.")[:60]
 
 
 def parse_rows(words: Iterable[str], settings: Settings = PUBLISHED) -> list[Row]:
-    """The rows of a table: each word is one, or several separated by commas.
+    """The rows of a table. Each word is one, or several separated by commas, or ``@FILE``: a text file with a row in
+    each line, where ``#`` begins a comment.
 
     Raises:
-        UsageError: none, one twice, or one that ``parse_row`` refuses.
+        UsageError: none, one twice, a file that cannot be read, or a row that ``parse_row`` refuses; a row of a file
+            is named by file and line.
     """
-    specs = [spec.strip() for word in words for spec in re.split(r",(?![^\[]*\])", word) if spec.strip()]
-    rows = [parse_row(spec, settings) for spec in specs]
+    rows: list[Row] = []
+    for place, text in _texts(words):
+        try:
+            rows.append(parse_row(text, settings))
+        except UsageError as error:
+            raise UsageError(f"{place}{error}") from None
     if not rows:
         raise UsageError("no method was given: `steadyclip methods` lists them.")
     seen: dict[str, str] = {}
@@ -64,71 +85,121 @@ def parse_rows(words: Iterable[str], settings: Settings = PUBLISHED) -> list[Row
     return rows
 
 
-def parse_row(spec: str, settings: Settings = PUBLISHED) -> Row:
-    """The row ``method`` or ``method[key=value,...]``, on top of what ``settings`` choose for the method.
+def parse_row(text: str, settings: Settings = PUBLISHED) -> Row:
+    """The row ``method`` or ``method[key=value,...]``.
+
+    Args:
+        text: as in ``lora[rank=4,layers=q:v,epochs=5]``, ``path/to/mine.py:Mine[rank=4]`` or
+            ``compose[adapters=Orthogonal()+LowRank(),objective=CrossEntropy()+1.5*Consistency(cross=True)]``.
+        settings: what the row changes, for the model that it is meant for (``settings_for``).
 
     Raises:
         UsageError: malformed, or an unknown method, key or value; one line with the nearest name.
     """
-    match = re.fullmatch(r"([^\[\]=,\s]+)(?:\[([^\[\]]*)\])?", spec.strip())
-    if not match:
-        raise UsageError(f"row {spec!r} must be a method, or method[key=value,key=value], as in lora[rank=4].")
-    name, changes = match[1], _pairs(spec, match[2] or "")
-    cls = type(get_method(name))
-    choice = settings.choices.get(name)
-    kinds = {
-        "knob": {f.name: typing.get_type_hints(cls)[f.name] for f in dataclasses.fields(cls)},
-        "recipe": typing.get_type_hints(Recipe),
-        "config": {key: kind for key, kind in typing.get_type_hints(TrainConfig).items() if key in _TRAINING},
-    }
-    found: dict[str, dict[str, Any]] = {"knob": {}, "recipe": {}, "config": {}}
-    for key, text in changes.items():
-        where = next((where for where, known in kinds.items() if key in known), None)
-        if where is None:
-            known = [key for each in kinds.values() for key in each]
+    text = text.strip()
+    match = re.fullmatch(r"([^\[\]=,\s][^\[\]=,]*)(?:\[(.*)\])?", text, re.DOTALL)
+    parts = _split(match[2] or "") if match else None
+    if not match or parts is None:
+        raise UsageError(
+            f"row {text!r} must be a method, or method[key=value,key=value] with brackets and quotes in pairs, as in "
+            "lora[rank=4,layers=q:v]."
+        )
+    try:
+        return _row(text, match[1].strip(), pairs(parts), settings)
+    except UsageError as error:
+        raise UsageError(f"row {text!r}: {error}" if match[2] else str(error)) from None
+
+
+def _row(text: str, name: str, changes: dict[str, str], settings: Settings) -> Row:
+    method = get_method(name)
+    if isinstance(method, Composed):  # its pieces come first: they decide which knobs there are
+        method = get_method(name, {key: changes.pop(key) for key in TEXTS if key in changes})
+    choice = settings.choices.get(method.name)
+    knobs = knob_kinds(method)
+    known = {*knobs, *(knob.rpartition(".")[2] for knob in knobs)}
+    if shared := known & {*RECIPE, *TRAINING}:
+        raise UsageError(f"{method.name} has a knob {min(shared)!r}, as each training has: rename that of the method.")
+    for key in changes.keys() - {*known, *RECIPE, *TRAINING}:
+        if "." not in key:
             raise UsageError(
-                f"row {spec!r}: {key!r} is neither a knob of {name} nor a setting of its training."
-                f"{nearest(key, known)} `steadyclip methods {name}` lists the knobs."
+                f"{key!r} is neither a knob of {name} nor a setting of its training."
+                f"{nearest(key, [*known, *RECIPE, *TRAINING])} `steadyclip methods {name}` lists the knobs."
             )
-        kind = kinds[where][key]
-        found[where][key] = convert(name, key, text.replace(":", ",") if _takes_several(kind) else text, kind)
-    row = Row(
-        re.sub(r"\s", "", spec),
-        get_method(name, {**(choice.knobs if choice else {}), **found["knob"]}),
-        _recipe(spec, choice.recipe if choice else cls.recipe, found["recipe"]),
-        {**settings.config, **found["config"]},
-        settings.name if choice else PUBLISHED.name if cls.recipe else "",
-    )
-    TrainConfig(**row.config).check()
-    return row
+    method = with_knobs(method, choice.knobs if choice else {})
+    method = with_knobs(method, {k: v for k, v in changes.items() if k not in RECIPE and k not in TRAINING})
+    recipe = {key: convert(name, key, changes[key], kind) for key, kind in RECIPE.items() if key in changes}
+    config = {key: convert(name, key, changes[key], kind) for key, kind in TRAINING.items() if key in changes}
+    if method.recipe is None and (idle := [*recipe, *(config.keys() - {"precision"} if not method.learns else ())]):
+        raise UsageError(f"nothing is trained by gradient steps, {', '.join(idle)} changes nothing.")
+    config = {**settings.config, **config}
+    TrainConfig(**config).check()
+    source = settings.name if choice else PUBLISHED.name if method.recipe else ""
+    label = re.sub(rf"({_QUOTED})|(?<!\w)\s+|\s+(?!\w)", lambda found: found[1] or "", text)
+    return Row(label, method, _recipe(choice.recipe if choice else method.recipe, recipe), config, source)
 
 
-def _pairs(spec: str, text: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not key or not value:
-            raise UsageError(f"row {spec!r}: {part!r} must be key=value; several values are separated by a colon.")
-        if key in pairs:
-            raise UsageError(f"row {spec!r}: {key!r} is given twice.")
-        pairs[key] = value
-    return pairs
-
-
-def _recipe(spec: str, recipe: Recipe | None, changes: dict[str, Any]) -> Recipe | None:
-    from steadyclip.training.schedule import check_recipe
-
-    if not changes:
+def _recipe(recipe: Recipe | None, changes: dict[str, Any]) -> Recipe | None:
+    if recipe is None or not changes:
         return recipe
-    if recipe is None:
-        raise UsageError(f"row {spec!r}: nothing is trained by gradient steps, {', '.join(changes)} changes nothing.")
     lengths = [name for name in _LENGTHS if changes.get(name) is not None]
     if len(lengths) > 1:
-        raise UsageError(f"row {spec!r}: give one of {' and '.join(lengths)}.")
+        raise UsageError(f"give one of {' and '.join(lengths)}.")
+    if not lengths and all(name in changes or getattr(recipe, name) is None for name in _LENGTHS):
+        raise UsageError(f"give one of {', '.join(_LENGTHS)}.")
     recipe = dataclasses.replace(recipe, **(dict.fromkeys(_LENGTHS) if lengths else {}) | changes)
     check_recipe(recipe)
     return recipe
 
 
-def _takes_several(kind: Any) -> bool:
-    return tuple in (typing.get_origin(kind), *map(typing.get_origin, typing.get_args(kind)))
+def _texts(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(where it stands, for messages; row) pairs."""
+    for word in words:
+        if word.startswith("@"):
+            try:
+                lines = Path(word[1:]).expanduser().read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "it is no text"
+                raise UsageError(f"the file of rows {word[1:]} cannot be read: {reason}.") from None
+            for number, line in enumerate(lines, 1):
+                if row := re.sub(rf"({_QUOTED})|#.*", lambda found: found[1] or "", line).strip():
+                    yield f"{word[1:]}, line {number}: ", row
+        else:
+            parts = _split(word)
+            yield from (("", part) for part in ([word] if parts is None else parts))
+
+
+def _split(text: str) -> list[str] | None:
+    """The parts of ``text`` between commas that no bracket and no quote encloses; None if these are not in pairs."""
+    parts, start, open_ = [], 0, ""
+    for found in re.finditer(rf"{_QUOTED}|[][(){{}},\"']", text):
+        mark = found[0]
+        if mark in "([{":
+            open_ += {"(": ")", "[": "]", "{": "}"}[mark]
+        elif mark == "," and not open_:
+            parts.append(text[start : found.start()])
+            start = found.end()
+        elif mark in ")]}":
+            if not open_.endswith(mark):
+                return None
+            open_ = open_[:-1]
+        elif mark in "\"'":
+            return None
+    parts.append(text[start:])
+    return None if open_ else [part.strip() for part in parts if part.strip()]
+
+
+def pairs(parts: Iterable[str]) -> dict[str, str]:
+    """``["rank=4"]`` as ``{"rank": "4"}``; a value may stand in quotes.
+
+    Raises:
+        UsageError: a part without ``=``, or a key given twice.
+    """
+    found: dict[str, str] = {}
+    for part in parts:
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not key or not value:
+            raise UsageError(f"{part!r} must be key=value; several values are separated by a colon.")
+        if key in found:
+            raise UsageError(f"{key!r} is given twice.")
+        found[key] = value[1:-1] if re.fullmatch(_QUOTED, value) else value
+    return found

@@ -26,6 +26,8 @@ from steadyclip.objectives.streams import StreamSpec
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Image": Image, "Text": Text, "FeatureL1": FeatureL1, "Path": Path, "dict": dict, "Recipe": Recipe,
 }  # fmt: skip
+TEXTS = ("adapters", "head", "objective", "streams", "average")
+"""Knobs of a composition that spell a piece."""
 _DEFAULT = Recipe(learning_rate=1e-4, epochs=10, batch_size=32)
 
 
@@ -75,8 +77,7 @@ class Composed(Method):
         Raises:
             UsageError: a text cannot be read, or is another kind of piece.
         """
-        texts = {key: str(knobs.pop(key)) for key in ("adapters", "head", "objective", "streams", "average")
-                 if key in knobs}  # fmt: skip
+        texts = {key: str(knobs.pop(key)) for key in TEXTS if key in knobs}
         label = str(knobs.pop("label", self.label))
         made = compose(
             label,
@@ -85,6 +86,7 @@ class Composed(Method):
             objective=_expect(texts["objective"], (Objective, Term)) if texts.get("objective") else self.terms,
             streams=_expect(texts["streams"], dict) if texts.get("streams") else dict(self.sources),
             average=_expect(texts["average"], Average) if texts.get("average") else self.average,
+            recipe=self.recipe,
         )
         return made, knobs
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from steadyclip.core.errors import UsageError, nearest
-from steadyclip.core.extensions import METHODS, distribution, extensions, load_extension
+from steadyclip.core.extensions import METHODS, absent, distribution, extensions, load_extension
 from steadyclip.methods.base import Method
 from steadyclip.methods.knobs import with_knobs
 
@@ -51,11 +51,13 @@ def find_method(name: str) -> type[Method] | Method:
     Raises:
         UsageError: there is none.
     """
-    if ".py:" in name:
+    if ".py:" in name or name.endswith(".py"):
         return import_method(name)
     if name not in _REGISTRY:
         _load(name)
     if name not in _REGISTRY:
+        if elsewhere := absent(METHODS, name):
+            raise UsageError(f"no method {name!r} here: {elsewhere}.")
         known = {*_REGISTRY, *extensions(METHODS)}
         raise UsageError(f"unknown method {name!r}.{nearest(name, known)} `steadyclip methods` lists them.")
     return _REGISTRY[name]
@@ -85,7 +87,7 @@ def import_method(spec: str) -> type[Method] | Method:
     Raises:
         UsageError: no such file or name, it is no method, or the file fails.
     """
-    file, _, attribute = spec.rpartition(":")
+    file, _, attribute = spec.rpartition(":") if ".py:" in spec else (spec, "", "")
     path = Path(file).expanduser().resolve()
     if not path.is_file():
         raise UsageError(f"method {spec!r}: there is no file {file}.")
@@ -109,8 +111,10 @@ def import_method(spec: str) -> type[Method] | Method:
         return register(found, f"the file {path.name}")
     if isinstance(found, Method):
         return found
-    has = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, Method)]
-    raise UsageError(f"method {spec!r}: {file} has no method {attribute!r}.{nearest(attribute, has)}")
+    has = [name for name, value in vars(module).items()
+           if isinstance(value, Method) or (isinstance(value, type) and issubclass(value, Method)
+                                            and value.__module__ == module_name)]  # fmt: skip
+    raise UsageError(f"method {spec!r}: write {file}:NAME, where NAME is a method in it ({', '.join(has) or 'none'}).")
 
 
 def _load(name: str) -> None:

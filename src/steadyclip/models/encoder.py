@@ -44,7 +44,7 @@ class DualEncoder(nn.Module):
         self.name = name
         self.network = network.requires_grad_(False).eval()
         self.adapters = nn.ModuleDict()
-        self.head: nn.Module | None = None
+        self.head: Any = None  # of a method, see ``attach_head``
         self.preprocess = preprocess
         self.image_tower, self.text_tower = backend.towers(network)
         self._backend = backend
@@ -368,7 +368,7 @@ class DualEncoder(nn.Module):
         """
         if self.head is not None:
             lengths = {name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")}
-            self.head.take_lengths(lengths)  # type: ignore[operator]
+            self.head.take_lengths(lengths)
         copy_into(self._trained(), state)
 
     def _trained(self) -> dict[str, Tensor]:

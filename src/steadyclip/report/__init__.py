@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from steadyclip.report.cells import Table
-from steadyclip.report.page import write_page
+from steadyclip.report.page import write_page, write_tables
 from steadyclip.report.tables import main_table
 
-__all__ = ["Table", "main_table", "write_page"]
+__all__ = ["Table", "main_table", "write_page", "write_tables"]

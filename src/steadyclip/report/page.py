@@ -53,6 +53,16 @@ _FAMILIES = (
 )
 
 
+def write_tables(records: Sequence[Record], stem: Path, title: str) -> list[Path]:
+    """The page ``stem.html``, and its tables as ``stem.md`` and ``stem.csv``."""
+    table = main_table(records)
+    files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".html", ".md", ".csv")]
+    write_page(records, files[0], title)
+    write_atomic(files[1], table.markdown().encode())
+    write_atomic(files[2], table.csv().encode())
+    return files
+
+
 def write_page(records: Iterable[Record], out: str | Path, title: str | None = None) -> Path:
     """Write the page of an experiment: result in words, tables, charts, confusions with images, settings, versions.
 

@@ -11,8 +11,8 @@ from steadyclip.core.precision import Precision, check_precision
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Where and how a training runs."""
+class RunConfig:
+    """Where and how a training runs: options of `train`."""
 
     out: Path | None = None
     """Run folder; the same command again resumes there. None keeps nothing on disk."""
@@ -22,14 +22,6 @@ class TrainConfig:
     """Arithmetic of the forward pass; weights and optimizer stay in fp32."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto` takes the accelerator if there is one."""
-    accumulate: int = 1
-    """Parts that each batch is computed in, to save memory; the gradient is that of the whole batch."""
-    augment: bool = True
-    """Random resized crop and flip of training images; off, they are prepared as for evaluation."""
-    smallest_crop: float = 0.08
-    """Smallest random crop, as a share of the image's area."""
-    cutout: float = 0.0
-    """Side of a random square that is cut from every training image, as a share of the image; 0 cuts nothing."""
     workers: int = 0
     """Processes that decode images; 0 decodes in the training process."""
     checkpoint_steps: int | None = None
@@ -40,10 +32,24 @@ class TrainConfig:
     """Steps between log lines; losses are read from the device only then."""
     progress: bool = True
     """Show loss, speed and time left on standard error."""
-    cache: Literal["auto", "off"] = "auto"
-    """`auto` computes features of the frozen model once, where the recipe sets `views`; the losses are the same."""
     feature_folder: Path | None = None
     """Folder where features of the frozen model are kept on disk, for heads that are filled from them."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """And what a row may change: its own fields are keys of every row, as `lora[cutout=0.5]`."""
+
+    accumulate: int = 1
+    """Parts that each batch is computed in, to save memory; the gradient is that of the whole batch."""
+    augment: bool = True
+    """Random resized crop and flip of training images; off, they are prepared as for evaluation."""
+    smallest_crop: float = 0.08
+    """Smallest random crop, as a share of the image's area."""
+    cutout: float = 0.0
+    """Side of a random square that is cut from every training image, as a share of the image; 0 cuts nothing."""
+    cache: Literal["auto", "off"] = "auto"
+    """`auto` computes features of the frozen model once, where the recipe sets `views`; the losses are the same."""
 
     def check(self) -> None:
         """Raises UsageError naming the field that makes no sense."""

@@ -14,7 +14,8 @@ from steadyclip.methods.recipe import Recipe
 
 def check_recipe(recipe: Recipe) -> None:
     """Raises UsageError naming the field of ``recipe`` that makes no sense."""
-    least = {"steps": 1, "steps_per_shot": 1, "batch_size": 1, "warmup_steps": 0, "learning_rate": 0, "weight_decay": 0}
+    least = {"steps": 1, "steps_per_shot": 1, "batch_size": 1, "warmup_steps": 0, "learning_rate": 0, "weight_decay": 0,
+             "views": 0}  # fmt: skip
     for name, low in least.items():
         value = getattr(recipe, name)
         if value is not None and not low <= value < math.inf:
@@ -23,6 +24,9 @@ def check_recipe(recipe: Recipe) -> None:
         value = getattr(recipe, name)
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{name}={value} must be more than 0.")
+    for name in ("momentum", "beta2"):
+        if not 0 <= getattr(recipe, name) < 1:
+            raise UsageError(f"{name}={getattr(recipe, name)} must be from 0 to below 1.")
     for name, known in {"optimizer": ("adamw", "sgd"), "schedule": ("cosine", "constant")}.items():
         if getattr(recipe, name) not in known:
             raise UsageError(f"{name}={getattr(recipe, name)!r} must be one of {', '.join(known)}.")
