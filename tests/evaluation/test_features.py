@@ -9,8 +9,8 @@ import torch
 
 from steadyclip.core.errors import DataError
 from steadyclip.data import ImageSet
-from steadyclip.models import features as module
 from steadyclip.models import DualEncoder
+from steadyclip.models import features as module
 from steadyclip.models.features import image_features
 from steadyclip.models.testing import tiny
 
