@@ -225,6 +225,7 @@ def test_a_method_that_needs_no_training(photos: Path, model: Path, tmp_path: Pa
         ("evaluate nowhere --data {photos}", 2, "no run folder 'nowhere', and as a method: unknown method 'nowhere'"),
         ("evaluate lora --data {photos} --model {model}", 2, "lora must be trained first, by `steadyclip train`"),
         ("evaluate zero-shot --data {photos}", 2, "zero-shot is scored on a model as it is: name one with --model"),
+        ("evaluate zero-shot --data {photos} --model {model} --wise-alpha val", 2, "zero-shot trains no weights"),
         ("evaluate {run} --data {photos} --plugin no.py:Mine", 2, "there is no file no.py"),
         ("train --data {photos} --shots 0", 2, "shots must be 1 or more"),
         ("train --data {photos}/nowhere --shots 1", 1, "no folder, file or built-in data"),
