@@ -59,10 +59,9 @@ def test_a_plain_row_is_the_method_as_published() -> None:
 
 
 def test_keys_go_to_knobs_recipe_and_training() -> None:
-    row = parse_row(
-        "lora[rank=4, layers=q:fc1, epochs=5, augment=off, learning_rate=1e-3, low_rank.alpha=2, cache=off]"
-    )
-    assert row.label == ("lora[rank=4,layers=q:fc1,epochs=5,augment=off,learning_rate=1e-3,low_rank.alpha=2,cache=off]")
+    text = "lora[rank=4, layers=q:fc1, epochs=5, augment=off, learning_rate=1e-3, low_rank.alpha=2, cache=off]"
+    row = parse_row(text)
+    assert row.label == text.replace(" ", "")
     assert row.method.adapters == (LowRank(rank=4, layers=("q", "fc1"), alpha=2.0),)
     assert row.recipe is not None
     assert (row.recipe.epochs, row.recipe.steps_per_shot, row.recipe.learning_rate) == (5.0, None, 1e-3)
@@ -105,12 +104,12 @@ def test_no_two_settings_share_a_name() -> None:
 
 def test_pieces_of_a_composition() -> None:
     row = parse_row(
-        'compose[adapters=Orthogonal() + LowRank(layers=("q","v")), objective=CrossEntropy()+1.5*Consistency(cross=True),'
-        "epochs=2, blocks=2]"
+        'compose[adapters=Orthogonal() + LowRank(layers=("q","v")), epochs=2, blocks=2,'
+        "objective=CrossEntropy() + 1.5 * Consistency(cross=True)]"
     )
     assert row.label == (
-        'compose[adapters=Orthogonal()+LowRank(layers=("q","v")),objective=CrossEntropy()+1.5*Consistency(cross=True),'
-        "epochs=2,blocks=2]"
+        'compose[adapters=Orthogonal()+LowRank(layers=("q","v")),epochs=2,blocks=2,'
+        "objective=CrossEntropy()+1.5*Consistency(cross=True)]"
     )
     assert row.method.adapters == (Orthogonal(blocks=2), LowRank(layers=("q", "v")))
     assert row.method.objective() == as_objective(CrossEntropy() + 1.5 * Consistency(cross=True))

@@ -148,6 +148,8 @@ class Evaluate:
             raise UsageError(f"no run folder {self.run!r}, and as a method: {error}") from None
         if row.method.learns:
             raise UsageError(f"{row.label} must be trained first, by `steadyclip train`: name the folder of that run.")
+        if self.wise_curve or self.wise_alpha is not None:
+            raise UsageError(f"{row.label} trains no weights: leave --wise-alpha and --wise-curve out.")
         if self.model is None:
             raise UsageError(f"{row.label} is scored on a model as it is: name one with --model.")
         return row
