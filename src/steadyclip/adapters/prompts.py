@@ -29,7 +29,7 @@ from torch.utils.hooks import RemovableHandle
 
 from steadyclip.adapters.base import AdapterSpec, Towers
 from steadyclip.core.errors import ModelError, UsageError
-from steadyclip.models import Adapter, DualEncoder, Tokens, Tower
+from steadyclip.models import Adapter, DualEncoder, Tokens
 
 
 class Prompts(AdapterSpec):
@@ -55,8 +55,8 @@ class Prompts(AdapterSpec):
     """Block, counted from 0, at whose input the tokens appear. Above 0 no words are replaced: a text grows too."""
 
     def __post_init__(self) -> None:
-        self.require("length", self.length >= 1, "at least 1")
-        self.require("depth", self.depth >= 1, "at least 1")
+        for knob in ("length", "depth"):
+            self.require(knob, getattr(self, knob) >= 1, "at least 1")
         self.require("enter", self.enter >= 0, "0 or more")
         self.require("meta", self.meta is None or self.meta >= 1, "at least 1, or none")
         self.require("template", "{}" in self.template, "text with {} in the place of the name")
@@ -66,23 +66,16 @@ class Prompts(AdapterSpec):
         self.require("init", self.init is None or words, "none where towers is image or enter is above 0")
 
     def attach(self, model: DualEncoder) -> None:
-        key = "prompts_image" if self.towers == "image" else "prompts"
-        taken = [other for other in model.adapters.values() if isinstance(other, PromptTokens)]
+        needed = self.enter + self.depth
         for tower in self.chosen(model):
-            if any(tower.name in other.towers for other in taken):
+            if any(isinstance(other, PromptTokens) and tower.name in other.towers for other in model.adapters.values()):
                 raise ModelError(f"prompts: the {tower.name} tower has learned tokens already; give it one Prompts.")
-            self._check(model, tower)
-        model.attach(key, PromptTokens(model, self))
-
-    def _check(self, model: DualEncoder, tower: Tower) -> None:
-        blocks, needed = len(tower.blocks), self.enter + self.depth
-        if tower.embed is None or tower.norm is None:
-            raise ModelError(f"prompts: the {tower.name} tower of {model.name} takes no tokens; choose other towers.")
-        if needed > blocks:
-            raise UsageError(
-                f"prompts: enter={self.enter} and depth={self.depth} need {needed} blocks, but the {tower.name} tower "
-                f"of {model.name} has {blocks}: lower one of them."
-            )
+            if needed > len(tower.blocks):
+                raise UsageError(
+                    f"prompts: enter={self.enter} and depth={self.depth} need {needed} blocks, but the {tower.name} "
+                    f"tower of {model.name} has {len(tower.blocks)}: lower one of them."
+                )
+        model.attach("prompts_image" if self.towers == "image" else "prompts", PromptTokens(model, self))
 
 
 class PromptTokens(Adapter):
@@ -104,18 +97,15 @@ class PromptTokens(Adapter):
         self.spec, self.model_name = spec, model.name
         self.towers = {tower.name: tower for tower in spec.chosen(model)}
         self.places = {block.module: (name, i) for name, t in self.towers.items() for i, block in enumerate(t.blocks)}
+        self.places |= {tower.embed: (name, 0) for name, tower in self.towers.items()}
         self.slots = "text" in self.towers and spec.enter == 0
         self.template = spec.template if self.slots else None
         self.conditional = spec.meta is not None
         self.given: Tensor | None = None
-        self.length, self._ids_L, words_LW = spec.length, None, None
-        if spec.init is not None:
-            self._ids_L = _word_ids(model, spec.init)
-            self.length = len(self._ids_L)
-            embed: Any = model.text_tower.embed
-            words_LW = embed.weight[self._ids_L.to(embed.weight.device)].detach()
+        self._ids_L = None if spec.init is None else _word_ids(model, spec.init)
+        self.length = spec.length if self._ids_L is None else len(self._ids_L)
         context = model.text_tower.context
-        if self.slots and context is not None and model.text_tower.start + self.length + 2 > context:  # a name, the end
+        if self.slots and model.text_tower.start + self.length + 2 > context:  # a name, the end
             raise UsageError(
                 f"prompts: {self.length} learned tokens leave no room for a name among the {context} tokens that "
                 f"the text tower of {model.name} reads: take fewer, or shorter init words."
@@ -124,9 +114,9 @@ class PromptTokens(Adapter):
         shape = spec.depth, self.length
         if "text" in self.towers:
             self.text = nn.Parameter(0.02 * torch.randn(*shape, width["text"], device=device))
-            if words_LW is not None:
+            if self._ids_L is not None:
                 with torch.no_grad():
-                    self.text[0] = words_LW
+                    self.text[0] = model.text_tower.embed.get_parameter("weight")[self._ids_L.to(device)]
         if spec.coupling == "project":
             first = nn.Linear(width["text"], width["image"], device=device)
             later = nn.Linear(width["text"], width["image"], device=device)  # MaPLe's are copies of one at the start
@@ -143,8 +133,7 @@ class PromptTokens(Adapter):
         handles: list[RemovableHandle] = []
         for name, tower in self.towers.items():
             if self.spec.enter == 0:
-                assert tower.embed is not None
-                handles.append(tower.embed.register_forward_hook(self._words if name == "text" else self._behind))
+                handles.append(tower.embed.register_forward_hook(self._enter))
             first, last = self.spec.enter or 1, self.spec.enter + self.spec.depth
             for block in tower.blocks:
                 # A text that has grown needs a grown mask in every block from there on.
@@ -163,14 +152,13 @@ class PromptTokens(Adapter):
         if tower not in self.towers:
             return
         if tower == "image":
-            self._fresh = [m(x) for m, x in zip(self.maps, self.text, strict=True)] if self._coupled else [*self.image]
+            coupled = self.spec.coupling == "project"
+            self._fresh = [m(x) for m, x in zip(self.maps, self.text, strict=True)] if coupled else [*self.image]
             return
         first, given_MD, self.given = self.text[0], self.given, None
         if self.conditional:
             if given_MD is None:
-                raise ModelError(
-                    "the learned tokens of this model depend on an image: set their `given`, a row a text."
-                )
+                raise ModelError("these learned tokens depend on an image: set their `given`, a row for each text.")
             first = first + self.net(given_MD)[:, None]
         self._fresh = [first, *self.text[1:]]
 
@@ -179,13 +167,7 @@ class PromptTokens(Adapter):
         taken_off_BLW, self._taken_off, self._fresh = self._taken_off, None, None
         if taken_off_BLW is None:
             return {}
-        norm = self.towers[tower].norm
-        assert norm is not None
-        return {"extra": norm(taken_off_BLW).float()}
-
-    @property
-    def _coupled(self) -> bool:
-        return self.spec.coupling == "project"
+        return {"extra": self.towers[tower].norm(taken_off_BLW).float()}
 
     def _tokens(self, j: int, x_BNW: Tensor) -> Tensor:
         if self._fresh is None:
@@ -195,19 +177,20 @@ class PromptTokens(Adapter):
             raise ModelError(f"learned tokens are given for {len(new)} texts, but {len(x_BNW)} are read.")
         return new if new.ndim == 3 else new.expand(len(x_BNW), -1, -1)
 
-    def _words(self, _: nn.Module, inputs: tuple[Any, ...], x_MNW: Tensor) -> Tensor:
-        return self._replace("text", x_MNW, 0, self.length) if self.enabled else x_MNW
+    def _enter(self, module: nn.Module, inputs: tuple[Any, ...], x_BNW: Tensor) -> Tensor:
+        """A text's first words make way; those of an image are all kept."""
+        name = self.places[module][0]
+        return self._replace(name, x_BNW, 0, self.length if name == "text" else 0) if self.enabled else x_BNW
 
-    def _behind(self, _: nn.Module, inputs: tuple[Any, ...], x_BNW: Tensor) -> Tensor:
-        return self._replace("image", x_BNW, 0, 0) if self.enabled else x_BNW
+    def _cut(self, name: str, x_BNW: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What stands before, in, and behind the place of ``count`` learned tokens."""
+        start = self.towers["text"].start if name == "text" else x_BNW.shape[1] - count
+        return x_BNW[:, :start], x_BNW[:, start : start + count], x_BNW[:, start + count :]
 
     def _replace(self, name: str, x_BNW: Tensor, j: int, there: int) -> Tensor:
         """The j-th fresh tokens in the place of ``there`` tokens."""
-        new_BLW = self._tokens(j, x_BNW)
-        if name == "image":
-            return torch.cat([x_BNW[:, : x_BNW.shape[1] - there], new_BLW], dim=1)
-        start = self.towers["text"].start
-        return torch.cat([x_BNW[:, :start], new_BLW, x_BNW[:, start + there :]], dim=1)
+        before, _, behind = self._cut(name, x_BNW, there)
+        return torch.cat([before, self._tokens(j, x_BNW), behind], dim=1)
 
     def _before_block(
         self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]
@@ -234,11 +217,10 @@ class PromptTokens(Adapter):
     def _take_off(self, module: nn.Module, inputs: tuple[Any, ...], x_BNW: Tensor) -> Tensor:
         if not self.enabled:
             return x_BNW
-        name = self.places[module][0]
-        start = x_BNW.shape[1] - self.length if name == "image" else self.towers["text"].start
+        before, learned_BLW, behind = self._cut(self.places[module][0], x_BNW, self.length)
         if "extra" in self.wanted:
-            self._taken_off = x_BNW[:, start : start + self.length]
-        return torch.cat([x_BNW[:, :start], x_BNW[:, start + self.length :]], dim=1)
+            self._taken_off = learned_BLW
+        return torch.cat([before, behind], dim=1)
 
     # ---- texts
 
@@ -249,7 +231,7 @@ class PromptTokens(Adapter):
             UsageError: a text does not fit, or the tokenizer reads ``init`` otherwise in front of it.
         """
         tower, L, init = self.towers["text"], self.length, self.spec.init
-        start, context = tower.start, tower.context or 0
+        start, context = tower.start, tower.context
         end, placeholder = (int(ids[start]) for ids in tokenize(["", "a"], context)["input_ids"])
         # One token more than fits, so that a text that is cut shows.
         tokens = tokenize(list(texts) if init is None else [f"{init} {text}" for text in texts], context + 1)

@@ -13,7 +13,7 @@ import torch
 from steadyclip.anchors.captions import Captioner, ManifestCaptioner, TemplateCaptioner
 from steadyclip.core.errors import ModelError
 from steadyclip.core.precision import Precision
-from steadyclip.models.huggingface import first_line, import_transformers, quiet
+from steadyclip.models.huggingface import import_transformers, quiet, reading
 from steadyclip.models.loading import checkpoint_folder
 
 if TYPE_CHECKING:
@@ -63,14 +63,11 @@ class ModelCaptioner:
         transformers = import_transformers()
         class_name, default = _KINDS[kind]
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        try:
-            with quiet():
-                network = getattr(transformers, class_name).from_pretrained(
-                    folder, dtype=self.dtype, use_safetensors=True, local_files_only=True
-                )
-                self.processor: Any = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # of many kinds, as for any checkpoint
-            raise ModelError(f"{folder}: the captioner cannot be read ({first_line(error)}).") from error
+        with reading(f"{folder}: the captioner cannot be read"):
+            network = getattr(transformers, class_name).from_pretrained(
+                folder, dtype=self.dtype, use_safetensors=True, local_files_only=True
+            )
+            self.processor: Any = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
         self.network: Any = network.to(device).eval()
         self.name = name
         self.prompt = default if prompt is None else prompt

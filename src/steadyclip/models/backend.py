@@ -29,12 +29,8 @@ class Backend(ABC):
         """Padded and truncated as the checkpoint wants it, or to another length than its ``context``; on the CPU."""
 
     @abstractmethod
-    def image(self, network: Any, images_BCHW: Tensor) -> Tensor:
-        """(B, D) image features, not normalized."""
-
-    @abstractmethod
-    def image_and_patches(self, network: Any, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """``image``, and (B, Y, X, D) features of the Y x X patches in the same space, of the same pass."""
+    def image(self, network: Any, images_BCHW: Tensor, patches: bool) -> dict[str, Tensor]:
+        """ "feature" (B, D), not normalized, and "patches" (B, Y, X, D) in the same space, if asked for."""
 
     @abstractmethod
     def text(self, network: Any, tokens: Tokens) -> Tensor:

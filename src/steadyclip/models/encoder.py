@@ -26,6 +26,19 @@ from steadyclip.models.weights import copy_into, digest, some
 Side = Literal["image", "text"]
 
 
+@contextmanager
+def turned_off(modules: Iterable[nn.Module], switch: Literal["training", "enabled"]) -> Iterator[None]:
+    """Inside, ``switch`` of all ``modules`` is False; each gets its own state back."""
+    on = [module for module in modules if getattr(module, switch)]
+    for module in on:
+        setattr(module, switch, False)
+    try:
+        yield
+    finally:
+        for module in on:
+            setattr(module, switch, True)
+
+
 class DualEncoder(nn.Module):
     """An image tower and a text tower with one feature space, and what is bound to their weights.
 
@@ -149,9 +162,8 @@ class DualEncoder(nn.Module):
             raise ModelError(f"values are given for parameters that the model does not have: {some(sorted(unknown))}.")
         if values is None and self._frozen_depth:
             values = self._frozen_copy
-        inputs = (
-            {k: v.to(self.device) for k, v in inputs.items()} if isinstance(inputs, dict) else inputs.to(self.device)
-        )
+        device = self.device
+        inputs = {k: v.to(device) for k, v in inputs.items()} if isinstance(inputs, dict) else inputs.to(device)
         names, adapters = frozenset(wanted), self._enabled()
         for adapter in adapters:
             adapter.wanted = names
@@ -182,13 +194,12 @@ class DualEncoder(nn.Module):
         return {**output, **{name: torch.cat(values, dim=1) for name, values in emitted.items()}}
 
     def _pass(self, tower: Side, inputs: Any, patches: bool) -> dict[str, Tensor]:
-        if tower == "text":
+        if tower == "image":
+            output = self._backend.image(self.network, inputs, patches)
+        else:
             tokens = {name: ids for name, ids in inputs.items() if name != "slots"}
-            return {"feature": self._backend.text(self.network, tokens).float()}
-        if patches:
-            image_BD, patch_BYXD = self._backend.image_and_patches(self.network, inputs)
-            return {"feature": image_BD.float(), "patches": patch_BYXD.float()}
-        return {"feature": self._backend.image(self.network, inputs).float()}
+            output = {"feature": self._backend.text(self.network, tokens)}
+        return {name: rows.float() for name, rows in output.items()}
 
     def _layouts(self, view: Tower, inputs: Any, adapters: list[Adapter]) -> list[Layout]:
         """Of the tokens as they come, and, where adapters add some, of those from there on."""
@@ -252,23 +263,12 @@ class DualEncoder(nn.Module):
         """
         if self._frozen_copy is None and any(p.requires_grad for p in self.network.parameters()):
             raise ModelError("the pretrained weights are being trained: call keep_frozen_copy() before the training.")
-        adapters = [m for m in self.adapters.modules() if isinstance(m, Adapter)]
-        enabled = [adapter.enabled for adapter in adapters]
-        training = [module for module in self.network.modules() if module.training]
-        for adapter in adapters:
-            adapter.enabled = False
-        for module in training:
-            module.training = False
-        self._frozen_depth += 1
-        try:
-            with torch.no_grad():
+        with turned_off(self._enabled(), "enabled"), turned_off(self.network.modules(), "training"), torch.no_grad():
+            self._frozen_depth += 1
+            try:
                 yield
-        finally:
-            self._frozen_depth -= 1
-            for adapter, was in zip(adapters, enabled, strict=True):
-                adapter.enabled = was
-            for module in training:
-                module.training = True
+            finally:
+                self._frozen_depth -= 1
 
     def keep_frozen_copy(self) -> None:
         """Snapshot the pretrained weights: to call once before training them, so that ``frozen`` can go back."""
@@ -373,8 +373,9 @@ class DualEncoder(nn.Module):
     def _trained(self) -> dict[str, Tensor]:
         trained = {f"network.{n}": p for n, p in self.network.named_parameters() if p.requires_grad}
         trained |= {f"adapters.{n}": t for n, t in self.adapters.state_dict(keep_vars=True).items()}
-        head = self.head.state_dict(keep_vars=True) if self.head is not None else {}
-        return {**trained, **{f"head.{n}": t for n, t in head.items()}}
+        if self.head is not None:
+            trained |= {f"head.{n}": t for n, t in self.head.state_dict(keep_vars=True).items()}
+        return trained
 
     def save(self, folder: str | Path) -> None:
         """Write a plain checkpoint: safetensors, JSON, tokenizer and image settings, as the model's library reads them.

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steadyclip.core.errors import DataError
@@ -22,10 +24,11 @@ from steadyclip.core.files import write_atomic
 from steadyclip.core.precision import Precision, arithmetic
 from steadyclip.core.progress import Progress
 from steadyclip.data import loader
+from steadyclip.models.encoder import DualEncoder, turned_off
+from steadyclip.models.weights import digest
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
-    from steadyclip.models import DualEncoder
 
 
 @dataclass(frozen=True)
@@ -78,40 +81,12 @@ def image_features(
         raise ValueError("only the features of the frozen model are cached: pass frozen=True or no cache")
     if not len(image_set):
         raise DataError(f"{image_set.name}: there is no image to score.")
-    if cache is None:
-        return _encode(model, image_set, batch_size, workers, frozen, precision, progress)
-    key = _cache_key(model, image_set, precision)
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    stem = Path(cache) / f"features-{digest}"
-    features = _read_cache(stem, key)
-    if features is None:
-        features = _encode(model, image_set, batch_size, workers, frozen, precision, progress)
-        _write_cache(stem, key, features)
-    return features
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout) and no autograd; every module gets its own mode back."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _encode(
-    model: DualEncoder,
-    image_set: ImageSet,
-    batch_size: int,
-    workers: int,
-    frozen: bool,
-    precision: Precision,
-    progress: Progress | None,
-) -> ImageFeatures:
+    key = path = None
+    if cache is not None:  # everything the features depend on, and the names that are kept with them
+        key = [model.weights_hash, precision, repr(model.preprocess), image_set.hash, image_set.content]
+        path = Path(cache) / f"features-{_hash(key)}.safetensors"
+        if kept := _read(path, key):
+            return kept
     batches = loader(image_set, model.preprocess, batch_size=batch_size, workers=workers)
     features, labels, indices, done = [], [], [], 0
     with evaluating(model), arithmetic(model.device, precision), model.frozen() if frozen else nullcontext():
@@ -123,51 +98,44 @@ def _encode(
             done += len(index_B)
             if progress:
                 progress(done, len(image_set))
-    skipped = tuple((key, reason) for key, reason in batches.skipped)
+    skipped = tuple((name, reason) for name, reason in batches.skipped)
     image_set.accept(skipped)
-    keys = tuple(image_set.keys[i] for i in torch.cat(indices).tolist())
+    names = tuple(image_set.keys[i] for i in torch.cat(indices).tolist())
     rows = {what: torch.cat([out[what] for out in features]).cpu() for what in features[0]}
-    return ImageFeatures(rows, torch.cat(labels), keys, skipped)
+    found = ImageFeatures(rows, torch.cat(labels), names, skipped)
+    if path is not None:
+        _write(path, key, found)
+    return found
 
 
-def _cache_key(model: DualEncoder, image_set: ImageSet, precision: Precision) -> dict[str, Any]:
-    """Everything the features depend on, and the names that are kept with them."""
-    return {
-        "weights": model.weights_hash,
-        "precision": precision,
-        "preprocess": repr(model.preprocess),
-        "set": image_set.hash,
-        "content": image_set.content,
-    }
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode (no dropout) and no autograd; every module gets its own mode back."""
+    with turned_off(model.modules(), "training"), torch.inference_mode():
+        yield
 
 
-def _write_cache(stem: Path, key: dict[str, Any], features: ImageFeatures) -> None:
-    """Tensors first: a crash in between leaves a manifest whose checksum does not fit, or none."""
-    from safetensors.torch import save
-
-    content = save({**features.rows, "labels": features.labels_N})
-    manifest = {
-        "key": key,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "keys": features.keys,
-        "skipped": features.skipped,
-    }
-    write_atomic(stem.with_suffix(".safetensors"), content)
-    write_atomic(stem.with_suffix(".json"), json.dumps(manifest, indent=1).encode())
+def _write(path: Path, key: Any, features: ImageFeatures) -> None:
+    """One file, in one step; a checksum tells later damage."""
+    tensors = {**features.rows, "labels": features.labels_N}
+    beside = json.dumps({"key": key, "keys": features.keys, "skipped": features.skipped})
+    write_atomic(path, save(tensors, {"beside": beside, "checksum": _hash([beside, digest(tensors)])}))
 
 
-def _read_cache(stem: Path, key: dict[str, Any]) -> ImageFeatures | None:
+def _read(path: Path, key: Any) -> ImageFeatures | None:
     """What was written under ``key``, or None when there is nothing, or nothing to be trusted."""
-    from safetensors.torch import load
-
     try:
-        manifest = json.loads(stem.with_suffix(".json").read_bytes())
-        content = stem.with_suffix(".safetensors").read_bytes()
-        if manifest["key"] != key or manifest["sha256"] != hashlib.sha256(content).hexdigest():
+        with safe_open(path, "pt") as file:
+            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        beside = json.loads(metadata["beside"])
+        if beside["key"] != key or metadata["checksum"] != _hash([metadata["beside"], digest(tensors)]):
             return None
-        tensors = load(content)
-        skipped = tuple((name, reason) for name, reason in manifest["skipped"])
+        skipped = tuple((name, reason) for name, reason in beside["skipped"])
         labels_N = tensors.pop("labels")
-        return ImageFeatures(tensors, labels_N, tuple(manifest["keys"]), skipped, cached=True)
-    except (OSError, ValueError, KeyError, TypeError):
+        return ImageFeatures(tensors, labels_N, tuple(beside["keys"]), skipped, cached=True)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

@@ -24,6 +24,8 @@ from steadyclip.models.preprocess import Preprocess
 from steadyclip.models.towers import Block, Layout, Tower
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+_ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj")
+_PARTS = ("layer_norm1", "layer_norm2", "mlp", *_ATTENTION, "mlp.fc1", "mlp.fc2")
 
 
 def import_transformers() -> ModuleType:
@@ -75,21 +77,18 @@ class HuggingFace(Backend):
         )
         return {name: encoded[name] for name in ("input_ids", "attention_mask") if name in encoded}
 
-    def image(self, network: Any, images_BCHW: Tensor) -> Tensor:
-        pooled_BE = network.vision_model(pixel_values=images_BCHW).pooler_output
-        return network.visual_projection(pooled_BE) if self.family == "clip" else pooled_BE
-
-    def image_and_patches(self, network: Any, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        vision, patch = network.vision_model, network.vision_model.config.patch_size
-        grid = (images_BCHW.shape[-2] // patch, images_BCHW.shape[-1] // patch)
+    def image(self, network: Any, images_BCHW: Tensor, patches: bool) -> dict[str, Tensor]:
+        vision, clip = network.vision_model, self.family == "clip"
         output = vision(pixel_values=images_BCHW)
-        if self.family == "clip":  # each patch token takes the way of the class token
-            tokens_BNE = vision.post_layernorm(output.last_hidden_state[:, 1:])
-            image_BD, patch_BND = (network.visual_projection(x) for x in (output.pooler_output, tokens_BNE))
-        else:  # the pooling head is asked what an image of this one token would be
-            tokens_BNE = output.last_hidden_state
-            image_BD, patch_BND = output.pooler_output, vision.head(tokens_BNE.flatten(0, 1).unsqueeze(1))
-        return image_BD, patch_BND.reshape(len(images_BCHW), *grid, -1)
+        found = {"feature": network.visual_projection(output.pooler_output) if clip else output.pooler_output}
+        if patches:
+            if clip:  # each patch token takes the way of the class token
+                patch_BND = network.visual_projection(vision.post_layernorm(output.last_hidden_state[:, 1:]))
+            else:  # the pooling head is asked what an image of this one token would be
+                patch_BND = vision.head(output.last_hidden_state.flatten(0, 1).unsqueeze(1))
+            Y, X = (side // vision.config.patch_size for side in images_BCHW.shape[-2:])
+            found["patches"] = patch_BND.reshape(len(images_BCHW), Y, X, -1)
+        return found
 
     def text(self, network: Any, tokens: Tokens) -> Tensor:
         pooled_ME = network.text_model(**tokens).pooler_output
@@ -100,31 +99,16 @@ class HuggingFace(Backend):
         return last.out_features
 
     def towers(self, network: Any) -> tuple[Tower, Tower]:
-        def view(name: Any, model: Any) -> Tower:
-            blocks = [
-                Block.find(
-                    index,
-                    layer,
-                    model.config.num_attention_heads,
-                    norm1="layer_norm1",
-                    norm2="layer_norm2",
-                    mlp="mlp",
-                    q="self_attn.q_proj",
-                    k="self_attn.k_proj",
-                    v="self_attn.v_proj",
-                    out="self_attn.out_proj",
-                    fc1="mlp.fc1",
-                    fc2="mlp.fc2",
-                )
-                for index, layer in enumerate(model.encoder.layers)
-            ]
-            return Tower(name, blocks, model.config.hidden_size)
+        def blocks(model: Any) -> list[Block]:
+            heads = model.config.num_attention_heads
+            return [Block.find(index, heads, layer, _PARTS) for index, layer in enumerate(model.encoder.layers)]
 
-        image, text = view("image", network.vision_model), view("text", network.text_model)
-        image.embed, image.norm = network.vision_model.embeddings, network.vision_model.post_layernorm
-        text.embed, text.norm = network.text_model.embeddings.token_embedding, network.text_model.final_layer_norm
-        text.start, text.context = int(self.family == "clip"), self.context  # CLIP's texts begin with a start token
-        return image, text
+        vision, text = network.vision_model, network.text_model
+        embed, start = text.embeddings.token_embedding, int(self.family == "clip")  # CLIP's texts have a start token
+        return (
+            Tower("image", blocks(vision), vision.config.hidden_size, vision.embeddings, vision.post_layernorm),
+            Tower("text", blocks(text), text.config.hidden_size, embed, text.final_layer_norm, start, self.context),
+        )
 
     def image_layout(self, network: Any, images_BCHW: Tensor) -> Layout:
         length = network.vision_model.embeddings.num_positions
@@ -164,7 +148,9 @@ def read(name: str, folder: Path) -> DualEncoder:
     _require_safetensors(folder)
     network = _network(folder, "CLIPModel" if kind == "clip" else "SiglipModel")
     tokenizer = _tokenizer(folder)
-    family = "siglip2" if kind != "clip" and _is_gemma(tokenizer) else kind
+    # SigLIP 2 differs from SigLIP by its tokenizer only: Gemma's, on lower-cased text.
+    gemma = any(word in type(tokenizer).__name__ for word in ("Gemma", "Siglip2"))
+    family = "siglip2" if kind != "clip" and gemma else kind
     preprocess, image_settings = Preprocess.read(folder, family)
     expected = network.config.vision_config.image_size
     if preprocess.size != (expected, expected):
@@ -173,8 +159,7 @@ def read(name: str, folder: Path) -> DualEncoder:
             f"{folder}: preprocessor_config.json makes images of {height} x {width} pixels, "
             f"but the weights of config.json want {expected} x {expected}."
         )
-    positions = network.config.text_config.max_position_embeddings
-    context = min(positions, tokenizer.model_max_length)
+    context = min(network.config.text_config.max_position_embeddings, tokenizer.model_max_length)
     backend = HuggingFace(family, tokenizer, context, image_settings)
     if family == "clip":
         _check_end_of_text(folder, network, backend)
@@ -194,30 +179,26 @@ def _config(folder: Path) -> dict[str, Any]:
 def _require_safetensors(folder: Path) -> None:
     if any(folder.glob("model*.safetensors")):
         return
-    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
-    if pickles:
-        raise ModelError(
-            f"{folder / pickles[0]}: a pickle can run code when it is read, so only model.safetensors is; "
-            "convert it where you trust it (transformers: save_pretrained)."
-        )
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
+            raise ModelError(
+                f"{path}: a pickle can run code when it is read, so only model.safetensors is; "
+                "convert it where you trust it (transformers: save_pretrained)."
+            )
     raise ModelError(f"{folder}: model.safetensors is missing.")
 
 
 def _network(folder: Path, kind: str) -> Any:
-    transformers = import_transformers()
-    try:
-        with quiet():
-            network, info = getattr(transformers, kind).from_pretrained(
-                folder,
-                dtype=torch.float32,
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are named below
-            )
-    except Exception as error:  # of many kinds: OSError, SafetensorError, strict config errors, ...
-        raise ModelError(f"{folder}: the weights cannot be read ({first_line(error)}).") from error
+    with reading(f"{folder}: the weights cannot be read"):
+        network, info = getattr(import_transformers(), kind).from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
+        )
     wrong = sorted(map(str, info["missing_keys"])) or sorted(str(key[0]) for key in info["mismatched_keys"])
     if wrong:
         raise ModelError(f"{folder}: model.safetensors does not fit config.json: {wrong[0]} is missing or misshapen.")
@@ -227,21 +208,11 @@ def _network(folder: Path, kind: str) -> Any:
 def _tokenizer(folder: Path) -> Any:
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(f"{folder}: tokenizer.json is missing; copy the tokenizer files from the checkpoint's source.")
-    transformers = import_transformers()
-    try:
-        with quiet():
-            return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except ImportError as error:  # SigLIP's own tokenizer
-        raise ModelError(
-            f"{folder}: the tokenizer needs another package: pip install sentencepiece protobuf ({first_line(error)})."
-        ) from error
-    except Exception as error:
-        raise ModelError(f"{folder}: the tokenizer cannot be read ({first_line(error)}).") from error
-
-
-def _is_gemma(tokenizer: Any) -> bool:
-    """SigLIP 2 differs from SigLIP by its tokenizer only: Gemma's, on lower-cased text."""
-    return any(word in type(tokenizer).__name__ for word in ("Gemma", "Siglip2"))
+    with reading(f"{folder}: the tokenizer cannot be read"):
+        try:
+            return import_transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except ImportError as error:  # SigLIP's own tokenizer
+            raise ImportError(f"pip install sentencepiece protobuf: {first_line(error)}") from error
 
 
 def _check_end_of_text(folder: Path, network: Any, backend: HuggingFace) -> None:
@@ -272,6 +243,16 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """``quiet``, and whatever a library raises (errors of many kinds) becomes one line that begins with ``what``."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:
+        raise ModelError(f"{what} ({first_line(error)}).") from error
 
 
 def first_line(error: Exception) -> str:

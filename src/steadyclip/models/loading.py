@@ -54,9 +54,10 @@ def checkpoint_folder(name: str) -> Path:
     if path.is_dir():
         return path
     if path.is_file():
-        if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
-            raise ModelError(f"{name}: a pickle can run code when it is read; give a directory with model.safetensors.")
-        raise ModelError(f"{name}: give the directory of the checkpoint, not one of its files.")
+        raise ModelError(
+            f"{name}: give the directory of the checkpoint, not a file; only model.safetensors is read from it, since "
+            "a pickle can run code."
+        )
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
         return _download(name)
     if elsewhere := absent(MODELS, name):

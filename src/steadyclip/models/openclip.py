@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from steadyclip.core.errors import ModelError, nearest
 from steadyclip.models.backend import Backend, Tokens, patches, words
 from steadyclip.models.encoder import DualEncoder
-from steadyclip.models.huggingface import first_line, import_transformers, quiet
+from steadyclip.models.huggingface import first_line, import_transformers, reading
 from steadyclip.models.preprocess import Preprocess
 from steadyclip.models.towers import Block, Layout, Tower
 
 WEIGHTS = "open_clip_model.safetensors"
 CONFIG = "open_clip_config.json"
+_ATTENTION = ("attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.out_proj")
+_PARTS = ("ln_1", "ln_2", "mlp", *_ATTENTION, "mlp.c_fc", "mlp.c_proj")
 
 
 def import_open_clip() -> ModuleType:
@@ -56,18 +58,12 @@ class SplitAttention(nn.Module):
         super().__init__()
         self.num_heads = packed.num_heads
         width = packed.embed_dim
-        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced at once
-            self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
-        with torch.no_grad():
-            for linear, weight, bias in zip(
-                (self.q_proj, self.k_proj, self.v_proj),
-                packed.in_proj_weight.chunk(3),
-                packed.in_proj_bias.chunk(3),
-                strict=True,
-            ):
-                linear.weight.copy_(weight)
-                linear.bias.copy_(bias)
+        linears = (nn.utils.skip_init(nn.Linear, width, width) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = linears
         self.out_proj.load_state_dict(packed.out_proj.state_dict())
+        weights, biases = packed.in_proj_weight.chunk(3), packed.in_proj_bias.chunk(3)
+        for linear, weight, bias in zip((self.q_proj, self.k_proj, self.v_proj), weights, biases, strict=True):
+            linear.load_state_dict({"weight": weight, "bias": bias})
 
     def forward(
         self,
@@ -102,10 +98,9 @@ class OpenClip(Backend):
     def tokenize(self, texts: Sequence[str], context: int | None = None) -> Tokens:
         return {"input_ids": self.tokenizer(list(texts), context_length=context)}
 
-    def image(self, network: Any, images_BCHW: Tensor) -> Tensor:
-        return network.encode_image(images_BCHW)
-
-    def image_and_patches(self, network: Any, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def image(self, network: Any, images_BCHW: Tensor, patches: bool) -> dict[str, Tensor]:
+        if not patches:
+            return {"feature": network.encode_image(images_BCHW)}
         visual, seen = network.visual, []
         if getattr(visual, "attn_pool", None) is not None:
             raise ModelError(f"the attention pooling of {type(visual).__name__} gives no features of patches.")
@@ -117,7 +112,7 @@ class OpenClip(Backend):
         patch_BND = visual.ln_post(seen[0][:, 1:])  # each patch token takes the way of the class token
         if visual.proj is not None:
             patch_BND = patch_BND @ visual.proj
-        return image_BD, patch_BND.unflatten(1, visual.grid_size)
+        return {"feature": image_BD, "patches": patch_BND.unflatten(1, visual.grid_size)}
 
     def text(self, network: Any, tokens: Tokens) -> Tensor:
         return network.encode_text(tokens["input_ids"])
@@ -126,34 +121,19 @@ class OpenClip(Backend):
         return network.visual.output_dim
 
     def towers(self, network: Any) -> tuple[Tower, Tower]:
-        def view(name: Any, model: Any) -> Tower:
-            blocks = [
-                Block.find(
-                    index,
-                    block,
-                    block.attn.num_heads,
-                    norm1="ln_1",
-                    norm2="ln_2",
-                    mlp="mlp",
-                    q="attn.q_proj",
-                    k="attn.k_proj",
-                    v="attn.v_proj",
-                    out="attn.out_proj",
-                    fc1="mlp.c_fc",
-                    fc2="mlp.c_proj",
-                )
-                for index, block in enumerate(model.transformer.resblocks)
-            ]
-            return Tower(name, blocks, model.transformer.width)
+        def of(name: Any, model: Any, *others: Any) -> Tower:
+            layers = enumerate(model.transformer.resblocks)
+            blocks = [Block.find(index, layer.attn.num_heads, layer, _PARTS) for index, layer in layers]
+            return Tower(name, blocks, model.transformer.width, *others)
 
-        image, text = view("image", network.visual), view("text", _text_model(network))
-        # Dropping patches, which does nothing by default, is the last step before the first norm.
-        image.embed, image.norm = network.visual.patch_dropout, network.visual.ln_post
-        text.embed, text.norm = _text_model(network).token_embedding, _text_model(network).ln_final
-        text.context = self.tokenizer.context_length
+        visual, text = network.visual, _text_model(network)
         a, b = self.tokenize(["a", "b"])["input_ids"]
-        text.start = int((a != b).int().argmax())  # some tokenizers put a start token before the words
-        return image, text
+        start = int((a != b).int().argmax())  # some tokenizers put a start token before the words
+        return (
+            # Dropping patches, which does nothing by default, is the last step before the first norm.
+            of("image", visual, visual.patch_dropout, visual.ln_post),
+            of("text", text, text.token_embedding, text.ln_final, start, self.tokenizer.context_length),
+        )
 
     def image_layout(self, network: Any, images_BCHW: Tensor) -> Layout:
         length = len(network.visual.positional_embedding)
@@ -192,12 +172,10 @@ def read(name: str, folder: Path | None = None) -> DualEncoder:
         if not (folder / WEIGHTS).is_file():
             raise ModelError(f"{folder}: {WEIGHTS} is missing (pickles are not read).")
         source, options = f"local-dir:{folder}", {}
-    try:
-        with quiet(), torch.random.fork_rng(devices=[]):  # it draws random weights before it reads the real ones
-            network = open_clip.create_model(source, precision="fp32", require_pretrained=True, **options)
-            tokenizer = open_clip.get_tokenizer(source)
-    except Exception as error:  # of many kinds: no network, wrong JSON, misshapen weights
-        raise ModelError(f"{name}: open_clip cannot load it ({first_line(error)}).") from error
+    # It draws random weights before it reads the real ones.
+    with reading(f"{name}: open_clip cannot load it"), torch.random.fork_rng(devices=[]):
+        network = open_clip.create_model(source, precision="fp32", require_pretrained=True, **options)
+        tokenizer = open_clip.get_tokenizer(source)
     model_config = open_clip.get_model_config(source)
     pixels = open_clip.get_model_preprocess_cfg(network)
     _split_attention(name, network)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ class Block:
     """
 
     index: int
+    num_heads: int
     module: nn.Module
     norm1: nn.Module
     norm2: nn.Module
@@ -33,25 +34,24 @@ class Block:
     out: nn.Linear
     fc1: nn.Linear
     fc2: nn.Linear
-    num_heads: int
 
     @classmethod
-    def find(cls, index: int, module: nn.Module, num_heads: int, **paths: str) -> Block:
-        """The view of ``module``, its parts given as attribute paths (``q="self_attn.q_proj"``).
+    def find(cls, index: int, num_heads: int, module: nn.Module, paths: Sequence[str]) -> Block:
+        """The view of ``module``; ``paths`` lead to its parts ("self_attn.q_proj"), ``norm1`` to ``fc2``.
 
         Raises:
             ModelError: a part is missing, or one of the six linears is another kind of layer.
         """
-        parts: dict[str, nn.Module] = {}
-        for name, path in paths.items():
+        parts: list[Any] = []
+        for path in paths:
             try:
-                parts[name] = module.get_submodule(path)
+                parts.append(module.get_submodule(path))
             except AttributeError:
                 raise ModelError(f"unknown block {type(module).__name__}: it has no {path!r}.") from None
-            if name in ("q", "k", "v", "out", "fc1", "fc2") and not isinstance(parts[name], nn.Linear):
-                found = type(parts[name]).__name__
+            if len(parts) > 3 and not isinstance(parts[-1], nn.Linear):
+                found = type(parts[-1]).__name__
                 raise ModelError(f"unknown layer in {type(module).__name__}: {path!r} is {found}, not nn.Linear.")
-        return cls(index=index, module=module, num_heads=num_heads, **parts)  # pyright: ignore[reportArgumentType]
+        return cls(index, num_heads, module, *parts)
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ class Tower:
     name: Literal["image", "text"]
     blocks: list[Block]
     width: int
-    embed: nn.Module | None = None
+    embed: nn.Module
     """Gives the tokens that enter, (B, N, width): of a text its words before positions are added, of an image all that
-    the tower has, with positions, before the first norm. None: tokens cannot be added."""
-    norm: nn.Module | None = None
+    the tower has, with positions, before the first norm."""
+    norm: nn.Module
     """The norm behind the last block."""
     start: int = 0
     """Tokens that stand before the words of a text."""
-    context: int | None = None
+    context: int = 0
     """Most tokens that a text can have."""
     _layouts: tuple[Layout, ...] = field(default=(), repr=False, compare=False)
 
