@@ -126,7 +126,8 @@ class Harmful(Everything):
     at: int = 3
 
     def knobs(self) -> dict[str, Any]:
-        return Everything(strength=self.strength).knobs()  # the same run as without harm
+        own = Everything(adapters=self.adapters, average=self.average, strength=self.strength)
+        return own.knobs()  # the same run as without harm
 
     def objective(self) -> Objective:
         return self.strength * Harm(harm=self.harm, at=self.at)

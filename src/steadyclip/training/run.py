@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
-from steadyclip.core.errors import ModelError, SteadyClipError
+from steadyclip.core.errors import ModelError, SteadyClipError, UsageError
 from steadyclip.core.files import write_atomic
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.evaluation.records import Record
@@ -181,35 +181,61 @@ def read_run(path: Path) -> Run:
 
 
 def load_run(
-    path: str | Path, *, model: DualEncoder | None = None, device: str = "cpu"
+    path: str | Path, *, model: DualEncoder | None = None, method: Method | None = None, device: str = "cpu"
 ) -> tuple[DualEncoder, Method, Run]:
     """A finished run, ready to evaluate or predict with.
 
     Args:
         path: the run folder.
         model: the pretrained model that was trained, freshly loaded; by default it is loaded by the name in the run.
+        method: the method that was trained, with its knobs, where no registry knows it; by default it is found by the
+            name in the run. No file and no package is imported for its sake but an installed one that brings it.
         device: where to load it.
 
     Returns:
         The trained model in evaluation mode, its method, and ``run.json``.
 
     Raises:
-        SteadyClipError: the run is not finished, or its files are missing or damaged.
+        SteadyClipError: the run is not finished, its files are missing or damaged, or its method is not known here.
         ModelError: the model is not the one that was trained, or the weights are missing or a pickle.
     """
     from steadyclip import models
-    from steadyclip.methods import get_method
 
     path = Path(path)
     run = read_run(path)
     if not run.finished:
         raise SteadyClipError(f"{path} is not finished: give its `steadyclip train` command again to go on.")
     trained = read_tensors(path / "trained.safetensors")
-    method = get_method(run.method.name, run.method.knobs)
+    method = _method(run, path, method)
     model = models.load(run.model.name, device=device) if model is None else model
     expect_weights(model, run, path)
     restore(model, method, run.task.classes, trained)
     return model, method, run
+
+
+def _method(run: Run, path: Path, given: Method | None) -> Method:
+    """The method of ``run``: the one that is given, if it is that one, or one that is known here."""
+    from steadyclip.methods import get_method
+
+    if given is not None:
+        infos = run.method, MethodInfo.of(given)
+        there, here = (dict(_flat({"name": info.name, "knobs": info.knobs})) for info in infos)
+        if differing := [name for name in {**there, **here} if there.get(name) != here.get(name)]:
+            names = ", ".join(differing)
+            raise UsageError(f"{path} was trained by {run.method.label}; the method that is given differs in {names}.")
+        return given
+    name, origin = run.method.name, run.method.origin
+    try:
+        if ".py" in name:  # a folder must not say what is run
+            raise UsageError(f"{name!r} is no name of a method.")
+        return get_method(name, run.method.knobs)
+    except UsageError as error:
+        if not origin:
+            raise UsageError(f"{path} was trained by the method {name!r}: {error}") from None
+        raise UsageError(
+            f"{path} was trained by the method {name!r} of {origin}, which cannot be used here: {error} "
+            f"Install or import it first, or give load_run the method."
+        ) from None
 
 
 def expect_weights(model: DualEncoder, run: Run, path: Path) -> None:
