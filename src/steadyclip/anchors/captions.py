@@ -10,16 +10,16 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from steadyclip.anchors.tables import read_table, write_table
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import write_atomic
 from steadyclip.core.locks import owning
 from steadyclip.core.provenance import versions
 from steadyclip.data.decode import UnreadableImage, quiet
+from steadyclip.data.tables import Table, write_table
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,11 +36,11 @@ def read_captions(path: str | Path) -> dict[str, str]:
     Raises:
         DataError: no such file, not a captions file, an empty caption, or two for one image.
     """
-    path = Path(path)
-    table, _ = read_table(path, COLUMNS[:2], "a captions file", REMEDY)
+    table = Table.open(Path(path), REMEDY)
+    table.need(*COLUMNS[:2], remedy=REMEDY, what="a captions file")
     captions: dict[str, str] = {}
-    columns = (table.column(name).to_pylist() for name in COLUMNS[:2])
-    for number, (key, caption) in enumerate(zip(*columns, strict=True), start=1):
+    for number, row in table.rows(COLUMNS[:2]):
+        key, caption = row["path"], row["caption"]
         if not isinstance(key, str) or not isinstance(caption, str) or not caption.strip():
             raise DataError(f"{path} row {number}: path and caption must be texts, not {key!r} and {caption!r}.")
         if key in captions:
@@ -67,12 +67,10 @@ class Captioner(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class TemplateCaptioner:
     """The control: the class name in one of the set's templates, chosen by the key; no image is looked at."""
 
-    name: str = "template"
-    decoding: Mapping[str, Any] = field(default_factory=dict)
+    name, decoding = "template", MappingProxyType({})
 
     def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
         return [
@@ -81,12 +79,10 @@ class TemplateCaptioner:
         ]
 
 
-@dataclass(frozen=True)
 class ManifestCaptioner:
     """The captions that the data set brings along in its manifest."""
 
-    name: str = "manifest"
-    decoding: Mapping[str, Any] = field(default_factory=dict)
+    name, decoding = "manifest", MappingProxyType({})
 
     def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
         return [caption or "" for caption in images.captions]
@@ -132,15 +128,17 @@ def caption_images(
         todo = images.subset(i for i, key in enumerate(images.keys) if key not in before)
         if not len(todo):
             return before
-        new, skipped = _caption_all(todo, captioner, out, batch_size, workers, progress)
-        for key, reason in skipped.items():
+        lines = _caption_all(todo, captioner, out, batch_size, workers, progress)
+        captions = before | {line["path"]: line["caption"] for line in lines if "caption" in line}
+        skipped = [(line["path"], line["reason"]) for line in lines if "reason" in line]
+        for key, reason in skipped:
             log(f"no caption for {key}: {reason}")
-        if not (captions := before | new):
-            key, reason = next(iter(skipped.items()))
+        if not captions:
+            key, reason = skipped[0]
             raise DataError(
                 f"none of the {len(todo)} images of {images.name} got a caption, for instance {key}: {reason}."
             )
-        _write(out, captions, captioner, {"data": images.name, "set": images.hash, "skipped": list(skipped.items())})
+        _write(out, captions, captioner, {"data": images.name, "set": images.hash, "skipped": skipped})
         _journal(out).unlink()
     return captions
 
@@ -152,9 +150,9 @@ def _caption_all(
     batch_size: int,
     workers: int,
     progress: Callable[[int, int], None] | None,
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Captions, and reasons for those that are missing, by key. The journal has a line an image, after a first one that
-    says whose they are; runs cut it to whole batches, so that all of them caption the same images together."""
+) -> list[dict[str, str]]:
+    """A line an image, with its caption or the reason why it has none. The journal has these lines after a first one
+    that says whose they are; runs cut it to whole batches, so that all of them caption the same images together."""
     head = {"captioner": captioner.name, "decoding": dict(captioner.decoding), "set": images.hash}
     lines = _resume(out, head, batch_size, len(images))
     with open(_journal(out), "a", encoding="utf-8") as journal, ThreadPoolExecutor(max(1, workers)) as threads:
@@ -166,10 +164,7 @@ def _caption_all(
             lines += made
             if progress:
                 progress(len(lines), len(images))
-    return (
-        {line["path"]: line["caption"] for line in lines if "caption" in line},
-        {line["path"]: line["reason"] for line in lines if "reason" in line},
-    )
+    return lines
 
 
 def _caption_batch(batch: ImageSet, captioner: Captioner, threads: ThreadPoolExecutor) -> list[dict[str, str]]:
@@ -196,29 +191,26 @@ def _resume(out: Path, head: dict[str, Any], batch_size: int, images: int) -> li
     path = _journal(out)
     try:
         kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        if kept and not kept[-1].endswith("\n"):
-            kept.pop()
-        if kept and (other := json.loads(kept[0])) != head:
+        other, *lines = [json.loads(line) for line in kept if line.endswith("\n")] or [head]
+        if other != head:
             raise DataError(
                 f"{path} was begun with other images or by another captioner ({other['captioner']} "
                 f"{other['decoding']}): delete it, or name another file for the captions."
             )
-        lines = [json.loads(line) for line in kept[1:]]
-        if len(lines) < images:
-            lines = lines[: len(lines) // batch_size * batch_size]
-        text = "".join(json.dumps(line) + "\n" for line in (head, *lines))
-        write_atomic(path, text.encode())
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} cannot be read ({error}): delete it to start again.") from None
+    if len(lines) < images:
+        lines = lines[: len(lines) // batch_size * batch_size]
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in (head, *lines)).encode())
     return lines
 
 
 def _same_captioner(out: Path, captioner: Captioner) -> dict[str, str]:
-    table, _ = read_table(out, COLUMNS, "a captions file of steadyclip", REMEDY)
-    mine = (captioner.name, json.dumps(captioner.decoding))
-    made = set(zip(*(table.column(name).to_pylist() for name in COLUMNS[2:]), strict=True))
-    if made != {mine}:
-        name, decoding = next(iter(made - {mine}), ("nobody", "{}"))
+    table = Table.open(out)
+    table.need(*COLUMNS, remedy=REMEDY, what="a captions file of steadyclip")
+    mine = (captioner.name, json.dumps(dict(captioner.decoding)))
+    others = {(row["captioner"], row["decoding"]) for _, row in table.rows(COLUMNS[2:])} - {mine}
+    for name, decoding in sorted(others):
         raise DataError(
             f"{out} holds captions by {name} {decoding}, not by {mine[0]} {mine[1]}: name another file for them."
         )
@@ -228,11 +220,13 @@ def _same_captioner(out: Path, captioner: Captioner) -> dict[str, str]:
 def _write(out: Path, captions: Mapping[str, str], captioner: Captioner, about: Mapping[str, Any]) -> None:
     import pyarrow as pa
 
+    decoding = dict(captioner.decoding)
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
-    by = [[captioner.name] * len(captions), [json.dumps(captioner.decoding)] * len(captions)]
-    columns = (list(captions), list(captions.values()), *by)
-    about = {"captioner": captioner.name, "decoding": dict(captioner.decoding), **about, "versions": versions()}
-    write_table(out, [pa.record_batch([pa.array(column, pa.string()) for column in columns], schema)], schema, about)
+    rows = [(key, caption, captioner.name, json.dumps(decoding)) for key, caption in captions.items()]
+    batch = pa.RecordBatch.from_pylist([dict(zip(COLUMNS, row, strict=True)) for row in rows], schema)
+    write_table(
+        out, [batch], schema, {"captioner": captioner.name, "decoding": decoding, **about, "versions": versions()}
+    )
 
 
 def _journal(out: Path) -> Path:

@@ -169,7 +169,7 @@ def _class_names(entry: Entry, base: Path) -> dict[str, str]:
 
 
 def _table(name: str) -> list[str]:
-    return (files(__package__) / name).read_text(encoding="utf-8").splitlines()
+    return (files("steadyclip.data.catalog") / name).read_text(encoding="utf-8").splitlines()
 
 
 def _lines(path: Path) -> list[str]:
