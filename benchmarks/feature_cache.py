@@ -31,7 +31,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     task = load_data("icons").task(shots=options.shots, seed=1, subset="base")
-    print(f"{len(task.train)} images, {len(task.classes)} classes, {options.threads} threads, torch {torch.__version__}")
+    print(
+        f"{len(task.train)} images, {len(task.classes)} classes, {options.threads} threads, torch {torch.__version__}"
+    )
     for name in options.models:
         model = random_vit_b16() if name == "vit-b16" else load(name)
         method = get_method("coop", {"init": "none" if name == "vit-b16" else "an icon of a"})
