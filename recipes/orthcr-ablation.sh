@@ -7,5 +7,5 @@ set -euo pipefail
 # rank 82 on fc1 and fc2 has as many parameters as the four blocks of each map: 82 (192 + 768) 2 = 157,440 against 156,672 a block
 steadyclip bench base-to-new --data icons --seeds 1 2 3 --jobs 2 --precision bf16 --out "${1:-runs/icon-world}" --methods \
   zero-shot lora full "lora[layers=fc1:fc2,rank=82,alpha=41,learning_rate=1e-3]" "lora[cutout=0.5]" "full[cutout=0.5]" \
-  orthcr orthsr "orthcr[constraint=none]" "orthcr[constraint=none,learning_rate=1e-4]" "orthcr[l1=0,l2=0]" "orthcr[cross=ce]" "orthcr[cutout=off]" \
+  orthcr orthsr "orthcr[constraint=none]" "orthcr[constraint=none,learning_rate=1e-4]" "orthcr[l1=0,l2=0]" "orthcr[cross=ce]" "orthcr[cut=off]" \
   "orthcr[towers=image]" "orthcr[towers=text]" "orthcr[layers=q:k:v:out]"

@@ -8,6 +8,7 @@ the annotations stay short, and the library needs neither jaxtyping nor beartype
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.abc
 import importlib.machinery
 import inspect
@@ -51,9 +52,13 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         function.__module__,
     )
     twin.__doc__, twin.__annotations__ = function.__doc__, shapes
-    wrapper = jaxtyped(twin, typechecker=beartype)
-    wrapper.__annotations__ = function.__annotations__
-    wrapper.__wrapped__ = function
+    strict = jaxtyped(twin, typechecker=beartype)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        # a graph is compiled from the function itself
+        return (function if torch.compiler.is_compiling() else strict)(*args, **kwargs)
+
     wrapper.checked_shapes = shapes
     return wrapper
 

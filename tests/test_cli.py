@@ -50,7 +50,8 @@ def run(photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def train(photos: Path, model: Path, out: Path, *more: str) -> list[str]:
-    words = f"train --data {photos} --model {model} --method lora --shots 4 --steps 4 --learning-rate 0.01 --out {out}"
+    row = "lora[steps=4,learning_rate=0.01]"
+    words = f"train --data {photos} --model {model} --method {row} --shots 4 --out {out}"
     return [*words.split(), "--no-progress", *more]
 
 
@@ -144,7 +145,67 @@ def test_methods_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods", "lora"]) == 0
     printed = capsys.readouterr().out
     assert "dropout" in printed
-    assert "learning_rate 0.0002" in printed
+    assert "learning_rate=0.0002" in printed
+    assert "mergeable: true, trains the model's own weights: false" in printed
+
+
+def test_a_row_reaches_the_run(run: Path) -> None:
+    content = json.loads((run / "run.json").read_text())
+    assert content["recipe"]["steps"] == 4
+    assert content["recipe"]["learning_rate"] == 0.01
+
+
+def test_train_takes_what_was_chosen_for_a_model(photos: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    from steadyclip.experiments import settings
+    from steadyclip.methods import Recipe
+
+    choices = {"lora": settings.Choice(Recipe(steps=2), {"rank": 3})}
+    chosen = settings.Settings("chosen for it", choices, {"cutout": 0.5})
+    monkeypatch.setattr(settings, "settings_for", lambda model, recipes: chosen)
+    write_tiny("clip", tmp_path / "it")
+    words = f"train --data {photos} --model {tmp_path}/it --method lora[alpha=2] --shots 1 --no-progress --out"
+    assert main([*words.split(), str(tmp_path / "run")]) == 0
+    assert "lora[alpha=2]: recipes chosen for it" in capsys.readouterr().out
+    content = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (content["method"]["knobs"]["rank"], content["method"]["knobs"]["alpha"]) == (3, 2.0)
+    assert (content["recipe"]["steps"], content["config"]["cutout"]) == (2, 0.5)
+
+
+def test_a_method_of_a_file(photos: Path, model: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "my_lora.py"
+    file.write_text(
+        "from steadyclip.adapters import LowRank\nfrom steadyclip.methods import Method, Recipe\n\n"
+        "class Mine(Method):\n    name = 'my-lora'\n    summary = 'mine'\n    adapters = (LowRank(),)\n"
+        "    recipe = Recipe(steps=2)\n"
+    )
+    out = tmp_path / "run"
+    words = f"train --data {photos} --model {model} --method {file}:Mine[rank=3] --shots 1 --no-progress --out {out}"
+    mine = f"--plugin {file}:Mine"
+
+    def fresh(words: str) -> subprocess.CompletedProcess[str]:  # the method is registered in the process that read it
+        return subprocess.run([sys.executable, "-m", "steadyclip", *words.split()], capture_output=True, text=True)
+
+    trained = fresh(words)
+    assert trained.returncode == 0
+    assert f"next: steadyclip evaluate {out} --data {photos} {mine}\n" in trained.stdout
+    refused = fresh(f"evaluate {out} --data {photos}")
+    assert refused.returncode != 0
+    assert "my-lora" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert fresh(f"evaluate {out} --data {photos} {mine}").returncode == 0
+    assert fresh(f"predict {out} {photos}/red_thing/0.png {mine}").returncode == 0
+    assert main(["methods", f"{file}:Mine"]) == 0
+    assert "comes with the file my_lora.py" in capsys.readouterr().out
+
+
+def test_a_method_that_needs_no_training(photos: Path, model: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "zero-shot", "--data", str(photos), "--model", str(model)]) == 0
+    assert "zero-shot" in capsys.readouterr().out
+    (record,) = (tmp_path / "runs").rglob("*.json")
+    assert record.parent.parent.name == f"{photos.name}-zero-shot"
+    content = json.loads(record.read_text())
+    assert (content["method"]["name"], content["training"], content["data"]["images"]) == ("zero-shot", None, 12)
 
 
 @pytest.mark.parametrize(
@@ -152,10 +213,20 @@ def test_methods_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("trian", 2, "unknown command 'trian'. Did you mean 'train'?"),
         ("train --data {photos} --method lroa", 2, "unknown method 'lroa'. Did you mean 'lora'?"),
-        ("train --data {photos} --knobs rnak=3", 2, "no knob 'rnak'. Did you mean 'rank'?"),
-        ("train --data {photos} --knobs rank", 2, "--knobs takes name=value, not 'rank'"),
-        ("train --data {photos} --method zero-shot --epochs 3", 2, "not trained by gradient steps: --epochs"),
-        ("train --data {photos} --epochs 3 --steps 3", 2, "give --epochs or --steps, not both"),
+        ("train --data {photos} --method lora[rnak=3]", 2, "a setting of its training. Did you mean 'rank'?"),
+        ("train --data {photos} --method lora[rank", 2, "brackets and quotes in pairs"),
+        ("train --data {photos} --method lora,full", 2, "--method takes one method, not 2"),
+        ("train --data {photos} --method @nowhere.txt", 2, "the file of rows nowhere.txt cannot be read: No such file"),
+        ("train --data {photos} --method zero-shot[epochs=3]", 2, "nothing is trained by gradient steps, epochs"),
+        ("train --data {photos} --method lora[epochs=3,steps=3]", 2, "give one of steps and epochs"),
+        ("train --data {photos} --method lora[rank=0]", 2, "knob rank=0 of 'low_rank' must be at least 1"),
+        ("train --data {photos} --model {model} --method arf[captions=no.parquet]", 2, "captions=no.parquet of 'arf'"),
+        ("train --data {photos} --method {photos}/mine.py:Mine", 2, "there is no file {photos}/mine.py"),
+        ("evaluate nowhere --data {photos}", 2, "no run folder 'nowhere', and as a method: unknown method 'nowhere'"),
+        ("evaluate lora --data {photos} --model {model}", 2, "lora must be trained first, by `steadyclip train`"),
+        ("evaluate zero-shot --data {photos}", 2, "zero-shot is scored on a model as it is: name one with --model"),
+        ("evaluate zero-shot --data {photos} --model {model} --wise-alpha val", 2, "zero-shot trains no weights"),
+        ("evaluate {run} --data {photos} --plugin no.py:Mine", 2, "there is no file no.py"),
         ("train --data {photos} --shots 0", 2, "shots must be 1 or more"),
         ("train --data {photos}/nowhere --shots 1", 1, "no folder, file or built-in data"),
         ("train --data icosn --shots 1", 1, "Did you mean 'icons'?"),
@@ -174,11 +245,11 @@ def test_methods_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_mistakes(
-    words: str, code: int, line: str, photos: Path, run: Path, capsys: pytest.CaptureFixture[str]
+    words: str, code: int, line: str, photos: Path, model: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(words.format(photos=photos, run=run).split()) == code
+    assert main(words.format(photos=photos, model=model, run=run).split()) == code
     error = capsys.readouterr().err
-    assert line in error
+    assert line.format(photos=photos) in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
 
@@ -186,6 +257,14 @@ def test_mistakes(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        (
+            "train --data x --epochs 5",
+            'write --method "lora[epochs=5]" instead of --epochs: see docs/rows.md.',
+        ),
+        (
+            "train --data x --method orthcr[l1=2] --learning-rate=1e-3 --knobs side=0.3 --no-augment",
+            'write --method "orthcr[l1=2,learning_rate=1e-3,side=0.3,augment=off]" instead of --learning-rate,',
+        ),
         (
             "train --data x --shotz 4",
             "Unrecognized options: --shotz, 4. Did you mean --shots? See steadyclip train --help",

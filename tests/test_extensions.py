@@ -120,3 +120,28 @@ def test_a_command_of_another_distribution(
     assert "error: no command 'gone' here: it comes with more-dist, which is broken" in capsys.readouterr().err
     assert main(["gree"]) == 2
     assert "Did you mean 'greet'?" in capsys.readouterr().err
+
+
+def test_a_method_of_another_distribution(
+    install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from steadyclip.cli import main
+    from steadyclip.experiments.rows import parse_row
+    from steadyclip.methods import registry
+
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    (tmp_path / "more_methods.py").write_text(
+        "from steadyclip.adapters import LowRank\nfrom steadyclip.methods import Method, Recipe\n"
+        "class Theirs(Method):\n    name = 'theirs'\n    adapters = (LowRank(),)\n    recipe = Recipe(epochs=1)\n"
+    )
+    install("more-dist", "steadyclip.methods", theirs="more_methods:Theirs", gone="more_methods:Gone")
+    assert parse_row("theirs[rank=3,epochs=2]").method.knobs()["rank"] == 3
+    assert main(["methods"]) == 0
+    shown = capsys.readouterr()
+    assert "the package more-dist" in shown.out
+    assert shown.err.startswith("warning: more-dist is broken, and its 'gone' (steadyclip.methods) is left out")
+    assert shown.err.count("\n") == 1
+    assert main(["methods", "theirs"]) == 0
+    assert "comes with the package more-dist" in capsys.readouterr().out
+    assert main(["train", "--data", "x", "--method", "gone[rank=3]"]) == 2
+    assert "error: row 'gone[rank=3]': no method 'gone' here: it comes with more-dist" in capsys.readouterr().err

@@ -66,8 +66,8 @@ def test_own_images_with_a_model_of_ones_own(python: Run, tmp_path: Path) -> Non
     code = f"""
 import steadyclip as sc
 from steadyclip.cli import main
-words = ["train", "--data", {photos!r}, "--model", {model!r}, "--shots", "2", "--steps", "2", "--out", {run!r}]
-assert main([*words, "--no-progress"]) == 0
+words = ["train", "--data", {photos!r}, "--model", {model!r}, "--shots", "2", "--out", {run!r}]
+assert main([*words, "--method", "lora[steps=2]", "--no-progress"]) == 0
 assert main(["evaluate", {run!r}, "--data", {photos!r}]) == 0
 assert main(["predict", {run!r}, {photos + "/red/0.png"!r}]) == 0
 assert main(["report", {run!r}, "--out", {run + "/page.html"!r}]) == 0

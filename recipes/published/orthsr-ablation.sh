@@ -18,5 +18,5 @@ root=${1:?name the folder that holds the data sets}
 steadyclip bench base-to-new --root "$root" --out "${2:-runs/published}" --seeds 1 2 3 \
   --data imagenet caltech101 oxfordpets stanfordcars flowers102 food101 fgvcaircraft sun397 dtd eurosat ucf101 \
   --model openai/clip-vit-base-patch16 --recipes published --precision bf16 --workers 8 \
-  --methods zero-shot lora "lora[cutout=0.5]" orthsr "orthsr[l1=0,l2=0]" "orthsr[constraint=none]" "orthsr[cutout=plain]" \
-  "orthsr[cutout=off]" "orthsr[towers=image]" "orthsr[towers=text]" "orthsr[layers=q:k:v:out]"
+  --methods zero-shot lora "lora[cutout=0.5]" orthsr "orthsr[l1=0,l2=0]" "orthsr[constraint=none]" "orthsr[cut=plain]" \
+  "orthsr[cut=off]" "orthsr[towers=image]" "orthsr[towers=text]" "orthsr[layers=q:k:v:out]"

@@ -92,17 +92,17 @@ def in_process(function: Any, *args: Any) -> Any:
 
 def killed_after(world: Path, out: Path, steps: int) -> None:
     """Runs the table and kills itself at the ``steps``-th training step, counted over all cells."""
-    from steadyclip.methods.lora import LoRA
+    from steadyclip.training.step import Step
 
-    count, loss = [0], LoRA.loss
+    count, gradients = [0], Step.gradients
 
-    def fatal(self: LoRA, model: Any, batch: Any) -> Any:
+    def fatal(self: Step, *args: Any) -> Any:
         count[0] += 1
         if count[0] == steps:
             os.kill(os.getpid(), signal.SIGKILL)
-        return loss(self, model, batch)
+        return gradients(self, *args)
 
-    LoRA.loss = fatal
+    Step.gradients = fatal
     table(world, out)
 
 

@@ -245,10 +245,10 @@ def test_a_failed_cell_stops_no_other_and_is_named(world: Path, tmp_path: Path, 
 
 
 def test_a_bug_leaves_its_traceback(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from steadyclip.methods.lora import LoRA
+    from steadyclip.training.step import Step
 
     with monkeypatch.context() as broken:
-        broken.setattr(LoRA, "loss", lambda *_: 1 / 0)
+        broken.setattr(Step, "gradients", lambda *_: 1 / 0)
         result = table(world, tmp_path, [LORA], seeds=(1,))
     ((_, error),) = result.failed
     (trace,) = tmp_path.glob("*/error.txt")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from steadyclip.adapters import LowRank
 from steadyclip.core.errors import UsageError
 from steadyclip.methods import Recipe, get_method, methods
 from steadyclip.methods.lora import LoRA
@@ -17,7 +18,7 @@ def test_every_method_says_what_it_is() -> None:
 
 def test_knobs_are_converted_from_text() -> None:
     method = get_method("lora", {"rank": "4", "alpha": "2", "layers": "q,v", "towers": "image"})
-    assert method == LoRA(rank=4, alpha=2.0, layers=("q", "v"), towers="image")
+    assert method == LoRA(adapters=(LowRank("image", rank=4, alpha=2.0, layers=("q", "v")),))
     assert get_method("linear-probe", {"strength": "none"}).knobs()["strength"] is None
     assert get_method("linear-probe", {"strength": "2"}).knobs()["strength"] == 2.0
 
@@ -31,8 +32,8 @@ def test_knobs_are_converted_from_text() -> None:
         ("lora", {"rank": "2.5"}, "knob rank='2.5' of method 'lora' must be a whole number."),
         ("lora", {"towers": "left"}, "must be one of both, image, text."),
         ("lora", {"layers": "q,x"}, "must be one of q, k, v, out, fc1, fc2."),
-        ("lora", {"rank": 0}, "knob rank=0 of method 'lora' must be at least 1."),
-        ("lora", {"dropout": "1.5"}, "knob dropout=1.5 of method 'lora' must be from 0 to below 1."),
+        ("lora", {"rank": 0}, "knob rank=0 of 'low_rank' must be at least 1."),
+        ("lora", {"dropout": "1.5"}, "knob dropout=1.5 of 'low_rank' must be from 0 to below 1."),
     ],
 )
 def test_mistakes_are_one_clear_line(name: str, knobs: dict, line: str) -> None:

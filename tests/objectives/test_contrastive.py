@@ -6,8 +6,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from steadyclip.models import DualEncoder
 from steadyclip.models.testing import tiny
-from steadyclip.objectives import info_nce
+from steadyclip.objectives import Batch, DrawnPrompts, Features, Image, InfoNCE, Text
+
+TEXT = Text(DrawnPrompts())
+
+
+def info_nce(model: DualEncoder, image_BD: torch.Tensor, text_BD: torch.Tensor, labels_B=None) -> torch.Tensor:
+    """The term over given features; ``labels_B``: images of one class are no negatives of each other."""
+    batch = Batch(torch.zeros(len(image_BD), dtype=torch.long) if labels_B is None else labels_B)
+    f = Features(model, None, frozenset(("image", "text")), (), (), batch)
+    f.raw.update({Image(): image_BD, TEXT: text_BD})
+    return InfoNCE(TEXT, mask_same_class=labels_B is not None)(f)
 
 
 def features(pairs: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -106,7 +106,8 @@ class PromptTokens(Adapter):
         self.places = {block.module: (name, i) for name, t in self.towers.items() for i, block in enumerate(t.blocks)}
         self.slots = "text" in self.towers and spec.enter == 0
         self.template = spec.template if self.slots else None
-        self.conditional, self.given = spec.meta is not None, None
+        self.conditional = spec.meta is not None
+        self.given: Tensor | None = None
         self.length, self._ids_L, words_LW = spec.length, None, None
         if spec.init is not None:
             self._ids_L = _word_ids(model, spec.init)

@@ -48,6 +48,7 @@ class Train:
         from steadyclip.training import fit
 
         row = _one_row("--method", self.method, settings_for(self.model, self.recipes))
+        row.method.files()  # each is there, before any image is looked at
         task = self.source.load().task(shots=self.shots, seed=self.run.seed, subset=self.subset)
         say(*task.summary(), *settings_lines([row], self.model))
         out = self.run.out or Path("runs") / f"{task.name}-{row.slug}-seed{self.run.seed}"
@@ -147,6 +148,8 @@ class Evaluate:
             raise UsageError(f"no run folder {self.run!r}, and as a method: {error}") from None
         if row.method.learns:
             raise UsageError(f"{row.label} must be trained first, by `steadyclip train`: name the folder of that run.")
+        if self.wise_curve or self.wise_alpha is not None:
+            raise UsageError(f"{row.label} trains no weights: leave --wise-alpha and --wise-curve out.")
         if self.model is None:
             raise UsageError(f"{row.label} is scored on a model as it is: name one with --model.")
         return row

@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from steadyclip.core.errors import UsageError
 
@@ -28,6 +28,9 @@ class Spec:
     A subclass is a frozen dataclass without saying so. An assignment without a type (``adapters = (...)``) gives an
     inherited field a new default, which plain dataclasses would ignore without a word. Equal fields make equal values.
     """
+
+    if TYPE_CHECKING:
+        __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from steadyclip.core.errors import DataError
 from steadyclip.data.content import content_hash
 from steadyclip.data.decode import UnreadableImage, decode, quiet
+from steadyclip.data.tables import Table
 
 Skipped = tuple[tuple[str, str], ...]
 """Images left out: (key, reason) pairs."""
@@ -75,27 +76,29 @@ class ParquetStore:
     def read(self, key: str) -> bytes:
         with _OPENING:
             images, rows = self._opened = self._opened or self._open()
-        value = images[rows[key]].as_py()
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if data is None:
-            raise UnreadableImage(key, f"column {self.column!r} holds no bytes")
-        return data
+        return image_bytes(images[rows[key]].as_py(), key)
 
     def file(self, key: str) -> Path:
         return self.path
 
     def _open(self) -> tuple[Any, dict[str, int]]:
-        import pyarrow.parquet as parquet
-
-        table = parquet.read_table(self.path, columns=[self.column, *([self.key_column] if self.key_column else [])])
-        images = table.column(self.column)
+        table = Table.open(self.path).arrow([name for name in (self.column, self.key_column) if name])
         if self.key_column is None:
-            return images, {row_key(number): number - 1 for number in range(1, len(images) + 1)}
-        keys = table.column(self.key_column).to_pylist()
-        return images, {str(key).strip(): row for row, key in enumerate(keys)}
+            keys = map(row_key, range(1, len(table) + 1))
+        else:
+            keys = (str(key).strip() for key in table.column(self.key_column).to_pylist())
+        return table.column(self.column), {key: row for row, key in enumerate(keys)}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
+
+
+def image_bytes(value: Any, key: str) -> bytes:
+    """What a table holds as an image: bytes, or a struct with ``bytes``. Raises ``UnreadableImage`` if nothing."""
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if data is None:
+        raise UnreadableImage(key, "the table holds no bytes for it")
+    return data
 
 
 def row_key(number: int) -> str:

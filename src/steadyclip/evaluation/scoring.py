@@ -148,7 +148,7 @@ def _blank(
         versions=versions(),
         commit=commit(),
         model=ModelInfo(model.name, model.family, model.weights_hash),
-        method=MethodInfo.of(method),
+        method=run.method if run else MethodInfo.of(method),  # the files it names may be gone
         training=run,
         data=DataInfo(
             name=image_set.name,

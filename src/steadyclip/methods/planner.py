@@ -22,6 +22,7 @@ from torch import Tensor
 
 from steadyclip.heads import Head
 from steadyclip.models import DualEncoder
+from steadyclip.models.encoder import Side
 from steadyclip.objectives.features import Batch, Features, Image, Read, State, TextView, seeded
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Pass:
         words: what the pass is seeded by, beside the start of the chunk.
     """
 
-    tower: str
+    tower: Side
     state: State
     rows: Any
     give: Callable[[Outputs], None]

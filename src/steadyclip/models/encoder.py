@@ -44,7 +44,7 @@ class DualEncoder(nn.Module):
         self.name = name
         self.network = network.requires_grad_(False).eval()
         self.adapters = nn.ModuleDict()
-        self.head: nn.Module | None = None
+        self.head: Any = None  # of a method, see ``attach_head``
         self.preprocess = preprocess
         self.image_tower, self.text_tower = backend.towers(network)
         self._backend = backend
@@ -81,16 +81,15 @@ class DualEncoder(nn.Module):
         Neither the padding nor the other texts of the batch change a text's features.
 
         Args:
-            texts: one or more.
             slots: leave room for the learned tokens of an adapter that is on, where it has some (see ``prompted``):
                 every text of that model needs it, captions too. Frozen features need plain tokens.
 
         Raises:
             UsageError: a text is too long with the learned tokens.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts, tokenize = [texts] if isinstance(texts, str) else list(texts), self._backend.tokenize
         adapter = next((a for a in self._enabled() if slots and a.template is not None), None)
-        return adapter.with_slots(texts, self._backend.tokenize) if adapter else self._backend.tokenize(texts)
+        return adapter.with_slots(texts, tokenize) if adapter else tokenize(texts)
 
     def encode_image(self, images_BCHW: Tensor) -> Tensor:
         """Pixels as ``preprocess`` gives them -> (B, D) float32 features of length 1, also under autocast."""
@@ -157,8 +156,8 @@ class DualEncoder(nn.Module):
         for adapter in adapters:
             adapter.wanted = names
         try:
-            arguments = (tower, inputs, patches)
-            output = torch.func.functional_call(self, dict(values), arguments) if values else self(*arguments)
+            args = tower, inputs, patches
+            output = torch.func.functional_call(self, dict(values), args) if values else self(*args)
         finally:
             for adapter in adapters:
                 adapter.wanted = frozenset()
@@ -368,7 +367,7 @@ class DualEncoder(nn.Module):
         """
         if self.head is not None:
             lengths = {name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")}
-            self.head.take_lengths(lengths)  # type: ignore[operator]
+            self.head.take_lengths(lengths)
         copy_into(self._trained(), state)
 
     def _trained(self) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from steadyclip.data import catalog
 from steadyclip.evaluation.records import Record
-from steadyclip.report.cells import MEANS, Row, Section, grouped
+from steadyclip.report.cells import MEANS, Section, grouped
 
 MODELS = (
     "openai/clip-vit-base-patch16", "open_clip:ViT-B-16/openai", "open_clip:ViT-B-16-quickgelu/openai",
@@ -70,12 +70,13 @@ def beside(section: Section) -> Section:
     if not all(record.model.name in MODELS and _whole(record) for record in records):
         return section
     wanted = {i: _wanted(section, records, i) for i in range(len(section.columns))}
+    # no knob or recipe was changed and no weights averaged where the label is the method's name
+    plain = {row.label: at for at, row in enumerate(section.rows) if row.label == row.records[0].method.name}
     hits = [
-        (at, i, number)
+        (plain[number.method], i, number)
         for number in numbers()
-        for at, row in enumerate(section.rows)
         for i, where in wanted.items()
-        if where == (number.protocol, number.data, number.column) and number.method and _is(row, number.method)
+        if number.method in plain and where == (number.protocol, number.data, number.column)
     ]
     found: dict[tuple[int, int], Number] = {}
     for of_protocol in grouped(hits, lambda hit: hit[2].protocol).values():
@@ -84,18 +85,17 @@ def beside(section: Section) -> Section:
         found |= {(at, i): number for at, i, number in best}
     if not found:
         return section
-    rows = [
-        dataclasses.replace(
-            row,
-            cells=tuple(
-                dataclasses.replace(cell, published=found[at, i].value) if (at, i) in found else cell
-                for i, cell in enumerate(row.cells)
-            ),
-        )
-        for at, row in enumerate(section.rows)
-    ]
+    rows = []
+    for at, row in enumerate(section.rows):
+        shown = {i: number.value for (there, i), number in found.items() if there == at}
+        cells = (dataclasses.replace(cell, published=shown.get(i, "")) for i, cell in enumerate(row.cells))
+        rows.append(dataclasses.replace(row, cells=tuple(cells)))
+    notes = dict.fromkeys(f"{n.name}: {n.note}" for n in found.values() if n.note)
+    sources = " and ".join(dict.fromkeys(n.source for n in found.values()))
+    listed = f" ({'; '.join(notes)})" if notes else ""
+    origin = f"{section.title}, published: {sources}{listed}. Not run here."
     baseline = rows[0] if section.baseline is not None else None  # it goes first
-    return dataclasses.replace(section, rows=tuple(rows), baseline=baseline, published=_origin(section, found.values()))
+    return dataclasses.replace(section, rows=tuple(rows), baseline=baseline, published=origin)
 
 
 def _wanted(section: Section, records: Iterable[Record], index: int) -> tuple[str, str, str] | None:
@@ -110,10 +110,8 @@ def _wanted(section: Section, records: Iterable[Record], index: int) -> tuple[st
     if section.shots or home != {SOURCE} or len(shots) != 1:
         return None
     own = _known(column)
-    role = next(
-        (role for role, of in names.items() if column == MEANS.get(role) or own in {_known(r.data.name) for r in of}),
-        "",
-    )
+    roles = (k for k, of in names.items() if column == MEANS.get(k) or own in {_known(r.data.name) for r in of})
+    role = next(roles, "")
     data = own or _called(r.data.name for r in names.get(role, ()))
     if not data or not role:
         return None
@@ -143,20 +141,3 @@ def _whole(record: Record) -> bool:
         return False
     classes = {"base": (entry.classes + 1) // 2, "new": entry.classes // 2}
     return len(record.data.classes) == classes.get(record.data.subset, entry.classes)
-
-
-def _is(row: Row, method: str) -> bool:
-    """The row is the method as published: no knob or recipe was changed, no weights averaged."""
-    return row.label == row.records[0].method.name == method
-
-
-def _origin(section: Section, found: Iterable[Number]) -> str:
-    found = list(found)
-    parts = [f"{name}: {text}" for name, text in _distinct((n.name, n.note) for n in found) if text]
-    sources = " and ".join(dict.fromkeys(n.source for n in found))
-    notes = f" ({'; '.join(parts)})" if parts else ""
-    return f"{section.title}, published: {sources}{notes}. Not run here."
-
-
-def _distinct(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys(pairs))

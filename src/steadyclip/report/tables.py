@@ -18,6 +18,7 @@ from steadyclip.report.published import beside
 from steadyclip.training.run import identity
 
 ROLES = ("id", "ood", "transfer")
+PLACES = {"ood": "other domains", "transfer": "other data"}
 BASELINE = "zero-shot"
 """The method that differences are taken to."""
 MISSING = "no record of this evaluation was given."
@@ -128,27 +129,24 @@ def _transfers(records: Sequence[Record]) -> list[Section]:
     for (source, shots), group in trainings.items():
         sets = set(map(_test, group or untrained))
         group = [*(r for r in untrained if _test(r) in sets), *group]
+        # one record of each test set, by role
         tests = sorted((of[0] for of in grouped(group, _test).values()), key=lambda r: ROLES.index(r.role))
-        if any(test.role != "id" for test in tests):
-            several = sum(home == source for home, _ in trainings) > 1
-            part = f", {count(shots, 'shot') if shots else 'all training images'}" if several else ""
-            sections.append(_transfer(group, tests, source, part))
+        roles = grouped(tests, lambda test: test.role)
+        if not set(roles) - {"id"}:
+            continue
+        inside = any(test.data.name == source for test in roles.get("ood", ()))
+        columns = []
+        for role, of_role in roles.items():
+            for test in of_role:
+                domain = test.data.domain if inside and test.data.name == source else None
+                columns.append((domain or test.data.name, [_test(test)]))
+            if role != "id" and len(of_role) > 1:
+                columns.append((MEANS[role], list(map(_test, of_role))))
+        where = " and ".join(PLACES[role] for role in roles if role != "id")
+        several = sum(home == source for home, _ in trainings) > 1
+        part = f", {count(shots, 'shot') if shots else 'all training images'}" if several else ""
+        sections.append(_section(group, f"{source} to {where}{part}", columns, lambda r, test: _test(r) == test))
     return sections
-
-
-def _transfer(records: Sequence[Record], tests: Sequence[Record], source: str, part: str) -> Section:
-    """``tests`` holds one record of each test set, in the order of the columns."""
-    inside = any(test.role == "ood" and test.data.name == source for test in tests)
-    columns = []
-    for role, of_role in grouped(tests, lambda test: test.role).items():
-        for test in of_role:
-            domain = test.data.domain if inside and test.data.name == source else None
-            columns.append((domain or test.data.name, [_test(test)]))
-        if role != "id" and len(of_role) > 1:
-            columns.append((MEANS[role], list(map(_test, of_role))))
-    where = {"ood": "other domains", "transfer": "other data"}
-    places = [text for role, text in where.items() if any(test.role == role for test in tests)]
-    return _section(records, f"{source} to {' and '.join(places)}{part}", columns, lambda r, test: _test(r) == test)
 
 
 def _section(
@@ -315,7 +313,7 @@ def _caption(records: Sequence[Record]) -> str:
     if len(set(counts.values())) == 1 < len(counts):
         images = [f"{counts.popitem()[1]} images in each test set"]
     else:
-        images = [f"{count} {name} images" for name, count in counts.items()]
+        images = [f"{number} {name} images" for name, number in counts.items()]
     return "; ".join([*parts, ", ".join(images)])
 
 
@@ -335,21 +333,19 @@ def _warnings(section: Section) -> list[str]:
     """What makes numbers of the section less comparable than they look."""
     notes = []
     records = [r for row in section.rows for r in row.records]
-    sets = grouped(records, lambda r: (r.data.name, r.data.subset, r.data.domain))
-    for (name, subset, domain), group in sets.items():
-        what = ", ".join(part for part in (name, subset, domain) if part)
-        if len({r.data.hash for r in group}) > 1:
-            notes.append(
-                f"{what}: not all records were scored on the same test images; differences may come from that."
-            )
-        if len({r.data.templates for r in group}) > 1:
-            notes.append(f"{what}: the records do not use the same templates.")
-        if len({r.precision for r in group}) > 1:
-            notes.append(f"{what}: not all records were scored in the same precision.")
+    for place, group in grouped(records, lambda r: (r.data.name, r.data.subset, r.data.domain)).items():
         skipped = max(len(r.data.skipped) for r in group)
-        if skipped:
-            notes.append(f"{what}: {count(skipped, 'unreadable test image')} left out.")
-        notes += [f"{what}: {text}" for text in dict.fromkeys(r.note for r in group if r.note)]
+        said = {
+            "not all records were scored on the same test images; differences may come from that.": {
+                r.data.hash for r in group
+            },
+            "the records do not use the same templates.": {r.data.templates for r in group},
+            "not all records were scored in the same precision.": {r.precision for r in group},
+        }
+        lines = [text for text, values in said.items() if len(values) > 1]
+        lines += [f"{count(skipped, 'unreadable test image')} left out."] if skipped else []
+        lines += dict.fromkeys(r.note for r in group if r.note)
+        notes += [f"{', '.join(filter(None, place))}: {line}" for line in lines]
     for row in section.rows:
         seeds = {cell.seeds for cell in row.cells if cell.value is not None}
         if len(seeds) > 1:
@@ -358,6 +354,7 @@ def _warnings(section: Section) -> list[str]:
 
 
 def count(number: int, thing: str) -> str:
+    """``1 shot`` or ``2 shots``."""
     return f"{number} {thing}{_s(number)}"
 
 

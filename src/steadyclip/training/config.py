@@ -12,7 +12,7 @@ from steadyclip.core.precision import Precision, check_precision
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where and how a training runs: options of `train`."""
+    """Where and how a training runs; settings of the method are part of --method."""
 
     out: Path | None = None
     """Run folder; the same command again resumes there. None keeps nothing on disk."""

@@ -38,7 +38,7 @@ class Step:
         self.model, self.classes, self.templates, self.accumulate = model, tuple(classes), tuple(templates), accumulate
         self.objective = as_objective(method.objective())
         self.planner: Planner = method.planner(model)
-        self.reads = self.planner.canonical(reads_of(self.objective, model.head.reads()))  # type: ignore[union-attr]
+        self.reads = self.planner.canonical(reads_of(self.objective, model.head.reads()))
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def gradients(self, batch: Batch, seed: int, whole: int | None = None) -> dict[str, Tensor]:
