@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from measuring import CLOCKS, LiveBytes, in_turn, random_tokens, random_vit_b16
 from torch import Tensor, nn
 
-from steadyclip.adapters import attach_orthogonal
+from steadyclip.adapters import Orthogonal
 from steadyclip.models import DualEncoder
 
 SIDES = ("steadyclip full", "steadyclip packed", "peft exact", "peft neumann", "towers alone")
@@ -91,7 +91,7 @@ def random_clip(options: argparse.Namespace) -> DualEncoder:
 
 def ours(options: argparse.Namespace, storage: str) -> DualEncoder:
     model = random_clip(options)
-    attach_orthogonal(model, layers=("fc1", "fc2"), storage=storage)
+    Orthogonal(storage=storage).attach(model)  # pyright: ignore[reportArgumentType]
     return model
 
 

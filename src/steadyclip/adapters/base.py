@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from steadyclip.core.spec import Spec
 
@@ -45,8 +44,3 @@ class AdapterSpec(Spec):
     def chosen(self, model: DualEncoder) -> list[Tower]:
         """The towers of ``model`` that are adapted."""
         return [tower for tower in (model.image_tower, model.text_tower) if tower.name in self.touches]
-
-
-def which(towers: Sequence[str] | str) -> Towers:
-    """The knob for names of towers, as the ``attach_`` functions take them."""
-    return cast(Towers, towers if isinstance(towers, str) else "both" if len(towers) == 2 else towers[0])

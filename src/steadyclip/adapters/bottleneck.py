@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.adapters.base import AdapterSpec, Towers
+from steadyclip.adapters.base import AdapterSpec
 from steadyclip.core.errors import UsageError
 from steadyclip.models import Adapter, Block, DualEncoder, Tower
 
@@ -105,16 +105,3 @@ class BottleneckBlock(Adapter):
 
     def _add(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return torch.add(output, self.delta(inputs[0]), alpha=self.scale) if self.enabled else output
-
-
-def attach_bottleneck(
-    model: DualEncoder,
-    *,
-    rank: int,
-    scale: float = 1.0,
-    activation: Activation = "relu",
-    first_block: int | None = None,
-    towers: Towers = "both",
-) -> None:
-    """``Bottleneck`` as a function, for the methods that have no specs yet."""
-    Bottleneck(towers, activation=activation, scale=scale, first_block=first_block, rank=rank).attach(model)

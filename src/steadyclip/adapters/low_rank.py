@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.adapters.base import AdapterSpec, Layer, which
+from steadyclip.adapters.base import AdapterSpec, Layer
 from steadyclip.models import Adapter, DualEncoder
 
 
@@ -71,16 +70,3 @@ class LowRankLayer(Adapter):
     @torch.no_grad()
     def merge(self) -> None:
         self.linear.weight += self.scale * self.B @ self.A
-
-
-def attach_low_rank(
-    model: DualEncoder,
-    *,
-    layers: Sequence[Layer],
-    rank: int,
-    alpha: float,
-    dropout: float,
-    towers: Sequence[str] = ("image", "text"),
-) -> None:
-    """``LowRank`` as a function, for the methods that have no specs yet."""
-    LowRank(which(towers), rank=rank, alpha=alpha, dropout=dropout, layers=tuple(layers)).attach(model)

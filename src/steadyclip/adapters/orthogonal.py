@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.adapters.base import AdapterSpec, Layer, which
+from steadyclip.adapters.base import AdapterSpec, Layer
 from steadyclip.core.errors import ModelError
 from steadyclip.models import Adapter, DualEncoder, Tower
 
@@ -224,18 +224,6 @@ class OrthogonalMaps(Adapter):
     def __getstate__(self) -> dict[str, Any]:
         """Copies solve their own maps: tensors with a graph cannot be copied."""
         return {**self.__dict__, "_kept": None, "_turns": None}
-
-
-def attach_orthogonal(
-    model: DualEncoder,
-    *,
-    layers: Sequence[Layer],
-    towers: Sequence[str] = ("image", "text"),
-    terms: int = 5,
-    **settings: Any,
-) -> None:
-    """``Orthogonal`` as a function, for the methods that have no specs yet."""
-    Orthogonal(which(towers), layers=tuple(layers), neumann_terms=terms, **settings).attach(model)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -277,16 +277,6 @@ def pooled_response(x_BND: Tensor, scores_BN: Tensor) -> Tensor:
 def response_gate(response_BD: Tensor) -> Tensor:
     """g_D = 2 sigmoid((u - mean u) / std u), over the channels of each instance: (B, D), about 1 on average."""
     return 2 * F.layer_norm(response_BD, response_BD.shape[-1:]).sigmoid()
-
-
-def attach_token_rank(
-    model: DualEncoder, *, ranks: Sequence[int], shares: Any = None, shuffled: bool = False, **settings: Any
-) -> None:
-    """``TokenRank`` as a function, for the methods that have no specs yet; rising ranks are the inverse assignment."""
-    falling = tuple(sorted(ranks, reverse=True))
-    assignment = "random" if shuffled else "importance" if falling == tuple(ranks) else "inverse"
-    shares = None if shares is None else tuple(shares)
-    TokenRank(ranks=falling, shares=shares, assignment=assignment, **settings).attach(model)
 
 
 @contextmanager
