@@ -31,7 +31,7 @@ def main() -> None:
 
     data = load_data("icons")
     task = data.task(shots=options.shots, seed=1, subset="base")
-    # A control is one knob away: constraint="none", l1=0 and l2=0, cutout="off", towers="image", layers=("q", "k").
+    # A control is one knob away: constraint="none", l1=0 and l2=0, cut="off", towers="image", layers=("q", "k").
     model, method = load("icons-tiny"), get_method(options.method)
     # The recipe's rate is for ViT-B/16; icons-tiny is thirty times smaller and wants larger steps.
     recipe = Recipe(learning_rate=5e-4, steps=options.steps, batch_size=32, warmup_steps=5)
