@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import io
 import itertools
 import random
@@ -197,7 +198,7 @@ def _merge_is_forward(method: Method, model: DualEncoder) -> None:
     assert error < 1e-5, f"merged features differ by {error:.1e}"
     assert head is not None
     model.attach_head(head)
-    plain = get_method("zero-shot") if not method.head.learns else method
+    plain = method if method.head.learns else dataclasses.replace(get_method("zero-shot"), head=method.head)
     error = float((logits_BC - _logits(plain, model)).abs().max())
     assert error < 1e-3, f"merged logits differ by {error:.1e}"
     model.detach_all()

@@ -11,6 +11,8 @@ import pytest
 
 from steadyclip.core.errors import UsageError
 from steadyclip.core.spec import KNOWN, Spec, piece_name, replace
+from steadyclip.methods import Method
+from steadyclip.objectives import Plain as View
 
 
 class Piece(Spec):
@@ -64,6 +66,14 @@ def test_annotations_stay_the_ones_that_were_written() -> None:
 def test_a_class_is_known_by_its_name() -> None:
     assert KNOWN["Longer"] is Longer
     assert (piece_name(Longer), piece_name(NamedPiece), piece_name(Whole)) == ("longer", "named", "whole")
+
+
+def test_a_method_hides_no_piece_of_its_name() -> None:
+    class Plain(Method):
+        pass
+
+    assert KNOWN["Plain"] is View
+    assert "DRA" not in KNOWN
 
 
 def test_replace_goes_down_a_path() -> None:

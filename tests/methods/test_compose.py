@@ -131,7 +131,7 @@ def test_a_composition_is_rebuilt_from_its_knobs(name: str) -> None:
 def test_a_row_is_typed_as_it_is_shown() -> None:
     method = compose("", adapters=(LowRank(rank=4), Orthogonal(blocks=2)), objective=CrossEntropy() + L2SP())
     assert method.row == ("compose[adapters=LowRank(rank=4) + Orthogonal(blocks=2),objective=CrossEntropy() + L2SP()]")
-    assert compose("mine", objective=CrossEntropy()).row == "mine"
+    assert compose("mine", adapters=(LowRank(),)).row == "mine"
     assert get_method("compose").row == "compose"
 
 
@@ -195,7 +195,13 @@ def test_a_head_is_a_piece_like_the_others() -> None:
     method = compose("", adapters=(Weights("image"),), head=LinearHead(strength=1.0))
     assert (method.learns, method.own_weights, method.mergeable, method.whole_batch) == (True, False, True, False)
     assert not compose("", head=CacheHead(), recipe=None).mergeable
-    assert compose("", objective=InfoNCE(Text(DrawnPrompts()))).whole_batch
+    assert compose("", adapters=(LowRank(),), objective=InfoNCE(Text(DrawnPrompts()))).whole_batch
+
+
+def test_steps_without_anything_to_train_are_refused() -> None:
+    with pytest.raises(UsageError, match="has nothing to train: give it an adapter, or no recipe"):
+        compose("", objective=CrossEntropy())
+    assert not compose("", recipe=None).learns
 
 
 def test_terms_of_one_label_are_numbered() -> None:

@@ -45,10 +45,10 @@ class Scorer:
         if not names or not templates:
             raise UsageError(f"a head needs class names and templates; there are {len(names)} and {len(templates)}.")
         check_templates(templates)
-        if model.head is None:  # nothing was trained
-            model.attach_head(method.head.build(model, names))
         self.model, self.names, self.templates, self.precision = model, tuple(names), tuple(templates), precision
         self.planner = method.planner(model)
+        if model.head is None or model.head.spec != method.head:  # nothing was trained, or for another head
+            self.planner.head = method.head.build(model, names).to(model.device)
         self.planner.head.check_names(self.names)
         self.planner.arithmetic = lambda: arithmetic(model.device, precision)
         self.reads = self.planner.canonical([Image(), *self.planner.head.reads(scoring=True)])

@@ -45,6 +45,7 @@ class Method(Spec):
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
+    spelled: ClassVar[bool] = False
 
     adapters: tuple[AdapterSpec, ...] = ()
     head: HeadSpec = TextHead()
@@ -114,10 +115,10 @@ class Method(Spec):
         return self.planner(model).canonical(reads_of(as_objective(self.objective()), model.head.reads()))
 
     def check(self) -> None:
-        """See that every stream which is read is there, and every stream is read.
+        """See that every stream which is read is there, every stream is read, and steps have something to train.
 
         Raises:
-            UsageError: one line naming the stream.
+            UsageError: one line naming the stream, or what is missing.
         """
         there = set(self.streams())
         views = [read.view for _, term in as_objective(self.objective()).terms for read in term.reads]
@@ -129,6 +130,8 @@ class Method(Spec):
             raise UsageError(f"method {self.name!r} provides the stream {unread[0]!r}, which no term reads.")
         if any(read.state == "average" for read in self._all_reads()) and self.average is None:
             raise UsageError(f"method {self.name!r}: a term reads the average model, but no average is set.")
+        if self.recipe is not None and not self.adapters and not self.head.learns:
+            raise UsageError(f"method {self.name!r} has nothing to train: give it an adapter, or no recipe.")
 
     def check_model(self, model: DualEncoder, task: ImageTask) -> None:
         """See that what is trained on fits the model this method is attached to, before any training.

@@ -172,9 +172,8 @@ def _value(node: ast.expr) -> Any:
 def _piece(name: str) -> Callable[..., Any]:
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
-    if name not in KNOWN or issubclass(KNOWN[name], Method):
-        known = [*_FUNCTIONS, *(n for n, cls in KNOWN.items() if not issubclass(cls, Method))]
-        raise UsageError(f"there is no piece {name!r}.{nearest(name, known)}")
+    if name not in KNOWN:
+        raise UsageError(f"there is no piece {name!r}.{nearest(name, [*_FUNCTIONS, *KNOWN])}")
     return KNOWN[name]
 
 
