@@ -89,7 +89,7 @@ def random_vit_b16(blocks: int = 12) -> DualEncoder:
     tokens for every text: nothing is downloaded."""
 
     class Words(HuggingFace):
-        def tokenize(self, texts):
+        def tokenize(self, texts, context=None):
             return {"input_ids": random_tokens(len(texts), 16)}
 
     transformers = import_transformers()

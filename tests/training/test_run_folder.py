@@ -34,7 +34,7 @@ def test_a_loaded_run_is_the_trained_model(finished) -> None:
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(model.encode_image(images), trained.encode_image(images))
     assert not torch.equal(model.encode_image(images), clip().encode_image(images))
-    assert (method.rank, method.layers) == (3, ("q", "v"))
+    assert (method.knobs()["rank"], method.knobs()["layers"]) == (3, ["q", "v"])
     assert run == result.run
     assert not any(module.training for module in model.modules())
 

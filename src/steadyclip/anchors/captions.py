@@ -14,9 +14,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from steadyclip.anchors.journal import Journal
 from steadyclip.core.errors import DataError
-from steadyclip.core.files import write_atomic
 from steadyclip.core.locks import owning
+from steadyclip.core.progress import Progress
 from steadyclip.core.provenance import versions
 from steadyclip.data.decode import UnreadableImage, quiet
 from steadyclip.data.tables import Table, write_table
@@ -95,7 +96,7 @@ def caption_images(
     *,
     batch_size: int = 32,
     workers: int = 4,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     log: Callable[[str], None] = print,
 ) -> dict[str, str]:
     """Write captions of ``images`` to ``out``, those that it already holds excepted; a killed run goes on.
@@ -128,7 +129,7 @@ def caption_images(
         todo = images.subset(i for i, key in enumerate(images.keys) if key not in before)
         if not len(todo):
             return before
-        lines = _caption_all(todo, captioner, out, batch_size, workers, progress)
+        lines = _caption_all(todo, captioner, _journal(out), batch_size, workers, progress)
         captions = before | {line["path"]: line["caption"] for line in lines if "caption" in line}
         skipped = [(line["path"], line["reason"]) for line in lines if "reason" in line]
         for key, reason in skipped:
@@ -144,64 +145,46 @@ def caption_images(
 
 
 def _caption_all(
-    images: ImageSet,
-    captioner: Captioner,
-    out: Path,
-    batch_size: int,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[dict[str, str]]:
-    """A line an image, with its caption or the reason why it has none. The journal has these lines after a first one
-    that says whose they are; runs cut it to whole batches, so that all of them caption the same images together."""
+    images: ImageSet, captioner: Captioner, path: Path, batch_size: int, workers: int, progress: Progress | None
+) -> list[dict[str, Any]]:
+    """A line an image, with its caption or the reason why it has none; the journal's first says whose they are."""
     head = {"captioner": captioner.name, "decoding": dict(captioner.decoding), "set": images.hash}
-    lines = _resume(out, head, batch_size, len(images))
-    with open(_journal(out), "a", encoding="utf-8") as journal, ThreadPoolExecutor(max(1, workers)) as threads:
+    with Journal(path, list[dict[str, Any]]) as journal, ThreadPoolExecutor(max(1, workers)) as threads:
+        lines = [line for batch in journal for line in batch]
+        if not lines:
+            journal.append([head])
+        elif lines[0] != head:
+            raise DataError(
+                f"{path} was begun with other images or by another captioner ({lines[0]['captioner']} "
+                f"{lines[0]['decoding']}): delete it, or name another file for the captions."
+            )
+        lines = lines[1:]
         for begin in range(len(lines), len(images), batch_size):
             batch = images.subset(range(begin, min(begin + batch_size, len(images))))
             made = _caption_batch(batch, captioner, threads)
-            journal.write("".join(json.dumps(line) + "\n" for line in made))
-            journal.flush()
+            journal.append(made)
             lines += made
             if progress:
                 progress(len(lines), len(images))
     return lines
 
 
-def _caption_batch(batch: ImageSet, captioner: Captioner, threads: ThreadPoolExecutor) -> list[dict[str, str]]:
+def _caption_batch(batch: ImageSet, captioner: Captioner, threads: ThreadPoolExecutor) -> list[dict[str, Any]]:
     def read(index: int) -> Image.Image | str:
         try:
             return batch.read(index)
         except UnreadableImage as error:
             return error.reason
 
-    found = list(threads.map(read, range(len(batch))))
-    readable = [i for i, one in enumerate(found) if not isinstance(one, str)]
-    pictures = [one for one in found if not isinstance(one, str)]
-    texts = dict(zip(readable, captioner(pictures, batch.subset(readable)), strict=True)) if readable else {}
+    found = dict(zip(batch.keys, threads.map(read, range(len(batch))), strict=True))
+    readable = {key: one for key, one in found.items() if not isinstance(one, str)}
+    subset = batch.subset(i for i, key in enumerate(batch.keys) if key in readable)
+    texts = dict(zip(readable, captioner(list(readable.values()), subset), strict=True)) if readable else {}
     lines = []
-    for i, key in enumerate(batch.keys):
-        text = " ".join(texts.get(i, "").split())
-        reason = "the caption is empty" if i in texts else found[i]
+    for key in batch.keys:
+        text = " ".join(texts.get(key, "").split())
+        reason = "the caption is empty" if key in texts else found[key]
         lines.append({"path": key, "caption": text} if text else {"path": key, "reason": reason})
-    return lines
-
-
-def _resume(out: Path, head: dict[str, Any], batch_size: int, images: int) -> list[dict[str, str]]:
-    """What an earlier run left, cut to whole batches; a fresh journal where there was none."""
-    path = _journal(out)
-    try:
-        kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        other, *lines = [json.loads(line) for line in kept if line.endswith("\n")] or [head]
-        if other != head:
-            raise DataError(
-                f"{path} was begun with other images or by another captioner ({other['captioner']} "
-                f"{other['decoding']}): delete it, or name another file for the captions."
-            )
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} cannot be read ({error}): delete it to start again.") from None
-    if len(lines) < images:
-        lines = lines[: len(lines) // batch_size * batch_size]
-    write_atomic(path, "".join(json.dumps(line) + "\n" for line in (head, *lines)).encode())
     return lines
 
 

@@ -29,6 +29,7 @@ from steadyclip.anchors.writing import JOURNAL, PartWriter, finished_part
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import write_atomic
 from steadyclip.core.locks import owning
+from steadyclip.core.progress import Progress
 from steadyclip.data.decode import UnreadableImage, decode, quiet
 from steadyclip.models import DualEncoder, Tokens
 
@@ -45,7 +46,7 @@ def embed_pool(
     text_column: str | None = None,
     part_rows: int = PART_ROWS,
     workers: int = 4,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     log: Callable[[str], None] = print,
 ) -> Pool | None:
     """Features of all pairs of ``sources`` under the frozen ``model``; goes on with what is in ``out``.
@@ -180,7 +181,7 @@ def _decoded(model: DualEncoder, row: Row) -> tuple[dict[str, Any], Tensor | Non
 class _Count:
     """Progress in pairs; how many there are in all is estimated from the share of the parts that is done."""
 
-    progress: Callable[[int, int], None] | None
+    progress: Progress | None
     parts: int
     finished: int = 0
     before: int = 0

@@ -135,7 +135,7 @@ def spell(value: Any) -> str:
         fields = [(f.name, getattr(value, f.name), f.default) for f in dataclasses.fields(value)]
         return f"{type(value).__name__}({', '.join(f'{n}={spell(v)}' for n, v, default in fields if v != default)})"
     if isinstance(value, tuple):
-        return f"({''.join(f'{spell(item)}, ' for item in value)})".replace(", )", ",)")
+        return f"({', '.join(map(spell, value))}{',' if len(value) == 1 else ''})"
     return f"Path({value.as_posix()!r})" if isinstance(value, Path) else repr(value)
 
 

@@ -49,8 +49,12 @@ class FeatureCache:
     def fill(
         self, reads: Iterable[Read], views: int, augment: bool, progress: Callable[[int, int], None] | None = None
     ) -> None:
-        """Encode all images in ``views`` views; several processes share the images."""
-        reads = list(reads)
+        """Encode all images in ``views`` views; several processes share the images.
+
+        Raises:
+            DataError: more images cannot be read than the set allows.
+        """
+        reads = sorted(reads, key=repr)  # in one order in all processes
         world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         device, done = self.planner.model.device, 0
         for view in range(views):
@@ -70,8 +74,22 @@ class FeatureCache:
                 if progress:
                     progress(done, views * len(self.images))
             self.skipped.update(batches.skipped)
-        for table in self.tables.values():
-            if world > 1:
+        if world > 1:
+            self._share(reads, world, device)
+        self.images.accept(sorted(self.skipped.items()))
+
+    def _share(self, reads: Iterable[Read], world: int, device: torch.device) -> None:
+        """Every process gets the rows of all, and hears which images none could read."""
+        mine = self.skipped, {read: table.shape for read, table in self.tables.items()}
+        told: list[Any] = [None] * world
+        dist.all_gather_object(told, mine)
+        shapes: dict[Read, torch.Size] = {}
+        for skipped, shapes_there in told:
+            self.skipped.update(skipped)
+            shapes |= shapes_there
+        for read in reads:
+            if read in shapes:
+                table = self.tables.setdefault(read, torch.zeros(shapes[read], device=device))
                 dist.all_reduce(table)
 
     def rows(self, index_B: Tensor, view: int) -> dict[Read, Tensor]:
@@ -80,12 +98,18 @@ class FeatureCache:
 
 
 @torch.no_grad()
-def fill_head(planner: Planner, task: ImageTask, config: TrainConfig) -> dict[str, Any]:
-    """Let the head fill itself from features of the frozen model; what it chose, for the record."""
-    device, shown = planner.model.device, config.progress
+def fill_head(planner: Planner, task: ImageTask, config: TrainConfig) -> tuple[dict[str, Any], int]:
+    """Let the head fill itself from features of the frozen model.
+
+    Returns:
+        What it chose, for the record; and how many images were encoded for it.
+    """
+    device, encoded = planner.model.device, 0
+    shown = config.progress and not (dist.is_initialized() and dist.get_rank())
 
     def images(split: Literal["train", "val"], views: int) -> tuple[Tensor, Tensor]:
-        chosen = task.train if split == "train" else task.val
+        nonlocal encoded
+        chosen, views = task.train if split == "train" else task.val, views if config.augment else 0
         if not len(chosen):
             empty = torch.zeros(0, 1, planner.model.embed_dim, device=device)
             return empty, torch.zeros(0, dtype=torch.long, device=device)
@@ -95,12 +119,14 @@ def fill_head(planner: Planner, task: ImageTask, config: TrainConfig) -> dict[st
                     planner.model, chosen, workers=config.workers, cache=config.feature_folder, frozen=True,
                     precision=config.precision, progress=advance,
                 )  # fmt: skip
+                encoded += 0 if found.cached else len(found.keys)
                 return found.rows["feature"].to(device)[:, None], found.labels_N.to(device)
             prepare = functools.partial(planner.model.preprocess.train, scale=(config.smallest_crop, 1.0))
             bank = FeatureCache(planner, chosen, prepare, config.seed, config.workers)
             bank.fill([Image(state="frozen")], views, True, advance)
         there = [i for i, key in enumerate(chosen.keys) if key not in bank.skipped]
         (features_NVD,) = bank.tables.values()
+        encoded += views * len(there)
         return features_NVD[there], torch.tensor(chosen.labels, device=device)[there]
 
     def text(view: TextView) -> Tensor:
@@ -108,4 +134,5 @@ def fill_head(planner: Planner, task: ImageTask, config: TrainConfig) -> dict[st
         planner.fill(f, [read := Text(view, "frozen")])
         return f.raw[read]
 
-    return planner.head.solve(FeatureTask(images, text, planner.model.scale_and_bias(True)[0]), config.seed)
+    choices = planner.head.solve(FeatureTask(images, text, planner.model.scale_and_bias(True)[0]), config.seed)
+    return choices, encoded

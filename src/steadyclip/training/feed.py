@@ -128,10 +128,12 @@ class Feed:
             self.skipped.update(batches.skipped)
             self.task.train.accept(sorted(self.skipped.items()))
             if given < self.steps_per_epoch:
-                raise DataError(
-                    f"{self.task.train.name}: no image of a whole batch can be read any more: {_list(self.skipped)}."
-                )
+                raise self._no_image()
             epoch, first = epoch + 1, 0
+
+    def _no_image(self) -> DataError:
+        name = self.task.train.name
+        return DataError(f"{name}: no image of a whole batch can be read any more: {_list(self.skipped)}.")
 
     def _places(self, start: int) -> Iterator[tuple[None, Tensor, Tensor, int]]:
         """As ``_images``, without opening an image: the same images in the same order."""
@@ -144,8 +146,10 @@ class Feed:
                 len(train), self.batch_size, seed=self.config.seed, epoch=epoch, start=first, drop_last=True,
                 shard=self.shard,
             ):  # fmt: skip
-                if there := [place for place in places if place not in gone]:
-                    yield None, labels_N[there], torch.tensor(there), self.view(epoch)
+                there = [place for place in places if place not in gone]
+                if not there:
+                    raise self._no_image()
+                yield None, labels_N[there], torch.tensor(there), self.view(epoch)
             epoch, first = epoch + 1, 0
 
     def _of_images(self, name: str, stream: Stream, step: int, index_B: Tensor) -> dict[str, Any]:

@@ -58,8 +58,12 @@ class Loop:
         accelerator: Accelerator,
         folder: RunFolder | None,
     ) -> None:
-        """The pieces of the method are on the ``model`` already; ``streams`` are the method's."""
-        self.model, self.method, self.recipe, self.config = model, method, recipe, config
+        """The pieces of the method are on the ``model`` already; ``streams`` are the method's.
+
+        Raises:
+            UsageError: there is nothing to train, or the batch is too small for the processes.
+        """
+        self.model, self.method, self.task, self.recipe, self.config = model, method, task, recipe, config
         self.accelerator, self.folder = accelerator, folder
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
         if not self.names:
@@ -72,18 +76,14 @@ class Loop:
         self.steps = dataclasses.replace(recipe, batch_size=self.feed.batch_size).total_steps(
             len(task.train), len(task.classes)
         )
-        self.average = RunningAverage.of(method, self.step, self.steps, self.feed.steps_per_epoch)
+        self.average: RunningAverage | None = None
         self.cache: FeatureCache | None = None
         self.choices: dict[str, Any] = {}
         self.losses = Losses(self._sum)
         self.seconds_before = 0.0
         self.start = 0
         self.keys: dict[int, tuple[str, ...]] = {}
-        if folder and (checkpoint := folder.checkpoint()):
-            self._resume(checkpoint)
-        elif method.head.solves:
-            self.choices = fill_head(self.step.planner, task, config)
-        self._fill_cache(task)
+        self.began = time.monotonic()
 
     def run(self) -> dict[str, Any]:
         """Train, and return what ``run.json`` keeps of it.
@@ -91,10 +91,8 @@ class Loop:
         Raises:
             SteadyClipError: the loss is not finite, a checkpoint cannot be written, or a signal asked to stop.
         """
+        self._begin()
         self._set_modes()
-        if self.choices and not self.start:
-            self.began = time.monotonic()
-            self._save(0)  # so that a resumed training does not fill the head again
         main = self.accelerator.is_main_process
         progress = TrainProgress(self.method.name, self.steps, self.start, self.config.progress and main)
         if self.start:
@@ -143,6 +141,22 @@ class Loop:
             "images_per_second": self.steps * self.feed.batch_size / seconds,
         }
 
+    def _begin(self) -> None:
+        """Where the last checkpoint stands, or at the start."""
+        checkpoint = self.folder.checkpoint() if self.folder else None
+        if checkpoint:
+            self._resume(checkpoint)
+        elif self.method.head.solves:
+            self.choices, _ = fill_head(self.step.planner, self.task, self.config)
+        # it starts from what the head was filled with
+        self.average = RunningAverage.of(self.method, self.step, self.steps, self.feed.steps_per_epoch)
+        if checkpoint and self.average:
+            self.average.restore(checkpoint.tensors("average"))
+        self._fill_cache()
+        if self.method.head.solves and not checkpoint:
+            self.began = time.monotonic()
+            self._save(0)  # so that a resumed training does not fill the head again
+
     def _step(self, step: int, sample: Sample) -> None:
         self.keys[step] = sample.keys
         batch = self._batch(sample, step)
@@ -173,14 +187,14 @@ class Loop:
             streams={name: _move(batch, device) for name, batch in sample.streams.items()},
         )
 
-    def _fill_cache(self, task: ImageTask) -> None:
+    def _fill_cache(self) -> None:
         """What lies below everything trained, for all images and views; then pixels are decoded only on demand."""
         feed, config = self.feed, self.config
         reads = cacheable(self.step.reads)
         if not reads or feed.views is None or config.cache == "off" or config.cutout:
             return
         views = max(1, min(feed.views, math.ceil(self.steps / feed.steps_per_epoch)))
-        self.cache = FeatureCache(self.step.planner, task.train, feed.prepare, config.seed, config.workers)
+        self.cache = FeatureCache(self.step.planner, self.task.train, feed.prepare, config.seed, config.workers)
         shown = config.progress and self.accelerator.is_main_process
         with progress_bar("features of the frozen model") if shown else contextlib.nullcontext() as advance:
             self.cache.fill(reads, views, feed.views > 0, advance)
@@ -228,6 +242,8 @@ class Loop:
 
     def _expect_finite(self, step: int, trained: dict[str, Tensor]) -> None:
         bad = [name for name, tensor in trained.items() if not tensor.isfinite().all()]
+        if bad and step < 0:
+            raise SteadyClipError(f"what the head was filled with is not finite ({bad[0]}); training stopped.")
         if bad:  # the loss was finite, so it was the gradient of the last step that was not
             raise self._not_finite(step, f"the gradient is not finite at step {step} ({bad[0]} was spoiled by it)")
 
@@ -292,8 +308,6 @@ class Loop:
         self.losses.restore(state["losses"])
         self.feed.skipped.update(state["unreadable"])
         self.seconds_before, self.choices = state["seconds"], state["choices"]
-        if self.average:
-            self.average.restore(checkpoint.tensors("average"))
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began

@@ -96,15 +96,21 @@ def fit(
         if folder and folder.finished:
             restore(model, method, run.task.classes, folder.trained())
             return _result(folder.run, folder.logged())
-        rows = []
-        method.attach(model, task.classes)
-        method.check_model(model, task)
+        loop, rows = None, []
+        try:
+            method.attach(model, task.classes)
+            method.check_model(model, task)
+            if recipe is not None:
+                from steadyclip.training.loop import Loop
+
+                loop = Loop(model, method, task, streams, recipe, config, accelerator, folder)
+        except SteadyClipError:  # nothing was trained, so the model is as it was
+            model.detach_all()
+            model.requires_grad_(False)
+            raise
         if folder and accelerator.is_main_process:
             folder.start(task.split_json())
-        if recipe is not None:
-            from steadyclip.training.loop import Loop
-
-            loop = Loop(model, method, task, streams, recipe, config, accelerator, folder)
+        if loop is not None:
             results, rows = Results(**loop.run()), loop.losses.rows
         else:
             results = _solve(model, method, task, config)
@@ -144,15 +150,15 @@ def _own_randomness(accelerator: Accelerator) -> Iterator[None]:
 
 def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainConfig) -> Results:
     """Learn from the frozen model's features, or, where nothing is learned at all, from nothing."""
-    start, choices = time.perf_counter(), {}
+    start, choices, encoded = time.perf_counter(), {}, 0
     if method.head.solves:
         from steadyclip.training.cache import fill_head
 
         planner = method.planner(model)
         planner.arithmetic = lambda: arithmetic(model.device, config.precision)
-        choices = fill_head(planner, task, config)
+        choices, encoded = fill_head(planner, task, config)
     seconds = time.perf_counter() - start
-    return Results(steps=0, choices=choices, seconds=seconds, images_per_second=None)
+    return Results(steps=0, choices=choices, seconds=seconds, images_per_second=encoded / seconds if encoded else None)
 
 
 def _result(run: Run, rows: list[dict[str, Any]]) -> FitResult:
