@@ -42,7 +42,7 @@ class Composed(Method):
     """
 
     name: ClassVar[str] = "compose"
-    summary: ClassVar[str] = "a method put together from pieces: adapters, head, objective, streams"
+    summary: ClassVar[str] = "a method combined from pieces: adapters, head, objective, streams"
     source: ClassVar[str] = "yours"
 
     adapters = (LowRank(),)
