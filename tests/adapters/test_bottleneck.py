@@ -13,7 +13,7 @@ from steadyclip.models.testing import tiny
 def test_equals_the_formula_token_by_token(activation, phi) -> None:
     block = tiny("clip").image_tower.blocks[0]
     torch.manual_seed(0)
-    adapter = BottleneckBlock(block, rank=3, scale=0.5, activation=activation)
+    adapter = BottleneckBlock(block, Bottleneck(scale=0.5, activation=activation), rank=3)
     x_BND = torch.randn(2, 4, 32)
     plain_BND = block.mlp(x_BND)
     adapter.install()

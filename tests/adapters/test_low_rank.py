@@ -10,7 +10,7 @@ from steadyclip.models.testing import tiny
 def test_equals_the_formula_token_by_token() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(6, 5)
-    adapter = LowRankLayer(linear, rank=2, alpha=1.0, dropout=0.25).eval()
+    adapter = LowRankLayer(linear, LowRank(rank=2, alpha=1.0, dropout=0.25)).eval()
     nn.init.normal_(adapter.B)
     x_BND = torch.randn(2, 3, 6)
     plain_BND = linear(x_BND)
@@ -25,7 +25,7 @@ def test_equals_the_formula_token_by_token() -> None:
 def test_dropout_acts_on_the_update_only_and_keeps_its_mean() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(8, 8)
-    adapter = LowRankLayer(linear, rank=8, alpha=8.0, dropout=0.25)
+    adapter = LowRankLayer(linear, LowRank(rank=8, alpha=8.0, dropout=0.25))
     x_BD = torch.randn(1, 8)
     plain_BD = linear(x_BD)
     adapter.install()

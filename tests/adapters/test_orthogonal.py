@@ -329,4 +329,4 @@ def test_blocks_must_divide_the_inputs() -> None:
     blocks = tiny("clip").image_tower.blocks
     blocks[1].fc1.in_features = 64
     with pytest.raises(ModelError, match=r"fc1 of the image tower has \[32, 64\] inputs"):
-        OrthogonalMaps(Tower("image", blocks, 32), ("fc1",))
+        OrthogonalMaps(Tower("image", blocks, 32), Orthogonal(layers=("fc1",)))

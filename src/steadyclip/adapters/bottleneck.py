@@ -8,7 +8,6 @@ Shapes: B sequences, N tokens, D width of the tower, R rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import torch
@@ -20,15 +19,13 @@ from steadyclip.adapters.base import AdapterSpec
 from steadyclip.core.errors import UsageError
 from steadyclip.models import Adapter, Block, DualEncoder, Tower
 
-Activation = Literal["relu", "gelu"]
-
 
 class Parallel(AdapterSpec):
     """What the adapters beside the MLP of the upper blocks share."""
 
     mergeable: ClassVar[bool] = False  # there is a nonlinearity between the two matrices
 
-    activation: Activation = "relu"
+    activation: Literal["relu", "gelu"] = "relu"
     """phi, between the two matrices."""
     scale: float = 1.0
     """Factor of what is added to the MLP's output."""
@@ -39,26 +36,22 @@ class Parallel(AdapterSpec):
         self.require("scale", self.scale > 0, "above 0")
         self.require("first_block", self.first_block is None or self.first_block >= 1, "at least 1")
 
-    def upper_blocks(self, model: DualEncoder) -> Iterator[tuple[Tower, Block]]:
-        """The adapted blocks of the chosen towers.
+    def make(self, tower: Tower, block: Block) -> BottleneckBlock:
+        """The adapter of one block."""
+        raise NotImplementedError(f"{type(self).__name__} must implement make()")
 
-        Raises:
-            UsageError: a tower has fewer than ``first_block`` blocks.
-        """
+    def attach(self, model: DualEncoder) -> None:
         for tower in self.chosen(model):
             depth = len(tower.blocks)
             first = depth // 3 + 1 if self.first_block is None else self.first_block
             if first > depth:
                 raise UsageError(f"first_block={first}, but the {tower.name} tower of {model.name} has {depth} blocks.")
             for block in tower.blocks[first - 1 :]:
-                yield tower, block
+                model.attach(f"{tower.name}_{block.index}_mlp", self.make(tower, block))
 
 
 class Bottleneck(Parallel):
-    """The same rank for every token, beside the MLP of the upper blocks.
-
-    Source: He et al. 2022 (parallel adapter), Chen et al. 2022 (AdaptFormer).
-    """
+    """The same rank for every token, beside the MLP of the upper blocks."""
 
     rank: int = 32
     """r: columns of the bottleneck."""
@@ -67,10 +60,8 @@ class Bottleneck(Parallel):
         super().__post_init__()
         self.require("rank", self.rank >= 1, "at least 1")
 
-    def attach(self, model: DualEncoder) -> None:
-        for tower, block in self.upper_blocks(model):
-            adapter = BottleneckBlock(block, rank=self.rank, scale=self.scale, activation=self.activation)
-            model.attach(f"{tower.name}_{block.index}_mlp", adapter)
+    def make(self, tower: Tower, block: Block) -> BottleneckBlock:
+        return BottleneckBlock(block, self, self.rank)
 
 
 class BottleneckBlock(Adapter):
@@ -81,11 +72,11 @@ class BottleneckBlock(Adapter):
 
     mlp: nn.Module
 
-    def __init__(self, block: Block, *, rank: int, scale: float = 1.0, activation: Activation = "relu") -> None:
+    def __init__(self, block: Block, spec: Parallel, rank: int) -> None:
         super().__init__()
         self.refer("mlp", block.mlp)
-        self.scale = scale
-        self.activation = {"relu": F.relu, "gelu": F.gelu}[activation]
+        self.scale = spec.scale
+        self.activation = {"relu": F.relu, "gelu": F.gelu}[spec.activation]
         width, device = block.fc1.in_features, block.fc1.weight.device
         self.down = nn.Parameter(torch.empty(rank, width, device=device))
         self.bias = nn.Parameter(torch.zeros(rank, device=device))

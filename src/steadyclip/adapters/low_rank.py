@@ -31,15 +31,13 @@ class LowRank(AdapterSpec):
     def __post_init__(self) -> None:
         self.require("rank", self.rank >= 1, "at least 1")
         self.require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
-        distinct = bool(self.layers) and len({*self.layers}) == len(self.layers)
-        self.require("layers", distinct, "one layer or more, each once")
+        self.require("layers", 0 < len({*self.layers}) == len(self.layers), "one layer or more, each once")
 
     def attach(self, model: DualEncoder) -> None:
         for tower in self.chosen(model):
             for block in tower.blocks:
                 for layer in self.layers:
-                    adapter = LowRankLayer(getattr(block, layer), self.rank, self.alpha, self.dropout)
-                    model.attach(f"{tower.name}_{block.index}_{layer}", adapter)
+                    model.attach(f"{tower.name}_{block.index}_{layer}", LowRankLayer(getattr(block, layer), self))
 
 
 class LowRankLayer(Adapter):
@@ -50,12 +48,12 @@ class LowRankLayer(Adapter):
 
     linear: nn.Linear
 
-    def __init__(self, linear: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+    def __init__(self, linear: nn.Linear, spec: LowRank) -> None:
         super().__init__()
         self.refer("linear", linear)
-        self.scale, self.dropout = alpha / rank, dropout
-        self.A = nn.Parameter(torch.empty(rank, linear.in_features, device=linear.weight.device))
-        self.B = nn.Parameter(torch.zeros(linear.out_features, rank, device=linear.weight.device))
+        self.scale, self.dropout = spec.alpha / spec.rank, spec.dropout
+        self.A = nn.Parameter(torch.empty(spec.rank, linear.in_features, device=linear.weight.device))
+        self.B = nn.Parameter(torch.zeros(linear.out_features, spec.rank, device=linear.weight.device))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
 
     def install(self) -> list[RemovableHandle]:

@@ -8,7 +8,8 @@ Shapes: n blocks of a tower, K diagonal blocks of width c in a map (K c inputs),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,11 +21,6 @@ from steadyclip.adapters.base import AdapterSpec, Layer
 from steadyclip.core.errors import ModelError
 from steadyclip.models import Adapter, DualEncoder, Tower
 
-Constraint = Literal["cayley", "none"]
-Inverse = Literal["exact", "neumann"]
-Storage = Literal["full", "packed"]
-Rotate = Literal["auto", "activations", "weights"]
-
 
 class Orthogonal(AdapterSpec):
     """Orthogonal maps on the input side of linear layers in every block of the chosen towers."""
@@ -33,85 +29,54 @@ class Orthogonal(AdapterSpec):
     """Which linear layers of a block get a map A on their input side; the paper's are fc1, fc2."""
     blocks: int = 4
     """Diagonal blocks of each A; the published parameter count says 4."""
-    constraint: Constraint = "cayley"
+    constraint: Literal["cayley", "none"] = "cayley"
     """A is the Cayley map of its generator P, or (none: a control) I + P with the same parameters."""
-    inverse: Inverse = "exact"
+    inverse: Literal["exact", "neumann"] = "exact"
     """(I + S)^-1 by a linear solve, or by the first terms of its series."""
     neumann_terms: int = 5
     """Terms of the series, for inverse=neumann."""
-    storage: Storage = "full"
+    storage: Literal["full", "packed"] = "full"
     """Keep P, as the published count says, or only the triangle that matters: half of the memory, the same maths."""
-    rotate: Rotate = "auto"
+    rotate: Literal["auto", "activations", "weights"] = "auto"
     """What is multiplied by A in training; auto takes what costs less."""
 
     def __post_init__(self) -> None:
-        distinct = bool(self.layers) and len({*self.layers}) == len(self.layers)
-        self.require("layers", distinct, "one layer or more, each once")
+        self.require("layers", 0 < len({*self.layers}) == len(self.layers), "one layer or more, each once")
         self.require("blocks", self.blocks >= 1, "at least 1")
         self.require("neumann_terms", self.neumann_terms >= 1, "at least 1")
         self.require("storage", self.storage == "full" or self.constraint == "cayley", "full where constraint is none")
 
     def attach(self, model: DualEncoder) -> None:
         for tower in self.chosen(model):
-            maps = OrthogonalMaps(
-                tower,
-                self.layers,
-                blocks=self.blocks,
-                constraint=self.constraint,
-                inverse=self.inverse,
-                terms=self.neumann_terms,
-                storage=self.storage,
-                rotate=self.rotate,
-            )
-            model.attach(f"orthogonal_{tower.name}", maps)
+            model.attach(f"orthogonal_{tower.name}", OrthogonalMaps(tower, self))
 
 
 class OrthogonalMaps(Adapter):
-    """The maps of one tower: one for each of ``layers`` in every block. All start as the identity, exactly.
+    """The maps of one tower: one for each of ``spec.layers`` in every block. All start as the identity, exactly.
 
     A diagonal block is the Cayley map of a generator: ``S = (P - P^T) / 2``, ``Q = (I - S) (I + S)^-1``. All blocks of
     one width in the tower are solved in one call, once for a forward pass, in float32 also under autocast.
 
-    Args:
-        tower: whose blocks are adapted.
-        layers: "q", "k", "v", "out", "fc1", "fc2".
-        blocks: K.
-        constraint: "none" takes ``A = I + P``, the same parameters without the orthogonality.
-        inverse: "neumann" sums ``terms`` terms of the series of ``(I + S)^-1``: cheaper, and orthogonal only near 0.
-        storage: "full" keeps P (K, c, c), "packed" the strict upper triangle of S: half of the memory, the same maps.
-        rotate: turn the "activations" or the "weights"; "auto" takes what costs less.
+    Shapes: for each layer P (n, K, c, c), or, packed, the strict upper triangle of S, (n, K, c (c - 1) / 2).
 
     Raises:
         ModelError: the inputs of a layer are not a multiple of ``blocks``, or differ between the blocks of the tower.
     """
 
-    def __init__(
-        self,
-        tower: Tower,
-        layers: Sequence[str],
-        *,
-        blocks: int = 4,
-        constraint: Constraint = "cayley",
-        inverse: Inverse = "exact",
-        terms: int = 5,
-        storage: Storage = "full",
-        rotate: Rotate = "auto",
-    ) -> None:
+    def __init__(self, tower: Tower, spec: Orthogonal) -> None:
         super().__init__()
-        self.constraint, self.inverse, self.terms, self.rotate = constraint, inverse, terms, rotate
-        self.packed = storage == "packed"
+        self.tower, self.spec = tower.name, spec
         self.places: dict[nn.Module, tuple[str, int]] = {}
         self.P = nn.ParameterDict()
         self.widths: dict[str, int] = {}
-        for layer in layers:
+        for layer in spec.layers:
             linears: list[nn.Linear] = [getattr(block, layer) for block in tower.blocks]
             self.places |= {linear: (layer, index) for index, linear in enumerate(linears)}
-            self.widths[layer] = c = _width(tower.name, layer, {linear.in_features for linear in linears}, blocks)
-            shape = (c * (c - 1) // 2,) if self.packed else (c, c)
-            self.P[layer] = nn.Parameter(torch.zeros(len(linears), blocks, *shape, device=linears[0].weight.device))
-        self.tower = tower.name
-        self._turns: dict[str, list[_Turn]] | None = None  # of the pass under way
-        self._kept: tuple[_State, dict[str, list[_Turn]]] | None = None
+            self.widths[layer] = c = _width(tower.name, layer, {linear.in_features for linear in linears}, spec.blocks)
+            shape = len(linears), spec.blocks, *((c * (c - 1) // 2,) if spec.storage == "packed" else (c, c))
+            self.P[layer] = nn.Parameter(torch.zeros(shape, device=linears[0].weight.device))
+        self._turns: _Turns | None = None  # of the pass under way
+        self._kept: tuple[Any, _Turns, list[Tensor]] | None = None
 
     def prepare(self, tower: str) -> None:
         """Solve all maps of the tower. Without gradients they are kept for as long as the parameters are the same.
@@ -124,9 +89,10 @@ class OrthogonalMaps(Adapter):
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             self._turns = self._solve_all()
             return
-        now = torch.is_inference_mode_enabled(), [(P, P._version) for P in self.P.values()]
-        if self._kept is None or not _same(self._kept[0], now):
-            self._kept = (now, self._solve_all())
+        tensors = [*self.P.values()]
+        now = torch.is_inference_mode_enabled(), [(id(P), P._version) for P in tensors]
+        if self._kept is None or self._kept[0] != now:
+            self._kept = now, self._solve_all(), tensors  # held, so that no other tensor gets their ids
         self._turns = self._kept[1]
 
     def emitted(self, tower: str) -> dict[str, Tensor]:
@@ -134,14 +100,8 @@ class OrthogonalMaps(Adapter):
         return {}
 
     def install(self) -> list[RemovableHandle]:
-        return [
-            handle
-            for linear in self.places
-            for handle in (
-                linear.register_forward_pre_hook(self._before),
-                linear.register_forward_hook(self._after, always_call=True),
-            )
-        ]
+        before = [linear.register_forward_pre_hook(self._before) for linear in self.places]
+        return before + [linear.register_forward_hook(self._after, always_call=True) for linear in self.places]
 
     def _before(self, linear: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if not self.enabled:
@@ -164,8 +124,8 @@ class OrthogonalMaps(Adapter):
         To turn rows costs their number times c, and with gradients three times that: forward, for the rows, and for S.
         The weights then cost T O more, for the gradient of the turned weight, which a frozen weight does not need.
         """
-        if self.rotate != "auto":
-            return self.rotate == "weights"
+        if self.spec.rotate != "auto":
+            return self.spec.rotate == "weights"
         tokens, outputs = x.numel() // x.shape[-1], linear.out_features
         if torch.is_grad_enabled() and any(P.requires_grad for P in self.P.values()):
             return tokens * outputs + 3 * outputs * c < 3 * tokens * c
@@ -186,35 +146,33 @@ class OrthogonalMaps(Adapter):
         turns = self._solve_all()
         return {layer: tuple(turn.A_Kcc.detach() for turn in turns[layer]) for layer in self.widths}
 
-    def _solve_all(self) -> dict[str, list[_Turn]]:
-        turns: dict[str, list[_Turn]] = {}
+    def _solve_all(self) -> _Turns:
+        turns: _Turns = {}
         with torch.autocast(next(iter(self.P.values())).device.type, enabled=False):
             for c in set(self.widths.values()):
                 layers = [layer for layer, width in self.widths.items() if width == c]
                 generators = [self._generator(layer, c) for layer in layers]
                 S = generators[0] if len(layers) == 1 else torch.cat(generators)  # (blocks of all layers, K, c, c)
-                A, has_gradient = self._solve(S)
-                slots = [None] * len(S) if has_gradient else _Slot.apply(S).unbind()  # pyright: ignore
-                each = iter([_Turn(A_Kcc, slot) for A_Kcc, slot in zip(A.unbind(), slots, strict=True)])
-                turns |= {layer: [next(each) for _ in g] for layer, g in zip(layers, generators, strict=True)}
+                each = iter(self._solve(S))
+                turns |= {layer: [*itertools.islice(each, len(self.P[layer]))] for layer in layers}
         return turns
 
     def _generator(self, layer: str, c: int) -> Tensor:
         """(n, K, c, c): S, or P itself where nothing constrains it."""
         P = self.P[layer].float()
-        if self.packed:
-            index = _upper_triangle(c, P.device)
-            upper = P.new_zeros(*P.shape[:2], c * c).index_copy(-1, index, P).unflatten(-1, (c, c))
+        if self.spec.storage == "packed":
+            row, column = torch.triu_indices(c, c, 1, device=P.device)
+            upper = P.new_zeros(*P.shape[:2], c * c).index_copy(-1, row * c + column, P).unflatten(-1, (c, c))
             return upper - upper.mT
-        return P if self.constraint == "none" else (P - P.mT) / 2
+        return P if self.spec.constraint == "none" else (P - P.mT) / 2
 
-    def _solve(self, S: Tensor) -> tuple[Tensor, bool]:
-        """The diagonal blocks of A, and whether gradients flow through them; through a Cayley map they go round it."""
-        if self.constraint == "none":
-            return torch.eye(S.shape[-1], device=S.device) + S, True
-        if self.inverse == "neumann":
-            return _neumann(S, self.terms), True
-        return cayley(S), False
+    def _solve(self, S: Tensor) -> Iterable[_Turn]:
+        """The maps of all S; gradients flow through their diagonal blocks, but go round the solve of a Cayley map."""
+        if self.spec.constraint == "none":
+            return map(_Turn, torch.eye(S.shape[-1], device=S.device) + S)
+        if self.spec.inverse == "neumann":
+            return map(_Turn, _neumann(S, self.spec.neumann_terms))
+        return map(_Turn, cayley(S), _Slot.apply(S))  # pyright: ignore[reportArgumentType]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OrthogonalMaps:
         self._kept = None  # to another device
@@ -241,20 +199,12 @@ def cayley(S: Tensor) -> Tensor:
     return Q
 
 
-_State = tuple[bool, list[tuple[Tensor, int]]]
-"""Inference mode or not, and tensors with their versions."""
-
-
-def _same(a: _State, b: _State) -> bool:
-    return a[0] == b[0] and all(x[0] is y[0] and x[1] == y[1] for x, y in zip(a[1], b[1], strict=True))
-
-
 @dataclass
 class _Turn:
     """The map of one layer; if it is a Cayley map, ``slot_Kcc`` takes the gradient of its S (the values are unused)."""
 
     A_Kcc: Tensor
-    slot_Kcc: Tensor | None
+    slot_Kcc: Tensor | None = None
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Rows (..., K c) times A: what a token becomes by A^T."""
@@ -272,6 +222,10 @@ class _Turn:
         turned = _Turned.apply(rows.to(dtype), self.slot_Kcc, A_Kcc.to(dtype), sign)
         assert isinstance(turned, Tensor)
         return turned
+
+
+_Turns = dict[str, list[_Turn]]
+"""Layer -> the map of each block of the tower."""
 
 
 class _Slot(torch.autograd.Function):
@@ -330,12 +284,6 @@ def _times(rows: Tensor, blocks_Kcc: Tensor) -> Tensor:
 def _blocks(rows: Tensor, K: int) -> Tensor:
     """Rows (..., K c) -> (K, rows, c)."""
     return rows.reshape(-1, K, rows.shape[-1] // K).transpose(0, 1)
-
-
-def _upper_triangle(c: int, device: torch.device) -> Tensor:
-    """Flat positions of the strict upper triangle of a (c, c) matrix, row by row."""
-    row, column = torch.triu_indices(c, c, 1, device=device)
-    return row * c + column
 
 
 def _width(tower: str, layer: str, inputs: set[int], blocks: int) -> int:

@@ -20,11 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.adapters.bottleneck import Activation, BottleneckBlock, Parallel
+from steadyclip.adapters.bottleneck import BottleneckBlock, Parallel
 from steadyclip.models import Block, DualEncoder, Layout, Tower
-
-Score = Literal["summary", "received", "learned"]
-Channel = Literal["response", "squeeze_excite", "off"]
 
 
 class TokenRank(Parallel):
@@ -36,9 +33,9 @@ class TokenRank(Parallel):
     """Share of the tokens in each group, adding up to 1; none: equal."""
     assignment: Literal["importance", "inverse", "random", "uniform"] = "importance"
     """Important tokens get the high rank; or a control: the low one, a random one, all the mean one (rounded)."""
-    score: Score = "summary"
+    score: Literal["summary", "received", "learned"] = "summary"
     """a: attention that the summary token pays to a token, that it receives from all, or a learned linear score."""
-    channel: Channel = "response"
+    channel: Literal["response", "squeeze_excite", "off"] = "response"
     """g, the gate over channels: from the pooled response, learned from it (reduction 16), or none."""
 
     def __post_init__(self) -> None:
@@ -49,31 +46,16 @@ class TokenRank(Parallel):
             fits = len(self.shares) == len(self.ranks) and min(self.shares) > 0 and abs(sum(self.shares) - 1) < 1e-6
             self.require("shares", fits, f"{len(self.ranks)} numbers above 0, one for each rank, adding up to 1")
 
-    def attach(self, model: DualEncoder) -> None:
-        ranks, shares = self._groups()
-        for tower, block in self.upper_blocks(model):
-            adapter = TokenRankBlock(
-                tower,
-                block,
-                ranks=ranks,
-                shares=shares,
-                score=self.score,
-                shuffled=self.assignment == "random",
-                channel=self.channel,
-                scale=self.scale,
-                activation=self.activation,
-            )
-            model.attach(f"{tower.name}_{block.index}_mlp", adapter)
+    def make(self, tower: Tower, block: Block) -> TokenRankBlock:
+        return TokenRankBlock(tower, block, self)
 
-    def _groups(self) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
+    def groups(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Ranks from the most important group to the least, and shares, under the chosen assignment."""
-        if self.assignment == "inverse":
-            return self.ranks[::-1], self.shares
+        shares = self.shares or (1 / len(self.ranks),) * len(self.ranks)
         if self.assignment == "uniform":
-            shares = self.shares or (1 / len(self.ranks),) * len(self.ranks)
             mean = sum(rank * share for rank, share in zip(self.ranks, shares, strict=True))
-            return (max(1, round(mean)),), None
-        return self.ranks, self.shares
+            return (max(1, round(mean)),), (1.0,)
+        return self.ranks[::-1] if self.assignment == "inverse" else self.ranks, shares
 
 
 @dataclass(frozen=True)
@@ -99,47 +81,23 @@ class TokenRankBlock(BottleneckBlock):
     """Adds ``scale * delta`` to the MLP of one block: delta_i = g * ((m_i * phi(x_i W_down + b)) W_up).
 
     m_i keeps the first r columns, r being the rank of token i's group; g is the gate over channels. Scores and gate are
-    statistics of the input and carry no gradient, except to their own weights under the learned options.
-
-    Args:
-        tower: that the block belongs to; tells which tokens are padding and which one is the summary.
-        block: whose MLP, and whose q and k.
-        ranks: columns for each group, from the most important tokens to the least.
-        shares: of the valid tokens in each group; equal by default.
-        score: importance is the attention that the summary token pays to a token in this block ("summary"), the mean
-            attention that it receives from all ("received"), or the softmax of a learned linear map ("learned").
-        shuffled: group by random scores instead. Drawn anew at every training step; in evaluation they depend on block
-            and position only, so that a result can be repeated.
-        channel: gate from the pooled response ("response"), learned from it ("squeeze_excite"), or none ("off").
-        scale: factor of what is added.
-        activation: phi.
+    statistics of the input and carry no gradient, except to their own weights under the learned options. The tower
+    tells which tokens are padding and which one is the summary.
     """
 
-    def __init__(
-        self,
-        tower: Tower,
-        block: Block,
-        *,
-        ranks: Sequence[int],
-        shares: Sequence[float] | None = None,
-        score: Score = "summary",
-        shuffled: bool = False,
-        channel: Channel = "response",
-        scale: float = 1.0,
-        activation: Activation = "relu",
-    ) -> None:
-        super().__init__(block, rank=max(ranks), scale=scale, activation=activation)
-        self.tower, self.block = tower, block
-        self.ranks, self.shares = tuple(ranks), tuple(shares or [1 / len(ranks)] * len(ranks))
-        self.score, self.shuffled, self.channel = score, shuffled, channel
+    def __init__(self, tower: Tower, block: Block, spec: TokenRank) -> None:
+        ranks, shares = spec.groups()
+        super().__init__(block, spec, max(ranks))
+        self.tower, self.block, self.ranks, self.shares = tower, block, ranks, shares
+        self.score, self.shuffled, self.channel = spec.score, spec.assignment == "random", spec.channel
         self.traces: list[TokenTrace] | None = None
         self._query: Tensor | None = None
         self._attention_BN: Tensor | None = None
         self._size_B12: Tensor | None = None
         width, device = block.fc1.in_features, block.fc1.weight.device
-        if score == "learned":
+        if self.score == "learned":
             self.importance = nn.Parameter(0.02 * torch.randn(width, device=device))
-        if channel == "squeeze_excite":
+        if self.channel == "squeeze_excite":
             squeezed = max(1, width // 16)
             self.squeeze = nn.Parameter(torch.randn(squeezed, width, device=device) * width**-0.5)
             self.excite = nn.Parameter(torch.zeros(width, squeezed, device=device))  # so the gate starts at 1
@@ -205,16 +163,22 @@ class TokenRankBlock(BottleneckBlock):
         return scores_BN
 
     def _random(self, scores_BN: Tensor) -> Tensor:
+        """New at every training step; in evaluation by block and position only, so that a result can be repeated."""
         if self.training:
             return torch.rand_like(scores_BN)
         generator = torch.Generator().manual_seed(self.block.index)
         return torch.rand(scores_BN.shape[1], generator=generator).to(scores_BN.device).expand_as(scores_BN)
 
     def _gate(self, x_BND: Tensor, scores_BN: Tensor) -> Tensor:
-        response_BD = pooled_response(x_BND.detach(), scores_BN.detach())
+        """2 sigmoid(z), (B, D), about 1 on average. The pooled response is u_D = sum_i a_i |x_i|; z is learned from it,
+        or (u - mean u) / std u over the channels of each instance.
+        """
+        response_BD = (scores_BN.detach()[:, None].to(x_BND.dtype) @ x_BND.detach().abs())[:, 0].float()
         if self.channel == "response":
-            return response_gate(response_BD)
-        return 2 * F.linear(F.relu(F.linear(response_BD, self.squeeze)), self.excite).sigmoid()
+            z_BD = F.layer_norm(response_BD, response_BD.shape[-1:])
+        else:
+            z_BD = F.linear(F.relu(F.linear(response_BD, self.squeeze)), self.excite)
+        return 2 * z_BD.sigmoid()
 
 
 def summary_query(q_BND: Tensor, layout: Layout) -> Tensor:
@@ -267,16 +231,6 @@ def group_ranks(scores_BN: Tensor, layout: Layout, ranks: Sequence[int], shares:
         # the little is for rounding: 10 * (0.1 + 0.2) is more than 3
         ranks_BN += (following - rank) * (place_BN + 1e-3 >= count_B1 * edge)
     return ranks_BN.masked_fill(~layout.valid_BN, 0)
-
-
-def pooled_response(x_BND: Tensor, scores_BN: Tensor) -> Tensor:
-    """u_D = sum_i a_i |x_i|: (B, D)."""
-    return (scores_BN[:, None].to(x_BND.dtype) @ x_BND.abs())[:, 0].float()
-
-
-def response_gate(response_BD: Tensor) -> Tensor:
-    """g_D = 2 sigmoid((u - mean u) / std u), over the channels of each instance: (B, D), about 1 on average."""
-    return 2 * F.layer_norm(response_BD, response_BD.shape[-1:]).sigmoid()
 
 
 @contextmanager
