@@ -143,7 +143,8 @@ def test_a_step_of_a_composition(name: str) -> None:
     [
         ("lora", {"image tuned": (2, 6), **TEXT}),  # image rows once, class texts once, not once a part
         ("dra", {"image tuned": (2, 6), "image frozen": (2, 6), **TEXT}),
-        ("flyp", {"image tuned": (4, 12), **TEXT}),  # the whole batch is compared: each part twice
+        # the whole batch is compared, so each part goes through twice; so do texts that belong to images
+        ("flyp", {"image tuned": (4, 12), "text tuned": (4, 8)}),
         ("cocoop", {"image frozen": (2, 6), "text tuned": (2, 24)}),
     ],
 )
