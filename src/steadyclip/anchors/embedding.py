@@ -8,12 +8,13 @@ Shapes: B pairs in a batch, C channels, H W pixels, D feature width.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -83,8 +84,9 @@ def embed_pool(
                 if owner:
                     owners[part.name] = owner
                 elif finished_part(folder) is None:
-                    with PartWriter(folder, model.embed_dim) as writer:
-                        for batch in _embedded(model, part, writer.next, batch_size, workers):
+                    with PartWriter(folder, model.embed_dim) as writer, contextlib.ExitStack() as stack:
+                        batches = _embedded(model, part, writer.next, batch_size, workers)
+                        for batch in stack.enter_context(contextlib.closing(batches)):
                             writer.add([feature.cpu().numpy() for feature in batch.features], batch.lines)
                             for line in batch.lines:
                                 if "reason" in line:
@@ -110,22 +112,23 @@ class _Batch:
     features: Sequence[Tensor] = ()
 
 
-def _embedded(model: DualEncoder, part: Part, start: int, batch_size: int, workers: int) -> Iterator[_Batch]:
+def _embedded(model: DualEncoder, part: Part, start: int, batch_size: int, workers: int) -> Generator[_Batch, None, None]:
     """The batches of a part from pair ``start`` on, each when an accelerator is already at work on the next."""
     waiting: _Batch | None = None
-    for batch in _prepared(model, part.rows(start), batch_size, workers):
-        if batch.inputs:
-            images_BCHW, tokens = batch.inputs
-            pixels_BCHW = images_BCHW.to(model.device, non_blocking=True)
-            batch.features = model.encode_image(pixels_BCHW), model.encode_text(tokens)
-        if waiting:
-            yield waiting
-        waiting = batch
+    with contextlib.closing(_prepared(model, part.rows(start), batch_size, workers)) as batches:
+        for batch in batches:
+            if batch.inputs:
+                images_BCHW, tokens = batch.inputs
+                pixels_BCHW = images_BCHW.to(model.device, non_blocking=True)
+                batch.features = model.encode_image(pixels_BCHW), model.encode_text(tokens)
+            if waiting:
+                yield waiting
+            waiting = batch
     if waiting:
         yield waiting
 
 
-def _prepared(model: DualEncoder, rows: Iterator[Row], batch_size: int, workers: int) -> Iterator[_Batch]:
+def _prepared(model: DualEncoder, rows: Iterator[Row], batch_size: int, workers: int) -> Generator[_Batch, None, None]:
     """Decoded and tokenized batches, some of them ahead of the model.
 
     Threads decode single images; one thread, as tokenizers want it, makes batches of them.
