@@ -112,7 +112,10 @@ class _Batch:
     features: Sequence[Tensor] = ()
 
 
-def _embedded(model: DualEncoder, part: Part, start: int, batch_size: int, workers: int) -> Generator[_Batch, None, None]:
+_Batches = Generator[_Batch, None, None]
+
+
+def _embedded(model: DualEncoder, part: Part, start: int, batch_size: int, workers: int) -> _Batches:
     """The batches of a part from pair ``start`` on, each when an accelerator is already at work on the next."""
     waiting: _Batch | None = None
     with contextlib.closing(_prepared(model, part.rows(start), batch_size, workers)) as batches:
@@ -128,7 +131,7 @@ def _embedded(model: DualEncoder, part: Part, start: int, batch_size: int, worke
         yield waiting
 
 
-def _prepared(model: DualEncoder, rows: Iterator[Row], batch_size: int, workers: int) -> Generator[_Batch, None, None]:
+def _prepared(model: DualEncoder, rows: Iterator[Row], batch_size: int, workers: int) -> _Batches:
     """Decoded and tokenized batches, some of them ahead of the model.
 
     Threads decode single images; one thread, as tokenizers want it, makes batches of them.
