@@ -53,7 +53,7 @@ class Step:
         Returns:
             The weighted terms by label, this process' share of them.
         """
-        world, rank = _world()
+        world, rank = processes()
         replay = self.objective.pairs or bool(self.objective.groups)  # they need the whole batch before any gradient
         pieces = [batch] if replay or self.accumulate == 1 else _parts(batch, self.accumulate)
         if replay and self.accumulate > 1:
@@ -73,11 +73,9 @@ class Step:
                 terms, back = self._over_processes(f, whole, world, rank)
                 share = 1 / world
             else:
-                terms = {name: len(piece.labels_B) / whole * term for name, term in self._terms(f).items()}
-                back, share = _sum_back, 1.0
+                terms, back, share = self._terms(f, whole), _sum_back, 1.0
             for name, term in terms.items():
-                value = share * term.detach()
-                totals[name] = totals[name] + value if name in totals else value
+                totals[name] = totals.get(name, 0) + share * term.detach()
             if self.objective.groups:
                 self._grouped(terms, made, back)
                 return totals
@@ -92,17 +90,17 @@ class Step:
         self._all_reduce()
         return totals
 
-    def _terms(self, f: Features) -> dict[str, Tensor]:
+    def _terms(self, f: Features, whole: int) -> dict[str, Tensor]:
+        """Means over the images of ``f``, by their share of the ``whole`` batch."""
+        assert f.batch is not None
+        share = len(f.batch.labels_B) / whole
         with self.planner.arithmetic():
-            return self.objective(f)
+            return {name: share * term for name, term in self.objective(f).items()}
 
     def _over_processes(self, f: Features, whole: int, world: int, rank: int) -> tuple[dict[str, Tensor], Back]:
         """The terms of the whole batch, from the rows of all processes as new leaves; and how to go back from them:
         each process goes on with the gradients of its own rows, and with its share of what all have in common."""
-        assert f.batch is not None
         g, sizes = _gathered(f, world)
-        assert g.batch is not None
-        terms = {name: len(g.batch.labels_B) / whole * term for name, term in self._terms(g).items()}
 
         def back(chosen: Iterable[Tensor], keep: bool) -> None:
             _sum_back(chosen, keep)
@@ -115,7 +113,7 @@ class Step:
                     f.raw[read].backward(mine, retain_graph=True)
                 rows.grad = None
 
-        return terms, back
+        return self._terms(g, whole), back
 
     def _grouped(self, terms: Mapping[str, Tensor], made: Sequence[Made], back: Back) -> None:
         """One gradient made of those of several groups of terms, each summed over the processes first."""
@@ -139,7 +137,7 @@ class Step:
     def _all_reduce(self) -> None:
         """Sum the gradients over the processes, in one exchange for each kind of number. What no process has a gradient
         for keeps none, so that no weight decay moves it."""
-        if _world()[0] == 1:
+        if processes()[0] == 1:
             return
         by_kind: dict[torch.dtype, list[nn.Parameter]] = {}
         for parameter in self.trained.values():
@@ -162,11 +160,10 @@ def _sum_back(terms: Iterable[Tensor], keep: bool) -> None:
     torch.stack([term.float() for term in terms]).sum().backward(retain_graph=keep)
 
 
-def _world() -> tuple[int, int]:
-    """Processes, and which one this is."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_world_size(), dist.get_rank()
-    return 1, 0
+def processes() -> tuple[int, int]:
+    """How many there are, and which one this is."""
+    there = dist.is_available() and dist.is_initialized()
+    return (dist.get_world_size(), dist.get_rank()) if there else (1, 0)
 
 
 def _parts(batch: Batch, parts: int) -> list[Batch]:
@@ -190,41 +187,28 @@ def _parts(batch: Batch, parts: int) -> list[Batch]:
     return pieces
 
 
-def _gathered(f: Features, world: int) -> tuple[Features, Mapping[Any, list[int]]]:
+def _gathered(f: Features, world: int) -> tuple[Features, dict[Any, list[int]]]:
     """``f`` with the rows and labels of all processes, as leaves; and how many rows each process gave."""
     assert f.batch is not None
-    batch = f.batch
     sizes: dict[Any, list[int]] = {}
-    raw: dict[Any, Tensor] = {}
+
+    def gather(rows: Tensor, key: Any = None) -> Tensor:
+        """Of all processes, in the order of their ranks; not always as many, where an image could not be read."""
+        counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world)]
+        dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+        sizes[key] = [int(count) for count in counts]
+        padded = torch.cat([rows, rows.new_zeros(max(sizes[key]) - len(rows), *rows.shape[1:])])
+        parts = [torch.empty_like(padded) for _ in range(world)]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes[key], strict=True)])
+
+    streams = {name: {**stream, "labels_B": gather(stream["labels_B"])} if "labels_B" in stream else stream
+               for name, stream in sorted(f.batch.streams.items())}  # fmt: skip
+    whole = Batch(gather(f.batch.labels_B), streams=streams)
+    g = Features(f.model, f.head, f.touched, f.names, f.templates, whole, seed=f.seed, words=f.words)
     for read in sorted(f.raw, key=repr):  # in one order everywhere
         rows = f.raw[read].detach()
         if read.view.rows == "image" or (read.tower == "text" and rows.ndim == 3):  # texts of each image
-            sizes[read] = _sizes(len(rows), world, rows.device)
-            rows = torch.cat(_all_gather(rows, sizes[read]))
-        raw[read] = rows.requires_grad_(f.raw[read].requires_grad)
-
-    def labels(of: Tensor) -> Tensor:
-        return torch.cat(_all_gather(of, _sizes(len(of), world, of.device)))
-
-    streams = {name: {**stream, "labels_B": labels(stream["labels_B"])} if "labels_B" in stream else stream
-               for name, stream in sorted(batch.streams.items())}  # fmt: skip
-    whole = Batch(labels(batch.labels_B), streams=streams)
-    g = Features(f.model, f.head, f.touched, f.names, f.templates, whole, seed=f.seed, words=f.words)
-    g.raw.update(raw)
+            rows = gather(rows, read)
+        g.raw[read] = rows.requires_grad_(f.raw[read].requires_grad)
     return g, sizes
-
-
-def _sizes(rows: int, world: int, device: torch.device) -> list[int]:
-    """How many rows each process has: not always the same number, where an image could not be read."""
-    sizes = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(world)]
-    dist.all_gather(sizes, torch.tensor([rows], device=device))
-    return [int(size) for size in sizes]
-
-
-def _all_gather(rows: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """The rows of all processes, in the order of their ranks."""
-    padded = rows.new_zeros(max(sizes), *rows.shape[1:])
-    padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded)
-    return [part[:size] for part, size in zip(parts, sizes, strict=True)]
