@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from steadyclip.adapters import Weights
-from steadyclip.core.errors import UsageError
+from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.data import ImageSet
 from steadyclip.evaluation import Scorer, evaluate, metrics, scorer, scoring
 from steadyclip.evaluation.records import Record
@@ -114,13 +114,15 @@ def test_confusions_show_the_surest_errors(model: DualEncoder, pictures: ImageSe
 
 def test_what_a_record_says(model: DualEncoder, pictures: ImageSet) -> None:
     method = Trained(rank=4)
-    record = evaluate(model, method, pictures, subset="base", templates=["{}"], run=RUN, note="its own classes")
-    assert (record.shots, record.seed, record.training) == (16, 2, RUN)
+    run = structs.replace(RUN, method=MethodInfo.of(method))
+    record = evaluate(model, method, pictures, subset="base", templates=["{}"], run=run, note="its own classes")
+    assert (record.shots, record.seed, record.training) == (16, 2, run)
     assert structs.asdict(record.method) == {
         "name": "plain",
         "knobs": {"rank": 4, "towers": "both", "weights.towers": "both"},
         "label": "plain[rank=4]",
         "files": {},
+        "origin": "",
     }
     assert record.model.weights_hash == model.weights_hash
     assert (record.data.subset, record.data.domain, record.data.templates) == ("base", "lines", ("{}",))
@@ -131,6 +133,11 @@ def test_what_a_record_says(model: DualEncoder, pictures: ImageSet) -> None:
 def test_what_learns_nothing_has_no_shots_and_no_seed(model: DualEncoder, pictures: ImageSet) -> None:
     record = evaluate(model, Plain(), pictures, run=RUN)
     assert (record.shots, record.seed, record.training) == (None, None, None)
+
+
+def test_a_head_that_was_not_trained_is_no_score(pictures: ImageSet) -> None:
+    with pytest.raises(ModelError, match="was not trained on tiny-clip: train it"):
+        evaluate(tiny("clip"), get_method("linear-probe"), pictures)
 
 
 def test_record_survives_the_disk(model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
@@ -148,10 +155,10 @@ def test_the_same_twice(model: DualEncoder, pictures: ImageSet) -> None:
     assert one.metrics.ece == pytest.approx(two.metrics.ece, abs=1e-6)
 
 
-def test_no_head_is_a_reason_and_reads_no_image(
-    model: DualEncoder, pictures: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_head_is_a_reason_and_reads_no_image(pictures: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "image_features", None)
+    model = tiny("clip")
+    Nameless().attach(model, pictures.classes)
     record = evaluate(model, Nameless(), pictures)
     assert (record.metrics, record.reason, record.confusions) == (None, "knows no names", ())
     assert record.data.images == 24

@@ -36,7 +36,7 @@ def long_names():
         (Everything(adapters=(Weights(), Weights("text"))), make_task(), "two pieces 'weights'"),
         (Everything(adapters=(Prompts(), Prompts())), make_task(), "two pieces 'prompts'"),
         (Everything(adapters=(Prompts(depth=99),)), make_task(), "need 99 blocks"),
-        (Everything(adapters=()), make_task(), "none of its pieces has anything to train"),
+        (Everything(adapters=()), make_task(), "has nothing to train"),
         (Everything(), make_task(), "cannot be shared by 1 processes in 9 parts"),
     ],
     ids=["a long name", "no stream", "two Weights", "two Prompts", "too deep", "nothing to train", "too many parts"],
@@ -61,10 +61,10 @@ def test_a_composition_without_its_stream_is_refused() -> None:
         compose("x", objective=InfoNCE(Text(TextsOfStream(stream="captions"))))
 
 
-def test_a_head_left_over_from_an_evaluation_is_no_training() -> None:
+def test_an_evaluation_is_no_training() -> None:
     model, task = clip(), make_task()
     Scorer(model, get_method("zero-shot"), task.classes, task.templates)
-    assert model.head is not None
+    assert model.head is None
     fit(model, get_method("linear-probe"), task, config=QUIET)
     assert model.head.classes == task.classes
     with pytest.raises(ModelError, match="load it afresh"):

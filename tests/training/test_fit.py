@@ -345,6 +345,6 @@ def test_a_method_that_trains_nothing_by_steps_is_told(tmp_path) -> None:
         adapters = ()
 
     config = dataclasses.replace(QUIET, out=tmp_path / "run")
-    with pytest.raises(UsageError, match="none of its pieces has anything to train"):
+    with pytest.raises(UsageError, match="has nothing to train"):
         fit(clip(), Nothing(), make_task(), config=config)
     assert not (tmp_path / "run").exists()

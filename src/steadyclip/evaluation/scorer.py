@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from steadyclip.core.errors import UsageError
+from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.core.precision import Precision, arithmetic
 from steadyclip.models.features import evaluating
 from steadyclip.objectives import Batch, Image, Plain
@@ -30,6 +30,7 @@ class Scorer:
     """Tells ``names`` apart by a model with a method's pieces on it. Class texts are computed once, when it is made.
 
     Raises:
+        ModelError: the head is one that learns, and was not trained.
         NoHead: the method cannot classify among these names.
         UsageError: no name, no template, or a template without ``{}``.
     """
@@ -47,7 +48,12 @@ class Scorer:
         check_templates(templates)
         self.model, self.names, self.templates, self.precision = model, tuple(names), tuple(templates), precision
         self.planner = method.planner(model)
-        if model.head is None or model.head.spec != method.head:  # nothing was trained, or for another head
+        if model.head is None or model.head.spec != method.head:
+            if method.head.learns:
+                raise ModelError(
+                    f"the head of {method.name!r} with these knobs was not trained on {model.name}: train it, or "
+                    "open its run with load_run."
+                )
             self.planner.head = method.head.build(model, names).to(model.device)
         self.planner.head.check_names(self.names)
         self.planner.arithmetic = lambda: arithmetic(model.device, precision)
