@@ -45,7 +45,8 @@ class Scorer:
     ) -> None:
         if not names or not templates:
             raise UsageError(f"a head needs class names and templates; there are {len(names)} and {len(templates)}.")
-        check_templates(templates)
+        if bad := [template for template in templates if "{}" not in template]:
+            raise UsageError(f"template {bad[0]!r} has no {{}} where the class name goes.")
         self.model, self.names, self.templates, self.precision = model, tuple(names), tuple(templates), precision
         self.planner = method.planner(model)
         if model.head is None or model.head.spec != method.head:
@@ -90,10 +91,3 @@ class Scorer:
             predicted.append(best_B.indices.cpu())
             confidence.append(best_B.values.cpu())
         return torch.cat(predicted), torch.cat(confidence)
-
-
-def check_templates(templates: Sequence[str]) -> None:
-    """Raises UsageError naming the first of ``templates`` without ``{}``."""
-    for template in templates:
-        if "{}" not in template:
-            raise UsageError(f"template {template!r} has no {{}} where the class name goes.")

@@ -29,8 +29,8 @@ COLORS = {name: f"#b05e{i:02x}" for i, name in enumerate(("base", "new", "ink", 
 _MARKERS = "os^DvPX"
 _WIDTH = 4.1
 """Inches; a phone shows the chart at about its nominal size."""
-_DASHES: Any = {"color": COLORS["quiet"], "linestyle": (0, (3, 2)), "linewidth": 1, "zorder": 0.5}
-"""The baseline."""
+_DASHES: Any = {"color": COLORS["quiet"], "linestyle": (0, (3, 2)), "linewidth": 1, "zorder": 1}
+"""The baseline: above the grid, below the dots."""
 
 Legend = dict[str, Any]
 """Name -> what matplotlib shows beside it."""
@@ -142,7 +142,7 @@ def bars(section: Section, _: Mapping[str, Style]) -> str:
                 right = cell.value + length + 0.9
                 axes.text(right, y, f"{cell.value:.1f}", color=COLORS["ink"], bbox=behind, **number)
             if baseline is not None and (value := baseline.cells[i].value) is not None:
-                axes.axvline(value, **{**_DASHES, "color": COLORS[half]})
+                axes.axvline(value, **{**_DASHES, "color": COLORS[half], "zorder": 0.5})
         if baseline is not None:
             (entries[baseline.label],) = axes.plot([], [], **_DASHES)
         labels = [textwrap.fill(row.label, 20) for row in rows]
