@@ -74,10 +74,11 @@ class TemplateCaptioner:
     name, decoding = "template", MappingProxyType({})
 
     def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
-        return [
-            _pick(images.templates, key).replace("{}", images.classes[label])
-            for key, label in zip(images.keys, images.labels, strict=True)
-        ]
+        captions = []
+        for key, label in zip(images.keys, images.labels, strict=True):
+            chosen = int(hashlib.sha256(key.encode()).hexdigest(), 16) % len(images.templates)
+            captions.append(images.templates[chosen].replace("{}", images.classes[label]))
+        return captions
 
 
 class ManifestCaptioner:
@@ -119,6 +120,7 @@ def caption_images(
         DataError: ``out`` was made, or is being made, by another captioner, or no image got a caption.
     """
     out = Path(out)
+    journal = out.with_name(f"{out.name}.partial.jsonl")
     with owning(out.with_suffix(".lock")) as owner, quiet():
         if owner:
             raise DataError(f"{out} is being written by {owner}.")
@@ -129,7 +131,7 @@ def caption_images(
         todo = images.subset(i for i, key in enumerate(images.keys) if key not in before)
         if not len(todo):
             return before
-        lines = _caption_all(todo, captioner, _journal(out), batch_size, workers, progress)
+        lines = _caption_all(todo, captioner, journal, batch_size, workers, progress)
         captions = before | {line["path"]: line["caption"] for line in lines if "caption" in line}
         skipped = [(line["path"], line["reason"]) for line in lines if "reason" in line]
         for key, reason in skipped:
@@ -140,7 +142,7 @@ def caption_images(
                 f"none of the {len(todo)} images of {images.name} got a caption, for instance {key}: {reason}."
             )
         _write(out, captions, captioner, {"data": images.name, "set": images.hash, "skipped": skipped})
-        _journal(out).unlink()
+        journal.unlink()
     return captions
 
 
@@ -210,11 +212,3 @@ def _write(out: Path, captions: Mapping[str, str], captioner: Captioner, about: 
     write_table(
         out, [batch], schema, {"captioner": captioner.name, "decoding": decoding, **about, "versions": versions()}
     )
-
-
-def _journal(out: Path) -> Path:
-    return out.with_name(f"{out.name}.partial.jsonl")
-
-
-def _pick(templates: Sequence[str], key: str) -> str:
-    return templates[int(hashlib.sha256(key.encode()).hexdigest(), 16) % len(templates)]

@@ -8,17 +8,18 @@ Shapes: B pairs in a batch, C channels, H W pixels, D feature width.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ from steadyclip.core.errors import DataError
 from steadyclip.core.files import write_atomic
 from steadyclip.core.locks import owning
 from steadyclip.core.progress import Progress
+from steadyclip.data.content import threads
 from steadyclip.data.decode import UnreadableImage, decode, quiet
 from steadyclip.models import DualEncoder, Tokens
 
@@ -82,9 +84,10 @@ def embed_pool(
                 if owner:
                     owners[part.name] = owner
                 elif finished_part(folder) is None:
-                    with PartWriter(folder, model.embed_dim) as writer:
-                        for batch in _embedded(model, part, writer.next, batch_size, workers):
-                            writer.add(batch.features, batch.lines)
+                    with PartWriter(folder, model.embed_dim) as writer, contextlib.ExitStack() as stack:
+                        batches = _embedded(model, part, writer.next, batch_size, workers)
+                        for batch in stack.enter_context(contextlib.closing(batches)):
+                            writer.add([feature.cpu().numpy() for feature in batch.features], batch.lines)
                             for line in batch.lines:
                                 if "reason" in line:
                                     log(f"left out {line['key']}: {line['reason']}")
@@ -98,60 +101,55 @@ def embed_pool(
     return _finish(out, manifest, folders)
 
 
-class _Embedded(NamedTuple):
-    """A batch: features of the images and of the texts; a line of the journal a pair; the ``place`` of the last."""
+@dataclass
+class _Batch:
+    """Lines of the journal, one a pair; the ``place`` of the last; what could be read of the pairs, for the model; and
+    the features that it made of that: of the images, and of the texts."""
 
-    features: list[Any]
     lines: list[dict[str, Any]]
     place: int
+    inputs: tuple[Tensor, Tokens] | None
+    features: Sequence[Tensor] = ()
 
 
-def _embedded(model: DualEncoder, part: Part, start: int, batch_size: int, workers: int) -> Iterator[_Embedded]:
-    """The batches of a part from pair ``start`` on; the features of each are fetched from an accelerator while it is at
-    work on the next."""
-    waiting: _Embedded | None = None
-    for images_BCHW, tokens, lines, place in _prepared(model, part.rows(start), batch_size, workers):
-        features = []
-        if images_BCHW is not None and tokens is not None:
-            pixels_BCHW = images_BCHW.to(model.device, non_blocking=True)
-            features = [model.encode_image(pixels_BCHW), model.encode_text(tokens)]
-        if waiting:
-            yield waiting._replace(features=[feature.cpu().numpy() for feature in waiting.features])
-        waiting = _Embedded(features, lines, place)
+_Batches = Generator[_Batch, None, None]
+
+
+def _embedded(model: DualEncoder, part: Part, start: int, batch_size: int, workers: int) -> _Batches:
+    """The batches of a part from pair ``start`` on, each when an accelerator is already at work on the next."""
+    waiting: _Batch | None = None
+    with contextlib.closing(_prepared(model, part.rows(start), batch_size, workers)) as batches:
+        for batch in batches:
+            if batch.inputs:
+                images_BCHW, tokens = batch.inputs
+                pixels_BCHW = images_BCHW.to(model.device, non_blocking=True)
+                batch.features = model.encode_image(pixels_BCHW), model.encode_text(tokens)
+            if waiting:
+                yield waiting
+            waiting = batch
     if waiting:
-        yield waiting._replace(features=[feature.cpu().numpy() for feature in waiting.features])
+        yield waiting
 
 
-class _Prepared(NamedTuple):
-    """A batch ready for the model: what can be read of it, and a line of the journal for each of its pairs."""
-
-    images_BCHW: Tensor | None
-    tokens: Tokens | None
-    lines: list[dict[str, Any]]
-    place: int
-
-
-def _prepared(model: DualEncoder, rows: Iterator[Row], batch_size: int, workers: int) -> Iterator[_Prepared]:
+def _prepared(model: DualEncoder, rows: Iterator[Row], batch_size: int, workers: int) -> _Batches:
     """Decoded and tokenized batches, some of them ahead of the model.
 
     Threads decode single images; one thread, as tokenizers want it, makes batches of them.
     """
-    decoding, gathering = ThreadPoolExecutor(max(1, workers)), ThreadPoolExecutor(1)
 
-    def gather(found: Iterator[tuple[dict[str, Any], Tensor | None]], place: int) -> _Prepared:
+    def gather(found: Iterator[tuple[dict[str, Any], Tensor | None]], place: int) -> _Batch:
         lines, images = zip(*found, strict=True)
         images = [pixels_CHW for pixels_CHW in images if pixels_CHW is not None]
         if not images:
-            return _Prepared(None, None, list(lines), place)
+            return _Batch(list(lines), place, None)
         images_BCHW = torch.stack(images)
         if model.device.type == "cuda":
             images_BCHW = images_BCHW.pin_memory()
-        return _Prepared(
-            images_BCHW, model.tokenize([line["text"] for line in lines if "text" in line]), list(lines), place
-        )
+        tokens = model.tokenize([line["text"] for line in lines if "text" in line])
+        return _Batch(list(lines), place, (images_BCHW, tokens))
 
-    ahead: deque[Future[_Prepared]] = deque()
-    try:
+    ahead: deque[Future[_Batch]] = deque()
+    with threads(max(1, workers)) as decoding, threads(1) as gathering:
         for batch in iter(lambda: list(itertools.islice(rows, batch_size)), []):
             found = decoding.map(partial(_decoded, model), batch)
             ahead.append(gathering.submit(gather, found, batch[-1].place))
@@ -159,9 +157,6 @@ def _prepared(model: DualEncoder, rows: Iterator[Row], batch_size: int, workers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-    finally:
-        for executor in (gathering, decoding):
-            executor.shutdown(cancel_futures=True)
 
 
 def _decoded(model: DualEncoder, row: Row) -> tuple[dict[str, Any], Tensor | None]:

@@ -69,7 +69,7 @@ def _digests(store: Store, keys: Sequence[str]) -> list[str]:
         return found
 
     blocks = [keys[i : i + _BLOCK] for i in range(0, len(keys), _BLOCK)]
-    with threads(2 * (os.cpu_count() or 1)) as pool:
+    with threads(min(8, 2 * (os.cpu_count() or 1))) as pool:
         found = [each for block in pool.map(lambda block: [digest(key) for key in block], blocks) for each in block]
     with _lock:
         known.update(fresh)
@@ -81,8 +81,8 @@ def _digests(store: Store, keys: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """At most 8 threads; when something is raised, such as by Ctrl-C, nobody waits for what is still to do."""
-    pool = ThreadPoolExecutor(min(8, count))
+    """So many threads; when something is raised, such as by Ctrl-C, nobody waits for what is still to do."""
+    pool = ThreadPoolExecutor(count)
     try:
         yield pool
     finally:

@@ -185,7 +185,7 @@ class ImageSet:
                 return key, error.reason
             return None
 
-        with quiet(), threads(os.cpu_count() or 1) as pool:
+        with quiet(), threads(min(8, os.cpu_count() or 1)) as pool:
             return tuple(found for found in pool.map(problem, self.keys) if found)
 
     def without(self, skipped: Iterable[tuple[str, str]]) -> ImageSet:
