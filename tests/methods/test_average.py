@@ -78,6 +78,24 @@ def test_a_training_ends_at_the_mean_of_its_points(average: Average) -> None:
         torch.testing.assert_close(parameter.detach(), expected)
 
 
+def test_the_average_model_is_read_without_dropout() -> None:
+    terms = CrossEntropy() + Distance(Image(), Image(state="average"), "cosine")
+    rows = []
+    for dropout in (0.0, 0.5):
+        adapters = (LowRank(dropout=dropout),)
+        method = compose("dropout", average=Average(final=False), adapters=adapters, objective=terms)
+        model = attached(method, std=0.2)
+        model.adapters.train()
+        step = Step(method, model, NAMES, TEMPLATES)
+        RunningAverage.of(method, step, 3, 1)
+        f = step.planner.features(NAMES, TEMPLATES, make_batch())
+        step.planner.fill(f, [read for read in step.reads if read.state != "frozen"])
+        rows.append({read.state: rows for read, rows in f.raw.items() if read.tower == "image"})
+        assert all(module.training for module in model.adapters.modules())
+    assert torch.equal(rows[0]["average"], rows[1]["average"])
+    assert not torch.equal(rows[0]["tuned"], rows[1]["tuned"])
+
+
 def test_a_term_can_read_the_average_model() -> None:
     average = Average("ema", final=False)
     terms = CrossEntropy() + Distance(Image(), Image(state="average"), "cosine")

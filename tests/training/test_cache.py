@@ -79,6 +79,15 @@ def test_fresh_augmentation_and_cutout_are_not_cached(monkeypatch) -> None:
     assert caches == [None] * 3
 
 
+@pytest.mark.parametrize(("key_views", "views", "encoded"), [(2, 2, 2), (3, 2, 3), (1, 2, 2), (0, 2, 3)])
+def test_views_are_encoded_once_for_the_head_and_the_steps(key_views, views, encoded) -> None:
+    task, model = counted(textured(make_task())), clip()
+    method = get_method("tip-adapter-f", {"key_views": key_views})
+    fit(model, method, task, recipe=dataclasses.replace(SGD, views=views), config=QUIET)
+    content = len(task.train)  # each image is hashed once
+    assert len(reads) == content + encoded * len(task.train)
+
+
 class Stumbling(CrossEntropy):
     def __call__(self, f):
         return super().__call__(f) * (float("nan") if is_step(f, 5) else 1)

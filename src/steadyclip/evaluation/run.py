@@ -90,7 +90,7 @@ class Results(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         steps: optimizer steps, 0 where something was learned without any.
-        seconds: in training steps, of all sittings together.
+        seconds: in training steps with their checkpoints, of all sittings together; without steps, in filling the head.
         images_per_second: training images over that time; None when no image was encoded.
         loss: mean of the last interval, in all and by term.
         choices: what the method chose by itself, such as a strength by the validation images.

@@ -106,8 +106,8 @@ class Feed:
         epoch, first = divmod(start, self.steps_per_epoch)
         while True:
             given = first
-            for batch in (self._decoded if self.decode else self._places)(epoch, first):
-                yield *batch, self.view(epoch)
+            for images_BCHW, labels_B, index_B in (self._decoded if self.decode else self._places)(epoch, first):
+                yield images_BCHW, labels_B, index_B, self.view(epoch)
                 given += 1
             if given < self.steps_per_epoch:
                 raise DataError(

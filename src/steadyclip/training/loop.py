@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Mapping
@@ -81,7 +80,7 @@ class Loop:
         self.encoded = FeatureCache(self.step.planner, task.train, config, self.feed.views != 0)
         self.cache: FeatureCache | None = None
         self.choices: dict[str, Any] = {}
-        self.losses = Losses(functools.partial(accelerator.reduce, reduction="sum"))
+        self.losses = Losses(self._sum)
         self.start, self.seconds_before = 0, 0.0
         self.keys: dict[int, tuple[str, ...]] = {}
 
@@ -267,8 +266,11 @@ class Loop:
         """Whether any process wishes; several processes ask each other at log steps only, as it makes them wait."""
         if self.alone or done % self.config.log_every:
             return self.alone and wish
-        votes: Any = self.accelerator.reduce(torch.tensor(float(wish), device=self.accelerator.device), "sum")
-        return bool(votes)
+        return bool(self._sum(torch.tensor(float(wish), device=self.accelerator.device)))
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Over all processes."""
+        return self.accelerator.reduce(values, "sum")  # type: ignore[return-value]
 
     def _save(self, done: int) -> None:
         self._look()

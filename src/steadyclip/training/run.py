@@ -105,11 +105,6 @@ class RunFolder:
         elif path.is_file() or self.checkpoints.exists() or (path / "trained.safetensors").exists():
             raise SteadyClipError(f"{path} is there but holds no run.json: choose another folder with --out.")
 
-    @property
-    def finished(self) -> bool:
-        """Trained to the end: there is nothing left to do."""
-        return self.run.finished
-
     def checkpoint(self) -> Checkpoint | None:
         """The last whole checkpoint.
 
@@ -118,9 +113,8 @@ class RunFolder:
         """
         found = newest_checkpoint(self.checkpoints)
         if found:
-            _refuse_difference(
-                found.state["identity"], identity(self.run), f"{found.path} is a checkpoint of another run"
-            )
+            what = f"{found.path} is a checkpoint of another run"
+            _refuse_difference(found.state["identity"], identity(self.run), what)
         return found
 
     def trained(self) -> dict[str, Any]:
@@ -130,8 +124,7 @@ class RunFolder:
     def start(self, split: dict[str, Any]) -> None:
         """Write what is known before the first step."""
         if not self.exists:
-            text = json.dumps(split, indent=1, ensure_ascii=False) + "\n"
-            write_atomic(self.path / "split.json", text.encode())
+            write_atomic(self.path / "split.json", f"{json.dumps(split, indent=1, ensure_ascii=False)}\n".encode())
             self.run.write(self.path / "run.json")
 
     def restart_log(self, rows: list[dict[str, Any]]) -> None:
@@ -208,7 +201,11 @@ def load_run(
     trained = read_tensors(path / "trained.safetensors")
     method = _method(run, path, method)
     model = models.load(run.model.name, device=device) if model is None else model
-    expect_weights(model, run, path)
+    if model.weights_hash != run.model.weights_hash:
+        raise ModelError(
+            f"{path} was trained on other weights ({run.model.name}, {run.model.weights_hash}) than "
+            f"{model.name} ({model.weights_hash}): load the model it was trained on."
+        )
     restore(model, method, run.task.classes, trained)
     return model, method, run
 
@@ -220,7 +217,7 @@ def _method(run: Run, path: Path, given: Method | None) -> Method:
     if given is not None:
         infos = run.method, MethodInfo.of(given)
         there, here = (dict(_flat({"name": info.name, "knobs": info.knobs})) for info in infos)
-        if differing := [name for name in {**there, **here} if there.get(name) != here.get(name)]:
+        if differing := _differing(there, here):
             names = ", ".join(differing)
             raise UsageError(f"{path} was trained by {run.method.label}; the method that is given differs in {names}.")
         return given
@@ -238,15 +235,6 @@ def _method(run: Run, path: Path, given: Method | None) -> Method:
         ) from None
 
 
-def expect_weights(model: DualEncoder, run: Run, path: Path) -> None:
-    """Raises ModelError when ``run`` was trained on another model than ``model``."""
-    if model.weights_hash != run.model.weights_hash:
-        raise ModelError(
-            f"{path} was trained on other weights ({run.model.name}, {run.model.weights_hash}) than "
-            f"{model.name} ({model.weights_hash}): load the model it was trained on."
-        )
-
-
 def restore(model: DualEncoder, method: Method, classes: Sequence[str], trained: dict[str, Any]) -> None:
     """Make ``model`` what it was at the end of the training."""
     method.attach(model, classes)
@@ -255,12 +243,15 @@ def restore(model: DualEncoder, method: Method, classes: Sequence[str], trained:
 
 
 def _refuse_difference(old: dict[str, Any], new: dict[str, Any], what: str) -> None:
-    differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    if differing:
-        spelled = ", ".join(
-            f"{name} (there {_short(old.get(name))}, here {_short(new.get(name))})" for name in differing
+    if differing := _differing(old, new):
+        named = [f"{name} (there {_short(old.get(name))}, here {_short(new.get(name))})" for name in differing]
+        raise SteadyClipError(
+            f"{what}: {', '.join(named)}. Choose another folder with --out, or train with the same settings."
         )
-        raise SteadyClipError(f"{what}: {spelled}. Choose another folder with --out, or train with the same settings.")
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
 def _short(value: Any) -> str:
