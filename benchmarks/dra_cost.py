@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from measuring import CLOCKS, LiveBytes, in_turn, random_tokens, random_vit_b16
+from measuring import CLOCKS, LiveBytes, in_turn, random_vit_b16
 
 from steadyclip import DualEncoder, get_method
-from steadyclip.methods import Batch
+from steadyclip.objectives import Batch
+from steadyclip.training.step import Step
 
 RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "bottleneck, rank 32": ("bottleneck", {"rank": 32}),
@@ -39,43 +40,47 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = random_vit_b16().to(options.device)
+    model = random_vit_b16(tokens=options.tokens).to(options.device)
     batch = random_batch(options)
     print(
         f"ViT-B/16 CLIP, {options.batch} images, {options.classes} prompts of {options.tokens} tokens, fp32, "
         f"{options.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, median of {options.runs}"
     )
-    trainings = {name: Training(model, batch, *rival) for name, rival in RIVALS.items()}
+    trainings = {name: Training(model, batch, options, *rival) for name, rival in RIVALS.items()}
     table("training step, s", seconds(trainings, options))
     table("peak memory of a training step, MiB", {name: rival.peak() / 2**20 for name, rival in trainings.items()})
-    passes = {name: Inference(model, batch, *RIVALS[name]) for name in ("bottleneck, rank 32", "DRA")}
-    frozen = Inference(model, batch, "zero-shot", {})
+    passes = {name: Inference(model, batch, options, *RIVALS[name]) for name in ("bottleneck, rank 32", "DRA")}
+    frozen = Inference(model, batch, options, "zero-shot", {})
     table("encoding the images, s", seconds({"frozen model": frozen, **passes}, options))
 
 
 def random_batch(options: argparse.Namespace) -> Batch:
-    return Batch(
-        torch.randn(options.batch, 3, 224, 224, device=options.device),
-        torch.arange(options.batch, device=options.device) % options.classes,
-        {"input_ids": random_tokens(options.classes, options.tokens).to(options.device)},
-        step=0,
-    )
+    images_BCHW = torch.randn(options.batch, 3, 224, 224, device=options.device)
+    return Batch(torch.arange(options.batch, device=options.device) % options.classes, images_BCHW=images_BCHW)
 
 
 class Training:
     """One step of one method; the adapters are put on before each call, outside of the clock."""
 
-    def __init__(self, model: DualEncoder, batch: Batch, name: str, knobs: dict[str, Any]) -> None:
+    def __init__(
+        self, model: DualEncoder, batch: Batch, options: argparse.Namespace, name: str, knobs: dict[str, Any]
+    ) -> None:
         self.model, self.batch, self.method = model, batch, get_method(name, knobs)
+        self.classes = [f"class {number}" for number in range(options.classes)]
+        self.step: Step | None = None
 
     def prepare(self) -> None:
         self.model.detach_all()
-        self.method.adapt(self.model, [])
-        self.model.frozen_text(self.batch.prompts)  # once per training
+        self.method.attach(self.model, self.classes)
+        self.step = step = Step(self.method, self.model, self.classes, ["{}"])
+        f = step.planner.features(self.classes, ["{}"], self.batch)
+        texts = [read for read in step.reads if read.tower == "text" and read.state == "frozen"]
+        step.planner.fill(f, texts)  # once per training
 
     def __call__(self) -> None:
-        optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], lr=1e-6)
-        torch.stack(list(self.method.loss(self.model, self.batch).values())).sum().backward()
+        assert self.step is not None
+        optimizer = torch.optim.SGD(self.step.trained.values(), lr=1e-6)
+        self.step.gradients(self.batch, seed=0)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -94,6 +99,7 @@ class Training:
 class Inference(Training):
     @torch.inference_mode()
     def __call__(self) -> None:
+        assert self.batch.images_BCHW is not None
         self.model.encode_image(self.batch.images_BCHW)
 
 

@@ -84,13 +84,13 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-def random_vit_b16(blocks: int = 12) -> DualEncoder:
-    """CLIP ViT-B/16 with random weights, on which speed and memory do not depend, and a stand-in for the tokenizer, 16
-    tokens for every text: nothing is downloaded."""
+def random_vit_b16(blocks: int = 12, tokens: int = 16) -> DualEncoder:
+    """CLIP ViT-B/16 with random weights, on which speed and memory do not depend, and a stand-in for the tokenizer, so
+    many tokens for every text: nothing is downloaded."""
 
     class Words(HuggingFace):
-        def tokenize(self, texts):
-            return {"input_ids": random_tokens(len(texts), 16)}
+        def tokenize(self, texts, context=None):
+            return {"input_ids": random_tokens(len(texts), tokens)}
 
     transformers = import_transformers()
     torch.manual_seed(0)

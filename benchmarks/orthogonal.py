@@ -91,7 +91,7 @@ def random_clip(options: argparse.Namespace) -> DualEncoder:
 
 def ours(options: argparse.Namespace, storage: str) -> DualEncoder:
     model = random_clip(options)
-    Orthogonal(storage=storage).attach(model)
+    Orthogonal(storage=storage).attach(model)  # pyright: ignore[reportArgumentType]
     return model
 
 

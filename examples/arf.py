@@ -54,13 +54,15 @@ def main() -> None:
         # The published recipe is for ViT-B/16 and ImageNet; icons-tiny wants larger steps.
         recipe = Recipe(learning_rate=1e-4, weight_decay=0.1, steps=options.steps, batch_size=32, warmup_steps=5)
         result = fit(model, method, task, recipe=recipe, config=TrainConfig(seed=1, progress=False))
-    print(f"trained in {result.seconds:.0f} s, losses:", {n: round(x, 2) for n, x in result.run.results.loss.items()})
+        print(
+            f"trained in {result.seconds:.0f} s, losses:", {n: round(x, 2) for n, x in result.run.results.loss.items()}
+        )
 
-    for domain in ("lines", "emoji"):  # what was trained on, and a domain shift
-        test = data.test_set("all", domain, exclude={*task.train.keys, *task.val.keys})
-        test = test.subset(range(0, len(test), max(1, len(test) // options.test_images)))
-        scores = [r.metrics.top1 for r in evaluate_averaged(model, method, test, (0, 0.5, 1)) if r.metrics]
-        print("{:6} zero-shot {:.1%}   halfway {:.1%}   ARF {:.1%}".format(domain, *scores))
+        for domain in ("lines", "emoji"):  # what was trained on, and a domain shift
+            test = data.test_set("all", domain, exclude={*task.train.keys, *task.val.keys})
+            test = test.subset(range(0, len(test), max(1, len(test) // options.test_images)))
+            scores = [r.metrics.top1 for r in evaluate_averaged(model, method, test, (0, 0.5, 1)) if r.metrics]
+            print("{:6} zero-shot {:.1%}   halfway {:.1%}   ARF {:.1%}".format(domain, *scores))
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def test_a_method_that_needs_no_training(photos: Path, model: Path, tmp_path: Pa
     assert main(["evaluate", "zero-shot", "--data", str(photos), "--model", str(model)]) == 0
     assert "zero-shot" in capsys.readouterr().out
     (record,) = (tmp_path / "runs").rglob("*.json")
-    assert record.parent.parent.name == f"{photos.name}-zero-shot"
+    assert record.parent.parent.name == f"{photos.name}-zero-shot-{model.name}"
     content = json.loads(record.read_text())
     assert (content["method"]["name"], content["training"], content["data"]["images"]) == ("zero-shot", None, 12)
 
@@ -224,6 +224,7 @@ def test_a_method_that_needs_no_training(photos: Path, model: Path, tmp_path: Pa
         ("train --data {photos} --method {photos}/mine.py:Mine", 2, "there is no file {photos}/mine.py"),
         ("evaluate nowhere --data {photos}", 2, "no run folder 'nowhere', and as a method: unknown method 'nowhere'"),
         ("evaluate lora --data {photos} --model {model}", 2, "lora must be trained first, by `steadyclip train`"),
+        ("evaluate zero-shot --data {photos} --model {model} --plugin no.py:Mine", 2, "there is no file no.py"),
         ("evaluate zero-shot --data {photos}", 2, "zero-shot is scored on a model as it is: name one with --model"),
         ("evaluate zero-shot --data {photos} --model {model} --wise-alpha val", 2, "zero-shot trains no weights"),
         ("evaluate {run} --data {photos} --plugin no.py:Mine", 2, "there is no file no.py"),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from steadyclip.adapters import LowRank, Weights
 from steadyclip.heads import TextHead
-from steadyclip.methods import Method, Recipe
+from steadyclip.methods import Method, Recipe, registry
 from steadyclip.methods.lora import LoRA
 from steadyclip.objectives import CrossEntropy
 from steadyclip.testing import check_method
@@ -31,7 +31,7 @@ class _NoSnapshot(Method):
 class _ChangesWeights(CrossEntropy):
     def __call__(self, f) -> Tensor:
         with torch.no_grad():
-            f.model.image_tower.blocks[0].fc1.weight.add_(0.01)
+            f.model.image_tower.blocks[0].fc1.bias.add_(0.01)  # no gradient needs it as it was
         return super().__call__(f)
 
 
@@ -51,7 +51,7 @@ class _MergesNothing(LoRA):
 
 class _Noisy(CrossEntropy):
     def __call__(self, f) -> Tensor:
-        return super().__call__(f) * (1 + torch.rand(()) * (1 + torch.seed() % 1000))
+        return super().__call__(f) * (1 + torch.rand(()))
 
 
 class _Unseeded(LoRA):
@@ -62,6 +62,15 @@ class _Unseeded(LoRA):
 
 
 class _OneTowerOnly(LowRank):
+    def chosen(self, model):
+        return [model.image_tower, model.text_tower]
+
+    def attach(self, model) -> None:
+        super().attach(model)
+        for name, p in model.adapters.named_parameters():
+            if name.endswith("B"):
+                torch.nn.init.normal_(p)
+
     @property
     def touches(self) -> frozenset[str]:
         return frozenset({"text"})
@@ -86,11 +95,16 @@ class _RowsLie(LoRA):
     head = _LyingHead()
 
 
+class _Flat(CrossEntropy):
+    def __call__(self, f) -> Tensor:
+        return 0 * super().__call__(f)
+
+
 class _LearnsNothing(LoRA):
     name = "broken"
 
     def objective(self):
-        return CrossEntropy() * 1e-30
+        return _Flat()
 
 
 @pytest.mark.parametrize(
@@ -107,8 +121,6 @@ class _LearnsNothing(LoRA):
     ids=lambda value: type(value).__name__ if isinstance(value, Method) else "",
 )
 def test_a_broken_promise_is_named(method: Method, promise: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from steadyclip.methods import registry
-
     monkeypatch.setitem(registry._REGISTRY, "broken", type(method))
     with pytest.raises(AssertionError, match=f"broken on clip, {promise}"):
         check_method(method, families=["clip"])

@@ -250,7 +250,7 @@ def test_sources_that_cannot_be_used_are_one_line(model, tmp_path) -> None:
     (tmp_path / "bad.parquet").write_text("x")
     assert "cannot be read as parquet" in line(tmp_path / "bad.parquet")
     (tmp_path / "a.csv").write_text("path,words\nx.png,hello\n")
-    assert "no column 'text', but path, words" in line(tmp_path / "a.csv")
+    assert "no column 'text'; it has path, words" in line(tmp_path / "a.csv")
     assert "no column 'wrods'" in line(tmp_path / "a.csv", text_column="wrods")
     assert "no pair of the pool can be used, for instance x.png" in line(tmp_path / "a.csv", text_column="words")
     (tmp_path / "b.csv").write_text("path,text\n")

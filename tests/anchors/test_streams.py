@@ -94,7 +94,7 @@ def test_captions_file(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("columns", "line"),
     [
-        ({"path": ["a"], "captions": ["x"]}, "no column 'caption', but path, captions. Did you mean 'captions'"),
+        ({"path": ["a"], "captions": ["x"]}, "no column 'caption'; it has path, captions. Did you mean 'captions'"),
         ({"path": ["a", "a"], "caption": ["x", "y"]}, "row 2: a second caption for a"),
         ({"path": ["a"], "caption": [" "]}, "row 1: path and caption must be texts"),
     ],

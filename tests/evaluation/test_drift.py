@@ -12,6 +12,8 @@ from steadyclip.evaluation.drift import linear_cka, mean_cosine, measure
 from steadyclip.evaluation.forgetting import change, forgetting, held_out
 from steadyclip.evaluation.records import ClassScore, DataInfo, Metrics, Record
 from steadyclip.evaluation.run import MethodInfo, ModelInfo
+from steadyclip.evaluation.scorer import Scorer
+from steadyclip.methods import get_method
 from steadyclip.models.testing import tiny
 
 
@@ -62,16 +64,17 @@ def test_measure_tells_the_towers_apart() -> None:
     images = torch.randn(6, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         frozen = model.encode_image(images)
-    texts = ["a red thing", "a blue thing", "something else"]
-    model.keep_frozen_copy()
-    still = measure(model, frozen, frozen, texts)
+    method = get_method("full")
+    method.attach(model, ())
+    scorer = Scorer(model, method, ("red", "blue", "third"), ("a {} thing", "something {}"))
+    still = measure(scorer, frozen, frozen)
     assert still.image.cosine == pytest.approx(1)
     assert still.text.cka == pytest.approx(1)
     with torch.no_grad():
         for name, weight in model.network.named_parameters():
             if "text_model.encoder" in name:
                 weight.add_(0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
-        moved = measure(model, model.encode_image(images), frozen, texts)
+        moved = measure(scorer, model.encode_image(images), frozen)
     assert moved.image == still.image
     assert moved.text.cosine < 0.999
     assert moved.text.cka < 0.999

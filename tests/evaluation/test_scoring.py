@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,18 @@ import torch
 from msgspec import structs
 from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
-from steadyclip.evaluation.heads import Head
 
-from steadyclip.core.errors import UsageError
+from steadyclip.adapters import Weights
+from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.data import ImageSet
-from steadyclip.evaluation import evaluate, metrics, scoring, text_head
+from steadyclip.evaluation import Scorer, evaluate, metrics, scorer, scoring
 from steadyclip.evaluation.records import Record
-from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo, method_label
-from steadyclip.evaluation.scoring import predict
-from steadyclip.methods.base import Method, NoHead
-from steadyclip.methods.recipe import Recipe
+from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo
+from steadyclip.heads import LinearHead
+from steadyclip.heads.linear import _LinearHead
+from steadyclip.methods import Method, NoHead, Recipe, get_method
 from steadyclip.models import DualEncoder
+from steadyclip.models.testing import tiny
 
 RUN = Run(
     created="2026-11-20T10:00:00+00:00",
@@ -35,7 +35,6 @@ RUN = Run(
 )
 
 
-@dataclass(frozen=True)
 class Plain(Method):
     name = "plain"
     summary = source = "for tests"
@@ -44,14 +43,22 @@ class Plain(Method):
     towers: str = "both"
 
 
-@dataclass(frozen=True)
-class Nameless(Plain):
-    def head(self, model, names, templates) -> Head:
+class _Nameless(_LinearHead):
+    def check_names(self, names) -> None:
         raise NoHead("knows no names")
 
 
-@dataclass(frozen=True)
+class NamelessHead(LinearHead):
+    def build(self, model, classes):
+        return _Nameless(classes, self, model.embed_dim)
+
+
+class Nameless(Plain):
+    head = NamelessHead()
+
+
 class Trained(Plain):
+    adapters = (Weights(),)
     recipe = Recipe(steps=1)
 
 
@@ -73,8 +80,11 @@ def test_the_record_says_in_which_precision_it_was_scored(model: DualEncoder, pi
 def test_record_equals_a_bare_loop(model: DualEncoder, pictures: ImageSet, pixels_and_labels) -> None:
     pixels, labels = pixels_and_labels
     with torch.no_grad():
-        head = text_head(model, pictures.classes, pictures.templates)
-        probabilities = head.logits(model.encode_image(pixels)).softmax(dim=-1)
+        means = []
+        for name in pictures.classes:
+            means.append(model.encode_text([template.format(name) for template in pictures.templates]).mean(dim=0))
+        text_CD = torch.nn.functional.normalize(torch.stack(means), dim=-1)
+        probabilities = model.logits(model.encode_image(pixels), text_CD).softmax(dim=-1)
     confidence, predicted = probabilities.max(dim=-1)
     record = evaluate(model, Plain(), pictures, batch_size=7)
     assert record.metrics is not None
@@ -104,13 +114,15 @@ def test_confusions_show_the_surest_errors(model: DualEncoder, pictures: ImageSe
 
 def test_what_a_record_says(model: DualEncoder, pictures: ImageSet) -> None:
     method = Trained(rank=4)
-    record = evaluate(model, method, pictures, subset="base", templates=["{}"], run=RUN, note="its own classes")
-    assert (record.shots, record.seed, record.training) == (16, 2, RUN)
+    run = structs.replace(RUN, method=MethodInfo.of(method))
+    record = evaluate(model, method, pictures, subset="base", templates=["{}"], run=run, note="its own classes")
+    assert (record.shots, record.seed, record.training) == (16, 2, run)
     assert structs.asdict(record.method) == {
         "name": "plain",
-        "knobs": {"rank": 4, "towers": "both"},
-        "label": "plain (rank 4)",
+        "knobs": {"rank": 4, "towers": "both", "weights.towers": "both"},
+        "label": "plain[rank=4]",
         "files": {},
+        "origin": "",
     }
     assert record.model.weights_hash == model.weights_hash
     assert (record.data.subset, record.data.domain, record.data.templates) == ("base", "lines", ("{}",))
@@ -121,6 +133,11 @@ def test_what_a_record_says(model: DualEncoder, pictures: ImageSet) -> None:
 def test_what_learns_nothing_has_no_shots_and_no_seed(model: DualEncoder, pictures: ImageSet) -> None:
     record = evaluate(model, Plain(), pictures, run=RUN)
     assert (record.shots, record.seed, record.training) == (None, None, None)
+
+
+def test_a_head_that_was_not_trained_is_no_score(pictures: ImageSet) -> None:
+    with pytest.raises(ModelError, match="was not trained on tiny-clip: train it"):
+        evaluate(tiny("clip"), get_method("linear-probe"), pictures)
 
 
 def test_record_survives_the_disk(model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
@@ -138,13 +155,22 @@ def test_the_same_twice(model: DualEncoder, pictures: ImageSet) -> None:
     assert one.metrics.ece == pytest.approx(two.metrics.ece, abs=1e-6)
 
 
-def test_no_head_is_a_reason_and_reads_no_image(
-    model: DualEncoder, pictures: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_head_is_a_reason_and_reads_no_image(pictures: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "image_features", None)
+    model = tiny("clip")
+    Nameless().attach(model, pictures.classes)
     record = evaluate(model, Nameless(), pictures)
     assert (record.metrics, record.reason, record.confusions) == (None, "knows no names", ())
     assert record.data.images == 24
+
+
+def test_each_method_is_scored_by_its_own_head_and_the_model_keeps_none(pictures: ImageSet) -> None:
+    model = tiny("clip")
+    assert evaluate(model, Plain(), pictures).metrics is not None
+    assert model.head is None
+    get_method("linear-probe").attach(model, ["cat"])
+    assert evaluate(model, Plain(), pictures).metrics is not None
+    assert evaluate(model, get_method("linear-probe"), pictures).metrics is None
 
 
 def test_skipped_images_are_listed(model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
@@ -164,20 +190,20 @@ def test_the_cache_is_for_untrained_methods_only(model: DualEncoder, pictures: I
     assert cached.metrics == fresh.metrics
 
 
-def test_predict_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = torch.Generator().manual_seed(0)
-    head = Head(torch.randn(4, 6, generator=generator), torch.randn(4, generator=generator), 2.0, tuple("abcd"))
-    features_ND = torch.randn(11, 6, generator=generator)
-    probabilities, expected = head.logits(features_ND).softmax(dim=-1).max(dim=-1)
-    monkeypatch.setattr(scoring, "_CHUNK", 3)
-    predicted_N, confidence_N = predict(head, features_ND)
+def test_predict_in_chunks(model: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"feature": torch.randn(11, model.embed_dim, generator=torch.Generator().manual_seed(0))}
+    scores = Scorer(model, get_method("zero-shot"), tuple("abcd"), ("{}",))
+    probabilities, expected = scores.logits(rows).softmax(dim=-1).max(dim=-1)
+    monkeypatch.setattr(scorer, "_AT_ONCE", 3)
+    predicted_N, confidence_N = scores.predict(rows)
     assert torch.equal(predicted_N, expected)
     torch.testing.assert_close(confidence_N, probabilities)
 
 
 def test_method_label() -> None:
-    assert method_label(Plain()) == "plain"
-    assert method_label(Plain(rank=8, towers="image")) == "plain (rank 8, towers image)"
+    assert MethodInfo.of(Plain()).label == "plain"
+    assert MethodInfo.of(Plain(rank=8, towers="image")).label == "plain[rank=8,towers=image]"
+    assert MethodInfo.of(Plain(rank=8), "as typed").label == "as typed"
 
 
 def test_progress_without_a_terminal(model: DualEncoder, pictures: ImageSet, capsys: pytest.CaptureFixture) -> None:

@@ -53,7 +53,7 @@ def test_between_them_each_weight_is_the_average_and_comes_back(trained) -> None
 
 def test_what_cannot_be_averaged_is_said_in_a_line(trained) -> None:
     adapted = tiny("clip")
-    get_method("lora").adapt(adapted, ["cat"])
+    get_method("lora").attach(adapted, ["cat"])
     with pytest.raises(ModelError, match="adapters were trained, not its own weights"), averaged(adapted, 0.5):
         pass
     with pytest.raises(ModelError, match="nothing was trained"), averaged(tiny("clip"), 0.5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from steadyclip.cli import main
+from steadyclip.methods import registry
 
 LORA = "lora[steps=2,batch_size=6]"
 
@@ -39,6 +41,25 @@ def test_table_page_markdown_and_csv(world: Path, tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out == (tmp_path / "base-to-new-photos.md").read_text()
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "all.html")]) == 0  # from the records alone
     assert LORA in capsys.readouterr().out
+
+
+def test_rows_of_a_file_with_pieces_and_a_method_of_a_file(world: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    (tmp_path / "their_file.py").write_text(
+        "from steadyclip.adapters import LowRank\nfrom steadyclip.methods import Method, Recipe\n"
+        "class Mine(Method):\n    name = 'benched'\n    adapters = (LowRank(),)\n    recipe = Recipe(steps=2)\n"
+    )
+    pieces = "compose[objective=CrossEntropy()+0.5*Consistency(cross=True),steps=2,batch_size=6]"
+    mine = f"{tmp_path}/their_file.py:Mine[batch_size=6,cutout=0.25]"
+    (tmp_path / "rows.txt").write_text(f"# two\n{pieces}\n{mine}\n")
+    out = tmp_path / "out"
+    more = f"--methods @{tmp_path}/rows.txt --seeds 1 --shots 2 --csv --jobs 2"  # in processes of their own
+    assert main(words(world, out, *more.split())) == 0
+    printed = capsys.readouterr().out
+    assert f'"{pieces}"' in printed
+    assert f'"{mine}"' in printed
+    (run,) = (json.loads(path.read_text()) for path in out.glob("their_file.py-Mine-batch_size=6-*/run.json"))
+    assert (run["method"]["name"], run["config"]["cutout"], run["recipe"]["batch_size"]) == ("benched", 0.25, 6)
 
 
 def test_a_failure_is_named_and_the_table_is_there(world: Path, tmp_path: Path, capsys) -> None:

@@ -76,7 +76,7 @@ def test_a_part_of_its_classes_keeps_their_votes_and_no_other_name_is_known(quer
     torch.testing.assert_close(some_BC, all_BC[:, [3, 1]], atol=1e-5, rtol=1e-5)
     model, method = tiny("clip"), get_method("tip-adapter")
     method.attach(model, NAMES)
-    with pytest.raises(NoHead, match="a cache of training images knows no names: 1 of 2 classes"):
+    with pytest.raises(NoHead, match="a cache of training images cannot name new classes: 1 of 2"):
         Scorer(model, method, ["a", "z"], ["{}"])
 
 

@@ -76,6 +76,6 @@ def test_knows_no_names() -> None:
     model = tiny("clip")
     probe = get_method("linear-probe")
     probe.attach(model, ["cat", "dog"])
-    with pytest.raises(NoHead, match=r"1 of 2 classes were not trained on \(owl\)"):
+    with pytest.raises(NoHead, match=r"cannot name new classes: 1 of 2 were not trained on \(owl\)"):
         Scorer(model, probe, ["cat", "owl"], ["a photo of a {}."])
     assert Scorer(model, probe, ["dog"], ["{}"]).names == ("dog",)  # a part of what it was trained on is fine

@@ -44,8 +44,8 @@ def test_other_first_words_do_not_start_there() -> None:
 @pytest.mark.parametrize(
     ("method", "names"),
     [
-        (CoOp(), {"adapters.prompts.text.0"}),
-        (CoCoOp(), {"adapters.prompts.text.0", *(f"adapters.prompts.net.{n}" for n in
+        (CoOp(), {"adapters.prompts.text"}),
+        (CoCoOp(), {"adapters.prompts.text", *(f"adapters.prompts.net.{n}" for n in
                                                 ("0.weight", "0.bias", "2.weight", "2.bias"))}),
     ],
     ids=["coop", "cocoop"],

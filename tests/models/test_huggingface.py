@@ -60,7 +60,6 @@ def test_features_and_logits_equal_transformers(model: DualEncoder, folder: Path
     assert torch.allclose(model.logits(images, texts), stock["logits_per_image"], rtol=0, atol=1e-4)
 
 
-@pytest.mark.newest  # reads it by AutoImageProcessor, which wants torchvision in older versions of transformers
 def test_a_merged_and_saved_model_is_a_stock_checkpoint(model: DualEncoder, family: str, tmp_path: Path) -> None:
     attach_everywhere(model)
     model.merge_adapters()
@@ -68,9 +67,14 @@ def test_a_merged_and_saved_model_is_a_stock_checkpoint(model: DualEncoder, fami
     stock = stock_features(tmp_path, family)
     images, texts = features(model)
     assert torch.allclose(images, stock["image_embeds"], rtol=0, atol=1e-6)
-    assert torch.allclose(texts, stock["text_embeds"], rtol=0, atol=1e-6)
+    # rounding: on torch 2.6 each is 7e-7 from float64, and 1.4e-6 from the other
+    assert torch.allclose(texts, stock["text_embeds"], rtol=0, atol=2e-6)
+    import_transformers()
     with quiet():
-        processor = import_transformers().AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+        # not from the top of transformers, where version 5.6 hides it if there is no torchvision
+        from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+        processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     picture = Image.effect_noise((45, 33), 80).convert("RGB")
     pixels = torch.as_tensor(processor(picture, return_tensors="pt")["pixel_values"][0])
     assert torch.equal(model.preprocess(picture), pixels)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from steadyclip.evaluation.records import Record
 from steadyclip.report import main_table
-from steadyclip.report.accuracy import bars
+from steadyclip.report.charts import bars
 
 
 def test_bars_show_what_the_table_shows(experiment: list[Record]) -> None:

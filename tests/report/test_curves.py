@@ -6,9 +6,8 @@ from xml.etree import ElementTree
 
 from steadyclip.evaluation.records import Record
 from steadyclip.report import main_table
-from steadyclip.report.accuracy import curves
 from steadyclip.report.cells import Section
-from steadyclip.report.chart import COLORS, Style, styles
+from steadyclip.report.charts import COLORS, Style, curves, styles
 
 Grid = Callable[[str], list[Record]]
 

@@ -8,10 +8,10 @@ from msgspec import structs
 
 from steadyclip.evaluation.forgetting import forgetting, held_out
 from steadyclip.evaluation.records import Record
+from steadyclip.report import charts as module
 from steadyclip.report import main_table
-from steadyclip.report import scatter as module
 from steadyclip.report.cells import Section
-from steadyclip.report.scatter import Point, drift, shift
+from steadyclip.report.charts import Point, drift, shift
 
 from .test_curves import looks, texts
 
@@ -24,7 +24,7 @@ def dots(monkeypatch: pytest.MonkeyPatch) -> list[list[Point]]:
     seen: list[list[Point]] = []
     real = module._dot
     monkeypatch.setattr(
-        module, "_dot", lambda axes, points, style: (seen.append(list(points)), real(axes, points, style))
+        module, "_dot", lambda axes, points, style: (seen.append(list(points)), real(axes, points, style))[1]
     )
     return seen
 

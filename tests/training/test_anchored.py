@@ -4,20 +4,26 @@ import dataclasses
 
 import pytest
 import torch
-from training_world import RECIPE, captioned_task, clip, config, make_task, same, write_pairs
+from training_world import RECIPE, captioned_task, clip, close, config, is_step, make_task, same, write_pairs
 
 from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.methods import get_method
 from steadyclip.methods.arf import ARF
+from steadyclip.objectives import InfoNCE, Objective
 from steadyclip.training import TrainConfig, fit, load_run
 
 
-class Failing(ARF):
+class NotANumber(InfoNCE):
     """Gives no number at step 3."""
 
-    def loss(self, model, batch):
-        terms = super().loss(model, batch)
-        return {name: term * (float("nan") if batch.step == 3 else 1) for name, term in terms.items()}
+    def __call__(self, f):
+        return super().__call__(f) * (float("nan") if is_step(f, 3) else 1)
+
+
+class Failing(ARF):
+    def objective(self):
+        terms = super().objective()
+        return Objective(tuple((weight, NotANumber(*vars(term).values())) for weight, term in terms.parts))
 
 
 @pytest.fixture
@@ -53,9 +59,18 @@ def test_what_a_method_lacks_is_said_before_a_folder_is_made(tmp_path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_batch_that_is_compared_within_is_not_cut_into_parts() -> None:
-    with pytest.raises(UsageError, match="method 'flyp' compares the images of a batch with each other: accumulate=2"):
-        fit(clip(), get_method("flyp"), make_task(), config=TrainConfig(accumulate=2, progress=False))
+@pytest.mark.parametrize("name", ["flyp", "arf"])
+def test_a_batch_that_is_compared_within_is_the_whole_one_in_parts_too(anchors, name) -> None:
+    """AdamW and clipping would hide a gradient of the wrong size."""
+    plain = dataclasses.replace(RECIPE, optimizer="sgd", learning_rate=0.005, clip_norm=None)
+    method = get_method(name, {"anchors": anchors} if name == "arf" else {})
+    states, losses = [], []
+    for accumulate in (1, 3):
+        model, config = clip(), TrainConfig(accumulate=accumulate, progress=False, log_every=1)
+        losses.append(fit(model, method, captioned_task(), recipe=plain, config=config).losses)
+        states.append(model.trained_state())
+    assert close(*states, 1e-6)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_flyp_learns(tmp_path) -> None:

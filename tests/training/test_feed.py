@@ -3,7 +3,7 @@ import random
 
 import pytest
 import torch
-from training_world import MemoryStore, make_task
+from training_world import MemoryStore, make_task, textured
 
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.data import UnreadableImage
@@ -36,11 +36,11 @@ class Numbers:
 
 
 def feed(task=None, batch_size=6, shard=(0, 1), streams=None, **config) -> Feed:
-    return Feed(task or make_task(), PREPROCESS, batch_size, TrainConfig(**config), streams or {}, shard)
+    return Feed(task or make_task(), PREPROCESS, batch_size, TrainConfig(**config), streams or {}, shard=shard)
 
 
-def keys(steps) -> list[list[str]]:
-    return [[key for part in parts for key in part.keys] for parts in steps]
+def keys(samples) -> list[list[str]]:
+    return [list(sample.keys) for sample in samples]
 
 
 def test_an_epoch_shows_no_picture_twice_and_epochs_differ() -> None:
@@ -53,11 +53,11 @@ def test_an_epoch_shows_no_picture_twice_and_epochs_differ() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("start", [1, 2, 3])
-def test_a_later_start_gives_the_very_same_parts(start, workers) -> None:
-    through = list(feed(streams={"n": Numbers()}, accumulate=2).steps(0, 5))[start:]
-    resumed = list(feed(streams={"n": Numbers()}, accumulate=2, workers=workers).steps(start, 5))
+def test_a_later_start_gives_the_very_same_samples(start, workers) -> None:
+    through = list(feed(streams={"n": Numbers()}).steps(0, 5))[start:]
+    resumed = list(feed(streams={"n": Numbers()}, workers=workers).steps(start, 5))
     assert keys(through) == keys(resumed)
-    for a, b in zip(*([part for parts in steps for part in parts] for steps in (through, resumed)), strict=True):
+    for a, b in zip(through, resumed, strict=True):
         assert torch.equal(a.images_BCHW, b.images_BCHW)
         assert torch.equal(a.labels_B, b.labels_B)
         assert a.streams == b.streams
@@ -65,9 +65,9 @@ def test_a_later_start_gives_the_very_same_parts(start, workers) -> None:
 
 def test_seeds_differ_and_augmentation_can_be_off() -> None:
     assert keys(feed(seed=1).steps(0, 2)) != keys(feed(seed=2).steps(0, 2))
-    (part,) = next(feed(augment=False).steps(0, 1))
+    sample = next(feed(augment=False).steps(0, 1))
     images = make_task().train
-    for key, pixels_CHW in zip(part.keys, part.images_BCHW, strict=True):
+    for key, pixels_CHW in zip(sample.keys, sample.images_BCHW, strict=True):
         assert torch.equal(pixels_CHW, PREPROCESS(images.read(images.keys.index(key))))
 
 
@@ -79,9 +79,39 @@ def test_processes_share_each_batch() -> None:
         assert len(parts[0][step]) == len(parts[1][step]) == 3
 
 
-def test_shares_of_all_parts_of_a_step_add_up_to_one() -> None:
-    shares = [part.share for rank in range(2) for part in next(feed(shard=(rank, 2), accumulate=2).steps(0, 1))]
-    assert sorted(shares) == pytest.approx([1 / 6, 1 / 6, 2 / 6, 2 / 6])
+@pytest.mark.parametrize("views", [None, 0, 1, 3])
+def test_places_without_pixels_are_those_of_the_images(views) -> None:
+    def samples(decode: bool):
+        made = Feed(without("red/1.png"), PREPROCESS, 8, TrainConfig(), {"k": Numbers()}, views, (1, 2))
+        made.decode = decode
+        if not decode:
+            made.skipped["red/1.png"] = "no such file"  # as the cache has found out
+        return list(made.steps(2, 9))
+
+    for with_pixels, places in zip(samples(True), samples(False), strict=True):
+        assert places.images_BCHW is None
+        assert with_pixels.keys == places.keys
+        assert with_pixels.view == places.view
+        assert torch.equal(with_pixels.index_B, places.index_B)
+        assert torch.equal(with_pixels.labels_B, places.labels_B)
+        assert with_pixels.streams == places.streams
+
+
+def test_views_are_drawn_once_and_come_again() -> None:
+    def pixels(views):
+        made = Feed(textured(make_task()), PREPROCESS, 16, TrainConfig(), {}, views)
+        return [dict(zip(s.keys, s.images_BCHW, strict=True)) for s in made.steps(0, 4)]
+
+    def equal(a, b):
+        return all(torch.equal(a[key], b[key]) for key in a)
+
+    anew, two, none = pixels(None), pixels(2), pixels(0)
+    assert not equal(anew[0], anew[2])
+    assert equal(two[0], two[2])
+    assert equal(two[1], two[3])
+    assert not equal(two[0], two[1])
+    assert equal(none[0], none[1])
+    assert equal(two[0], anew[0])  # a view is an epoch's augmentation
 
 
 def test_a_batch_larger_than_the_set_is_the_set() -> None:
@@ -96,7 +126,7 @@ def test_too_many_processes_are_refused() -> None:
 def test_a_stream_gives_every_item_once_an_epoch_and_is_shared() -> None:
     def drawn(shard):
         steps = feed(streams={"n": Numbers()}, shard=shard).steps(0, 5)
-        return [part.streams["n"] for parts in steps for part in parts]
+        return [sample.streams["n"] for sample in steps]
 
     whole, halves = drawn((0, 1)), [drawn((rank, 2)) for rank in range(2)]
     numbers = [n for batch in whole for n in batch["number"]]
@@ -120,16 +150,14 @@ class Keyed(Numbers):
 
 def test_a_stream_of_images_gives_the_items_of_the_very_images() -> None:
     def random_by_key(shard, start=0, **config):
-        parts = [
-            part for parts in feed(streams={"k": Keyed()}, shard=shard, **config).steps(start, 3) for part in parts
-        ]
+        parts = list(feed(streams={"k": Keyed()}, shard=shard, **config).steps(start, 3))
         assert all(tuple(part.streams["k"]["key"]) == part.keys for part in parts)
         return [(key, x) for part in parts for key, x in zip(part.keys, part.streams["k"]["random"], strict=True)]
 
     whole = random_by_key((0, 1))
     assert len({x for _, x in whole}) == len(whole)  # drawn anew for each step
     assert random_by_key((0, 1), start=2) == whole[12:]
-    assert sorted(random_by_key((0, 2), accumulate=3) + random_by_key((1, 2))) == sorted(whole)
+    assert sorted(random_by_key((0, 2)) + random_by_key((1, 2))) == sorted(whole)
 
 
 class Vanishing(MemoryStore):
@@ -167,3 +195,10 @@ def test_too_many_vanished_pictures_stop_the_training() -> None:
         list(feed(without(*gone), batch_size=8).steps(0, 5))
     with pytest.raises(DataError, match="no image of a whole batch"):
         list(feed(without(*gone, allowed=1.0), batch_size=1).steps(0, 33))
+
+
+def test_places_stop_too_where_a_whole_batch_is_lost() -> None:
+    made = feed(without("red/1.png"), batch_size=1)
+    made.decode, made.skipped = False, {"red/1.png": "no such file"}
+    with pytest.raises(DataError, match=r"no image of a whole batch .*red/1\.png"):
+        list(made.steps(0, 32))

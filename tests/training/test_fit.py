@@ -7,10 +7,13 @@ import torch.nn.functional as F
 from torch import nn
 from training_world import RECIPE, Everything, Harmful, clip, close, files, image_set, make_task, same
 
+from steadyclip.adapters import AdapterSpec
 from steadyclip.core.errors import DataError, ModelError, SteadyClipError, UsageError
 from steadyclip.data import loader
 from steadyclip.methods import get_method
 from steadyclip.models import Adapter
+from steadyclip.objectives import CrossEntropy, Term
+from steadyclip.objectives.streams import StreamSpec
 from steadyclip.training import TrainConfig, fit
 
 QUIET = TrainConfig(progress=False, log_every=1)
@@ -125,19 +128,37 @@ def test_the_callers_random_state_is_left_alone() -> None:
 # ---- streams, modes, parts of the model
 
 
-class Pull(Everything):
+class Mean(Term):
     """Looks at what it is given."""
 
+    @property
+    def label(self) -> str:
+        return "pull"
+
+    def __call__(self, f):
+        words = f.stream("words")
+        assert list(words) == ["length"]
+        assert words["length"].shape == f.labels().shape
+        seen.append(words["length"].tolist())
+        return words["length"].float().mean()
+
+
+class Lengths(StreamSpec):
+    def build(self, model, task):
+        return Words()
+
+
+class Pull(Everything):
     name = "pull"
 
-    def streams(self, model, task):
-        return {"words": Words()}
+    def objective(self):
+        return CrossEntropy() + Mean()
 
-    def loss(self, model, batch):
-        assert list(batch.streams["words"]) == ["length"]
-        assert batch.streams["words"]["length"].shape == batch.labels_B.shape
-        seen.append((batch.step, batch.streams["words"]["length"].tolist()))
-        return {**super().loss(model, batch), "pull": batch.streams["words"]["length"].float().mean()}
+    def streams(self):
+        return {"words": Lengths()}
+
+    def check(self):
+        """Its term reads the stream by itself."""
 
 
 class Words:
@@ -159,9 +180,9 @@ def test_streams_reach_the_loss_in_a_seeded_order_and_terms_are_logged(tmp_path)
     config = dataclasses.replace(QUIET, out=tmp_path / "run")
     result = fit(clip(), Pull(), make_task(), config=config)
     first = list(seen)
-    assert [step for step, _ in first] == list(range(7))
+    assert len(first) == 7
     assert set(result.run.results.loss) == {"mean", "cross_entropy", "pull"}
-    assert result.run.results.loss["pull"] == pytest.approx(sum(first[-1][1]) / 6)
+    assert result.run.results.loss["pull"] == pytest.approx(sum(first[-1]) / 6)
     assert result.losses[-1] == pytest.approx(
         result.run.results.loss["cross_entropy"] + result.run.results.loss["pull"]
     )
@@ -179,23 +200,37 @@ class Watched(Adapter):
         return []
 
 
+class Watch(AdapterSpec):
+    """A parameter beside the image tower, and the weights of its last block."""
+
+    def attach(self, model):
+        model.requires_grad_(False)
+        model.attach("watched", Watched())
+        model.keep_frozen_copy()
+        model.image_tower.blocks[1].module.requires_grad_(True)
+
+
+class Gain(Term):
+    """Notes in which mode everything is."""
+
+    def __call__(self, f):
+        modes.append(
+            (
+                f.model.adapters["watched"].training,
+                [block.module.training for block in f.model.image_tower.blocks],
+                any(block.module.training for block in f.model.text_tower.blocks),
+            )
+        )
+        return f.model.adapters["watched"].gain.sum() * 1e-3
+
+
 class Modes(Everything):
     name = "modes"
 
-    def adapt(self, model, classes) -> None:
-        model.requires_grad_(False)
-        model.attach("watched", Watched())
-        model.image_tower.blocks[1].module.requires_grad_(True)
+    adapters = (Watch(towers="image"),)
 
-    def loss(self, model, batch):
-        modes.append(
-            (
-                model.adapters["watched"].training,
-                [block.module.training for block in model.image_tower.blocks],
-                any(block.module.training for block in model.text_tower.blocks),
-            )
-        )
-        return {**super().loss(model, batch), "gain": model.adapters["watched"].gain.sum() * 1e-3}
+    def objective(self):
+        return CrossEntropy() + Gain()
 
 
 modes: list = []
@@ -217,7 +252,7 @@ def test_only_what_is_trained_is_in_training_mode_and_only_meanwhile() -> None:
 
 
 def test_a_probe_learns_from_cached_features(tmp_path) -> None:
-    config = dataclasses.replace(QUIET, out=tmp_path / "run", cache=tmp_path / "cache")
+    config = dataclasses.replace(QUIET, out=tmp_path / "run", feature_folder=tmp_path / "cache")
     model, task = clip(), make_task(4, val=2)
     result = fit(model, get_method("linear-probe"), task, config=config)
     assert result.losses == []
@@ -225,7 +260,7 @@ def test_a_probe_learns_from_cached_features(tmp_path) -> None:
     assert result.run.results.steps == 0
     assert set(result.run.results.choices) == {"strength", "validation"}
     assert files(tmp_path / "run") == {"run.json", "split.json", "trained.safetensors"}
-    assert model.adapters["probe"].weight.abs().max() > 0
+    assert model.head.weight.abs().max() > 0
 
     again = dataclasses.replace(config, out=tmp_path / "again")
     second = fit(clip(), get_method("linear-probe"), task, config=again)
@@ -304,12 +339,12 @@ def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(tmp_path) -> None:
         fit(clip(), Harmful(harm="nan gradient", at=6), make_task(), config=QUIET)
 
 
-def test_a_method_that_trains_nothing_by_steps_is_a_bug() -> None:
+def test_a_method_that_trains_nothing_by_steps_is_told(tmp_path) -> None:
     class Nothing(Everything):
         name = "nothing"
+        adapters = ()
 
-        def adapt(self, model, classes) -> None:
-            model.requires_grad_(False)
-
-    with pytest.raises(ValueError, match="leaves nothing to train"):
-        fit(clip(), Nothing(), make_task(), config=QUIET)
+    config = dataclasses.replace(QUIET, out=tmp_path / "run")
+    with pytest.raises(UsageError, match="has nothing to train"):
+        fit(clip(), Nothing(), make_task(), config=config)
+    assert not (tmp_path / "run").exists()

@@ -9,8 +9,8 @@ from training_world import (
     captioned_task,
     clip,
     close,
-    contrast,
     files,
+    gradients_of_five,
     in_process,
     make_task,
     stop_one_of_two,
@@ -38,25 +38,35 @@ def launch(function, *args) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("name", "accumulate"), [("everything", 1), ("lora", 2), ("linear-probe", 1), ("flyp", 1), ("arf", 1)]
-)
-def test_two_processes_give_the_weights_of_one(tmp_path, name, accumulate) -> None:
+    ("name", "accumulate", "unreadable"),
+    [
+        ("everything", 1, ""), ("lora", 2, ""), ("linear-probe", 1, ""), ("flyp", 1, ""), ("flyp", 2, "red/1.png"),
+        ("arf", 1, ""), ("coop", 1, "red/1.png"), ("tip-adapter-f", 1, "red/1.png"), ("full", 1, "red/1.png"),
+        ("projected", 1, ""),
+    ],
+)  # fmt: skip
+def test_two_processes_give_the_weights_of_one(tmp_path, name, accumulate, unreadable) -> None:
     if name == "arf":
         write_pairs(tmp_path / "anchors.parquet", captioned_task().train)
-    assert launch(train_shared, tmp_path / "two", name, accumulate) == [0, 0]
-    train_shared(tmp_path / "one", name, accumulate)
+    assert launch(train_shared, tmp_path / "two", name, accumulate, unreadable) == [0, 0]
+    train_shared(tmp_path / "one", name, accumulate, unreadable)
     two, one = (read_tensors(tmp_path / run / "trained.safetensors") for run in ("two", "one"))
     assert close(two, one)
     assert files(tmp_path / "two") == files(tmp_path / "one")
 
 
-def test_infonce_of_two_unequal_processes_has_the_value_and_the_gradients_of_one(tmp_path) -> None:
-    assert launch(contrast, tmp_path) == [0, 0]
-    contrast(tmp_path)
-    first, second, whole = (read_tensors(tmp_path / name) for name in ("0-of-2", "1-of-2", "0-of-1"))
-    assert torch.allclose(first["loss"] + second["loss"], whole["loss"], atol=1e-6)
-    assert torch.allclose(torch.cat([first["features"], second["features"]]) / 2, whole["features"], atol=1e-6)
-    assert torch.allclose((first["scale"] + second["scale"]) / 2, whole["scale"], atol=1e-6)
+@pytest.mark.parametrize("name", ["flyp", "full", "projected", "projected-pairs", "coop", "cocoop"])
+def test_two_unequal_processes_have_the_terms_and_the_gradients_of_one(tmp_path, name) -> None:
+    assert launch(gradients_of_five, tmp_path, name) == [0, 0]
+    gradients_of_five(tmp_path, name)
+    first, second, whole = (read_tensors(tmp_path / part) for part in ("0-of-2", "1-of-2", "0-of-1"))
+    assert first.keys() == second.keys() == whole.keys()
+    for key, value in whole.items():
+        if key.startswith("term"):
+            assert torch.allclose(first[key] + second[key], value, rtol=1e-5)
+        else:
+            assert torch.equal(first[key], second[key])
+            assert torch.allclose(first[key], value, rtol=0, atol=1e-5 * max(1.0, float(value.abs().max()))), key
 
 
 def test_a_signal_to_one_process_stops_both_and_one_process_can_go_on(tmp_path) -> None:

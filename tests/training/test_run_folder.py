@@ -7,8 +7,8 @@ import pytest
 import torch
 from training_world import RECIPE, clip, make_task, same
 
-from steadyclip.core.errors import ModelError, SteadyClipError
-from steadyclip.methods import get_method
+from steadyclip.core.errors import ModelError, SteadyClipError, UsageError
+from steadyclip.methods import get_method, registry
 from steadyclip.models.testing import tiny
 from steadyclip.training import TrainConfig, fit, load_run
 
@@ -34,7 +34,7 @@ def test_a_loaded_run_is_the_trained_model(finished) -> None:
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(model.encode_image(images), trained.encode_image(images))
     assert not torch.equal(model.encode_image(images), clip().encode_image(images))
-    assert (method.rank, method.layers) == (3, ("q", "v"))
+    assert (method.knobs()["rank"], method.knobs()["layers"]) == (3, ["q", "v"])
     assert run == result.run
     assert not any(module.training for module in model.modules())
 
@@ -112,3 +112,58 @@ def test_a_broken_run_is_one_clear_line(copy, harm, words) -> None:
     with pytest.raises(SteadyClipError, match=words) as caught:
         load_run(copy, model=clip())
     assert "\n" not in str(caught.value)
+
+
+# ---- methods from elsewhere
+
+MINE = """
+from steadyclip.methods.full import Full
+
+class Mine(Full):
+    name = "mine"
+    strength: float = 1.0
+"""
+
+
+@pytest.fixture
+def of_a_file(tmp_path, monkeypatch):
+    """A run of a method in a file; then a process that has not imported it."""
+    (tmp_path / "mine.py").write_text(MINE)
+    method = get_method(f"{tmp_path / 'mine.py'}:Mine", {"strength": 2.0})
+    fit(clip(), method, make_task(), recipe=RECIPE, config=TrainConfig(out=tmp_path / "run", progress=False))
+    monkeypatch.delitem(registry._REGISTRY, "mine")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run", method
+
+
+def test_a_method_of_a_file_is_named_and_not_imported(of_a_file) -> None:
+    out, method = of_a_file
+    assert json.loads((out / "run.json").read_text())["method"]["origin"] == "the file mine.py"
+    words = r"trained by the method 'mine' of the file mine\.py, which cannot be used here: unknown method"
+    with pytest.raises(UsageError, match=words) as caught:
+        load_run(out, model=clip())
+    assert "\n" not in str(caught.value)
+    assert "mine" not in registry._REGISTRY
+    assert load_run(out, model=clip(), method=method)[1] is method
+
+
+def test_the_method_that_is_given_must_be_that_of_the_run(of_a_file, finished) -> None:
+    out, method = of_a_file
+    with pytest.raises(UsageError, match=r"trained by mine\[.*differs in knobs\.strength\."):
+        load_run(out, model=clip(), method=type(method)())
+    with pytest.raises(UsageError, match=r"differs in name, knobs\."):
+        load_run(finished[0], model=clip(), method=method)
+
+
+def test_a_folder_cannot_say_which_file_is_run(copy, tmp_path) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    run = json.loads((copy / "run.json").read_text())
+    run["method"]["name"] = f"{tmp_path / 'evil.py'}:Evil"
+    (copy / "run.json").write_text(json.dumps(run))
+    with pytest.raises(UsageError, match="is no name of a method"):
+        load_run(copy, model=clip())
+    assert not (tmp_path / "ran").exists()
+
+
+def test_methods_of_this_package_have_no_origin(finished) -> None:
+    assert finished[2].run.method.origin == ""

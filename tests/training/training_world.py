@@ -18,21 +18,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from steadyclip.adapters import Weights
 from steadyclip.anchors import Pair, write_anchors
 from steadyclip.core.errors import SteadyClipError
+from steadyclip.core.seeds import step_seed
 from steadyclip.data import ImageSet, ImageTask
 from steadyclip.methods import get_method
-from steadyclip.methods.base import Batch, Method
+from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.models import DualEncoder
 from steadyclip.models.testing import tiny
-from steadyclip.objectives import info_nce
+from steadyclip.objectives import (
+    Batch,
+    CrossedEntropy,
+    CrossEntropy,
+    DrawnPrompts,
+    Features,
+    InfoNCE,
+    Objective,
+    Text,
+    as_objective,
+)
 from steadyclip.training import Stopped, TrainConfig, fit
 from steadyclip.training.checkpoint import write_tensors
+from steadyclip.training.step import Step
 
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220), "white": (240, 240, 240)}
 RECIPE = Recipe(learning_rate=1e-3, weight_decay=0.1, steps=7, batch_size=6, warmup_steps=2, clip_norm=1.0)
@@ -69,46 +81,56 @@ def make_task(per_class: int = 4, val: int = 0, name: str = "colors") -> ImageTa
     return ImageTask(name, image_set(per_class, name), image_set(val, "val"), shots=per_class, seed=1, subset="all")
 
 
-@dataclass(frozen=True)
 class Everything(Method):
-    """All weights, cross-entropy; ``on_step`` lets a test do harm at a certain step."""
+    """All weights, cross-entropy."""
 
     name = "everything"
     summary = "all weights"
     source = "for tests"
-    recipe = RECIPE
 
+    adapters = (Weights(),)
+    recipe = RECIPE
     strength: float = 1.0
 
-    def adapt(self, model: DualEncoder, classes: Sequence[str]) -> None:
-        model.keep_frozen_copy()
-        model.requires_grad_(True)
-
-    def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
-        logits_BC = model.logits(model.encode_image(batch.images_BCHW), model.encode_text(batch.prompts))
-        return {"cross_entropy": self.strength * F.cross_entropy(logits_BC, batch.labels_B)}
+    def objective(self) -> Objective:
+        return self.strength * CrossEntropy()
 
 
-@dataclass(frozen=True)
+class Harm(CrossEntropy):
+    """Cross-entropy until ``harm`` is done at step ``at``: "kill", "nan", "nan gradient", "stop" or "terminate"."""
+
+    harm: str = "kill"
+    at: int = 3
+
+    def __call__(self, f: Features) -> Tensor:
+        loss = super().__call__(f)
+        if is_step(f, self.at):
+            if self.harm == "nan":
+                return loss * float("nan")
+            if self.harm == "nan gradient":  # the square root's slope at 0 is infinite, times 0
+                return loss + (loss * 0).sqrt()
+            signals = {"kill": 9, "stop": 2, "terminate": 15}
+            os.kill(os.getpid(), signals[self.harm])
+        return loss
+
+
+def is_step(f: Features, step: int) -> bool:
+    """Whether this is ``step`` of a training of seed 1 or 2: terms see its seed alone."""
+    return f.seed in {step_seed(seed, step) for seed in (1, 2)}
+
+
 class Harmful(Everything):
-    """``Everything`` until ``harm`` is done at step ``at``: "kill", "nan", "nan gradient", "stop" or "terminate"."""
+    """``Everything`` until ``harm`` is done at step ``at``, see ``Harm``."""
 
     harm: str = "kill"
     at: int = 3
 
     def knobs(self) -> dict[str, Any]:
-        return {"strength": self.strength}  # the same run as without harm
+        own = Everything(adapters=self.adapters, average=self.average, strength=self.strength)
+        return own.knobs()  # the same run as without harm
 
-    def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
-        terms = super().loss(model, batch)
-        if batch.step == self.at:
-            if self.harm == "nan":
-                return {name: term * float("nan") for name, term in terms.items()}
-            if self.harm == "nan gradient":  # the square root's slope at 0 is infinite, times 0
-                return {name: term + (term * 0).sqrt() for name, term in terms.items()}
-            signals = {"kill": 9, "stop": 2, "terminate": 15}
-            os.kill(os.getpid(), signals[self.harm])
-        return terms
+    def objective(self) -> Objective:
+        return self.strength * Harm(harm=self.harm, at=self.at)
 
 
 def clip() -> DualEncoder:
@@ -164,55 +186,105 @@ def train_every_third(out: Path, at: int) -> None:
 class Killer(Harmful):
     """Kills the process that trains by low-rank updates with dropout."""
 
-    def adapt(self, model, classes) -> None:
-        get_method("lora").adapt(model, classes)
+    adapters = get_method("lora").adapters
 
 
 def train_with_little_room(out: Path, room: int) -> None:
     """Files cannot grow beyond ``room`` bytes from step 3 on; the error's line goes to out.txt."""
 
-    class Starved(Harmful):
-        def loss(self, model, batch):
-            if batch.step == 3:
+    class Starving(CrossEntropy):
+        def __call__(self, f):
+            if is_step(f, 3):
                 resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-            return super().loss(model, batch)
+            return super().__call__(f)
+
+    class Starved(Everything):
+        def objective(self):
+            return Starving()
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        train(out, Starved(at=99))
+        train(out, Starved())
     except SteadyClipError as error:
         out.with_name("out.txt").write_text(str(error))
         os._exit(3)
 
 
-def for_two(name: str):
+class Projected(Everything):
+    """Gradients of two groups made into one, as ProGrad does: the first, with half its part along the second."""
+
+    name = "projected"
+
+    def objective(self) -> Objective:
+        groups = as_objective(CrossEntropy()), as_objective(CrossedEntropy())
+        return Objective(groups=groups, combine=project)
+
+
+class ProjectedPairs(Everything):
+    """The same of a term that compares the images of a batch."""
+
+    name = "projected-pairs"
+
+    def objective(self) -> Objective:
+        groups = as_objective(InfoNCE(Text(DrawnPrompts()))), as_objective(CrossedEntropy())
+        return Objective(groups=groups, combine=project)
+
+
+def project(gradients: Sequence[Tensor]) -> Tensor:
+    g, h = gradients
+    return g - 0.5 * (g * h).sum() / (h * h).sum().clamp(min=1e-12) * h
+
+
+def for_two(name: str) -> Method:
     # Dropout is drawn by each process for its own part, so it is off where results are compared.
-    return Everything() if name == "everything" else get_method(name, {"dropout": 0.0} if name == "lora" else {})
+    made = {method.name: method for method in (Everything(), Projected(), ProjectedPairs())}
+    return made.get(name) or get_method(name, {"dropout": 0.0} if name == "lora" else {})
 
 
-def train_shared(out, name, accumulate) -> None:
+def train_shared(out: Path, name: str, accumulate: int = 1, unreadable: str = "") -> None:
     config = TrainConfig(out=out, progress=False, accumulate=accumulate, device="cpu", checkpoint_steps=4, log_every=2)
-    method, task = for_two(name), make_task(val=1)
+    method, task, recipe = for_two(name), make_task(val=1), RECIPE
     if name == "arf":  # the test has written the anchor file
         method, task = get_method("arf", {"anchors": out.parent / "anchors.parquet"}), captioned_task()
-    fit(clip(), method, task, recipe=method.recipe and RECIPE, config=config)
+    if unreadable:
+        task = without(make_task(8), unreadable)
+    if name in ("coop", "tip-adapter-f"):
+        recipe = dataclasses.replace(RECIPE, views=2, optimizer="sgd", learning_rate=0.1)
+    fit(clip(), method, task, recipe=method.recipe and recipe, config=config)
 
 
-def contrast(out: Path) -> None:
-    """InfoNCE of five pairs with two of one class, 3 and 2 of them in two processes, and its gradients."""
-    model = clip()
-    model.train_weights()
+def textured(task: ImageTask) -> ImageTask:
+    """The task with images that look different in each crop."""
+    found = {}
+    for key in task.train.keys:
+        buffer = io.BytesIO()
+        Image.frombytes("RGB", (40, 40), random.Random(key).randbytes(40 * 40 * 3)).save(buffer, "PNG")
+        found[key] = buffer.getvalue()
+    return dataclasses.replace(task, train=dataclasses.replace(task.train, store=MemoryStore(found)))
+
+
+def without(task: ImageTask, *keys: str) -> ImageTask:
+    """The task with some training images that cannot be decoded."""
+    store = MemoryStore({**task.train.store.files, **dict.fromkeys(keys, b"no image")})
+    return dataclasses.replace(task, train=dataclasses.replace(task.train, store=store))
+
+
+def gradients_of_five(out: Path, name: str) -> None:
+    """Terms and gradients of one step of five images, 3 and 2 of them in two processes."""
+    model, method, task = clip(), for_two(name), make_task()
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1:
         torch.distributed.init_process_group("gloo")
-    pairs_5E = F.normalize(torch.randn(5, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
     sizes = [3, 2] if processes > 1 else [5]
-    own_BE = pairs_5E.split(sizes)[rank].clone().requires_grad_()
-    labels_B = torch.tensor([0, 1, 2, 0, 3]).split(sizes)[rank]
-    loss = info_nce(model, *own_BE.chunk(2, dim=1), labels_B) * (sizes[rank] / 5)
-    (loss * processes).backward()  # as the loop does, since the gradients of processes are averaged
-    found = {"loss": loss.detach(), "features": own_BE.grad, "scale": model.network.logit_scale.grad}
-    write_tensors(out / f"{rank}-of-{processes}", found)
+    torch.manual_seed(0)
+    method.attach(model, task.classes)
+    images_BCHW = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)).split(sizes)[rank]
+    places = torch.arange(5).split(sizes)[rank].tolist()
+    batch = Batch(torch.tensor([0, 1, 2, 0, 3])[places], tuple(map(str, places)), images_BCHW)
+    step = Step(method, model, task.classes, task.templates)
+    terms = step.gradients(batch, seed=1, whole=5)
+    gradients = {name: p.grad for name, p in step.trained.items() if p.grad is not None}
+    write_tensors(out / f"{rank}-of-{processes}", {**gradients, **{f"term {k}": v for k, v in terms.items()}})
 
 
 def stop_one_of_two(out) -> None:

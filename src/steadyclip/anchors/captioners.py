@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import mmap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import torch
 from steadyclip.anchors.captions import Captioner, ManifestCaptioner, TemplateCaptioner
 from steadyclip.core.errors import ModelError
 from steadyclip.core.precision import Precision
-from steadyclip.models.huggingface import import_transformers, quiet, reading
+from steadyclip.models.huggingface import import_transformers, quiet, read_config, reading
 from steadyclip.models.loading import checkpoint_folder
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ _KINDS = {
     "blip-2": ("Blip2ForConditionalGeneration", ""),
     "florence2": ("Florence2ForConditionalGeneration", "<CAPTION>"),
 }
-OWN: Mapping[str, type[Captioner]] = {"template": TemplateCaptioner, "manifest": ManifestCaptioner}
-"""Captioners that need no model, by name."""
 
 
 class ModelCaptioner:
@@ -59,7 +57,9 @@ class ModelCaptioner:
             ModelError: no such model, of another kind, or unreadable.
         """
         folder = checkpoint_folder(name)
-        kind = _kind(folder)
+        kind = read_config(folder).get("model_type")
+        if kind not in _KINDS:
+            raise ModelError(f"{folder}: config.json says model_type {kind!r}; captioners are {', '.join(_KINDS)}.")
         transformers = import_transformers()
         class_name, default = _KINDS[kind]
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -97,24 +97,14 @@ def load_captioner(name: str, **options: Any) -> Captioner:
     Raises:
         ModelError: no such captioner.
     """
-    return OWN[name]() if name in OWN else ModelCaptioner(name, **options)
-
-
-def _kind(folder: Path) -> str:
-    try:
-        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
-    except (OSError, ValueError):
-        raise ModelError(f"{folder}: config.json is missing or no JSON, so this is not a model directory.") from None
-    if kind not in _KINDS:
-        raise ModelError(f"{folder}: config.json says model_type {kind!r}; captioners are {', '.join(_KINDS)}.")
-    return kind
+    own = {captioner.name: captioner for captioner in (TemplateCaptioner(), ManifestCaptioner())}
+    return own.get(name) or ModelCaptioner(name, **options)
 
 
 def _weights_hash(folder: Path) -> str:
     """16 hex digits over the weight files."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            digest.update(content)
     return digest.hexdigest()[:16]

@@ -10,16 +10,17 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from steadyclip.anchors.tables import read_table, write_table
+from steadyclip.anchors.journal import Journal
 from steadyclip.core.errors import DataError
-from steadyclip.core.files import write_atomic
 from steadyclip.core.locks import owning
+from steadyclip.core.progress import Progress
 from steadyclip.core.provenance import versions
 from steadyclip.data.decode import UnreadableImage, quiet
+from steadyclip.data.tables import Table, write_table
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,11 +37,11 @@ def read_captions(path: str | Path) -> dict[str, str]:
     Raises:
         DataError: no such file, not a captions file, an empty caption, or two for one image.
     """
-    path = Path(path)
-    table, _ = read_table(path, COLUMNS[:2], "a captions file", REMEDY)
+    table = Table.open(Path(path), REMEDY)
+    table.need(*COLUMNS[:2], remedy=REMEDY, what="a captions file")
     captions: dict[str, str] = {}
-    columns = (table.column(name).to_pylist() for name in COLUMNS[:2])
-    for number, (key, caption) in enumerate(zip(*columns, strict=True), start=1):
+    for number, row in table.rows(COLUMNS[:2]):
+        key, caption = row["path"], row["caption"]
         if not isinstance(key, str) or not isinstance(caption, str) or not caption.strip():
             raise DataError(f"{path} row {number}: path and caption must be texts, not {key!r} and {caption!r}.")
         if key in captions:
@@ -67,26 +68,23 @@ class Captioner(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class TemplateCaptioner:
     """The control: the class name in one of the set's templates, chosen by the key; no image is looked at."""
 
-    name: str = "template"
-    decoding: Mapping[str, Any] = field(default_factory=dict)
+    name, decoding = "template", MappingProxyType({})
 
     def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
-        return [
-            _pick(images.templates, key).replace("{}", images.classes[label])
-            for key, label in zip(images.keys, images.labels, strict=True)
-        ]
+        captions = []
+        for key, label in zip(images.keys, images.labels, strict=True):
+            chosen = int(hashlib.sha256(key.encode()).hexdigest(), 16) % len(images.templates)
+            captions.append(images.templates[chosen].replace("{}", images.classes[label]))
+        return captions
 
 
-@dataclass(frozen=True)
 class ManifestCaptioner:
     """The captions that the data set brings along in its manifest."""
 
-    name: str = "manifest"
-    decoding: Mapping[str, Any] = field(default_factory=dict)
+    name, decoding = "manifest", MappingProxyType({})
 
     def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
         return [caption or "" for caption in images.captions]
@@ -99,7 +97,7 @@ def caption_images(
     *,
     batch_size: int = 32,
     workers: int = 4,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     log: Callable[[str], None] = print,
 ) -> dict[str, str]:
     """Write captions of ``images`` to ``out``, those that it already holds excepted; a killed run goes on.
@@ -122,6 +120,7 @@ def caption_images(
         DataError: ``out`` was made, or is being made, by another captioner, or no image got a caption.
     """
     out = Path(out)
+    journal = out.with_name(f"{out.name}.partial.jsonl")
     with owning(out.with_suffix(".lock")) as owner, quiet():
         if owner:
             raise DataError(f"{out} is being written by {owner}.")
@@ -132,93 +131,71 @@ def caption_images(
         todo = images.subset(i for i, key in enumerate(images.keys) if key not in before)
         if not len(todo):
             return before
-        new, skipped = _caption_all(todo, captioner, out, batch_size, workers, progress)
-        for key, reason in skipped.items():
+        lines = _caption_all(todo, captioner, journal, batch_size, workers, progress)
+        captions = before | {line["path"]: line["caption"] for line in lines if "caption" in line}
+        skipped = [(line["path"], line["reason"]) for line in lines if "reason" in line]
+        for key, reason in skipped:
             log(f"no caption for {key}: {reason}")
-        if not (captions := before | new):
-            key, reason = next(iter(skipped.items()))
+        if not captions:
+            key, reason = skipped[0]
             raise DataError(
                 f"none of the {len(todo)} images of {images.name} got a caption, for instance {key}: {reason}."
             )
-        _write(out, captions, captioner, {"data": images.name, "set": images.hash, "skipped": list(skipped.items())})
-        _journal(out).unlink()
+        _write(out, captions, captioner, {"data": images.name, "set": images.hash, "skipped": skipped})
+        journal.unlink()
     return captions
 
 
 def _caption_all(
-    images: ImageSet,
-    captioner: Captioner,
-    out: Path,
-    batch_size: int,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Captions, and reasons for those that are missing, by key. The journal has a line an image, after a first one that
-    says whose they are; runs cut it to whole batches, so that all of them caption the same images together."""
+    images: ImageSet, captioner: Captioner, path: Path, batch_size: int, workers: int, progress: Progress | None
+) -> list[dict[str, Any]]:
+    """A line an image, with its caption or the reason why it has none; the journal's first says whose they are."""
     head = {"captioner": captioner.name, "decoding": dict(captioner.decoding), "set": images.hash}
-    lines = _resume(out, head, batch_size, len(images))
-    with open(_journal(out), "a", encoding="utf-8") as journal, ThreadPoolExecutor(max(1, workers)) as threads:
+    with Journal(path, list[dict[str, Any]]) as journal, ThreadPoolExecutor(max(1, workers)) as threads:
+        lines = [line for batch in journal for line in batch]
+        if not lines:
+            journal.append([head])
+        elif lines[0] != head:
+            raise DataError(
+                f"{path} was begun with other images or by another captioner ({lines[0]['captioner']} "
+                f"{lines[0]['decoding']}): delete it, or name another file for the captions."
+            )
+        lines = lines[1:]
         for begin in range(len(lines), len(images), batch_size):
             batch = images.subset(range(begin, min(begin + batch_size, len(images))))
             made = _caption_batch(batch, captioner, threads)
-            journal.write("".join(json.dumps(line) + "\n" for line in made))
-            journal.flush()
+            journal.append(made)
             lines += made
             if progress:
                 progress(len(lines), len(images))
-    return (
-        {line["path"]: line["caption"] for line in lines if "caption" in line},
-        {line["path"]: line["reason"] for line in lines if "reason" in line},
-    )
+    return lines
 
 
-def _caption_batch(batch: ImageSet, captioner: Captioner, threads: ThreadPoolExecutor) -> list[dict[str, str]]:
+def _caption_batch(batch: ImageSet, captioner: Captioner, threads: ThreadPoolExecutor) -> list[dict[str, Any]]:
     def read(index: int) -> Image.Image | str:
         try:
             return batch.read(index)
         except UnreadableImage as error:
             return error.reason
 
-    found = list(threads.map(read, range(len(batch))))
-    readable = [i for i, one in enumerate(found) if not isinstance(one, str)]
-    pictures = [one for one in found if not isinstance(one, str)]
-    texts = dict(zip(readable, captioner(pictures, batch.subset(readable)), strict=True)) if readable else {}
+    found = dict(zip(batch.keys, threads.map(read, range(len(batch))), strict=True))
+    readable = {key: one for key, one in found.items() if not isinstance(one, str)}
+    subset = batch.subset(i for i, key in enumerate(batch.keys) if key in readable)
+    texts = dict(zip(readable, captioner(list(readable.values()), subset), strict=True)) if readable else {}
     lines = []
-    for i, key in enumerate(batch.keys):
-        text = " ".join(texts.get(i, "").split())
-        reason = "the caption is empty" if i in texts else found[i]
+    for key in batch.keys:
+        text = " ".join(texts.get(key, "").split())
+        reason = "the caption is empty" if key in texts else found[key]
         lines.append({"path": key, "caption": text} if text else {"path": key, "reason": reason})
     return lines
 
 
-def _resume(out: Path, head: dict[str, Any], batch_size: int, images: int) -> list[dict[str, str]]:
-    """What an earlier run left, cut to whole batches; a fresh journal where there was none."""
-    path = _journal(out)
-    try:
-        kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        if kept and not kept[-1].endswith("\n"):
-            kept.pop()
-        if kept and (other := json.loads(kept[0])) != head:
-            raise DataError(
-                f"{path} was begun with other images or by another captioner ({other['captioner']} "
-                f"{other['decoding']}): delete it, or name another file for the captions."
-            )
-        lines = [json.loads(line) for line in kept[1:]]
-        if len(lines) < images:
-            lines = lines[: len(lines) // batch_size * batch_size]
-        text = "".join(json.dumps(line) + "\n" for line in (head, *lines))
-        write_atomic(path, text.encode())
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} cannot be read ({error}): delete it to start again.") from None
-    return lines
-
-
 def _same_captioner(out: Path, captioner: Captioner) -> dict[str, str]:
-    table, _ = read_table(out, COLUMNS, "a captions file of steadyclip", REMEDY)
-    mine = (captioner.name, json.dumps(captioner.decoding))
-    made = set(zip(*(table.column(name).to_pylist() for name in COLUMNS[2:]), strict=True))
-    if made != {mine}:
-        name, decoding = next(iter(made - {mine}), ("nobody", "{}"))
+    table = Table.open(out)
+    table.need(*COLUMNS, remedy=REMEDY, what="a captions file of steadyclip")
+    mine = (captioner.name, json.dumps(dict(captioner.decoding)))
+    others = {(row["captioner"], row["decoding"]) for _, row in table.rows(COLUMNS[2:])} - {mine}
+    for name, decoding in sorted(others):
         raise DataError(
             f"{out} holds captions by {name} {decoding}, not by {mine[0]} {mine[1]}: name another file for them."
         )
@@ -228,16 +205,10 @@ def _same_captioner(out: Path, captioner: Captioner) -> dict[str, str]:
 def _write(out: Path, captions: Mapping[str, str], captioner: Captioner, about: Mapping[str, Any]) -> None:
     import pyarrow as pa
 
+    decoding = dict(captioner.decoding)
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
-    by = [[captioner.name] * len(captions), [json.dumps(captioner.decoding)] * len(captions)]
-    columns = (list(captions), list(captions.values()), *by)
-    about = {"captioner": captioner.name, "decoding": dict(captioner.decoding), **about, "versions": versions()}
-    write_table(out, [pa.record_batch([pa.array(column, pa.string()) for column in columns], schema)], schema, about)
-
-
-def _journal(out: Path) -> Path:
-    return out.with_name(f"{out.name}.partial.jsonl")
-
-
-def _pick(templates: Sequence[str], key: str) -> str:
-    return templates[int(hashlib.sha256(key.encode()).hexdigest(), 16) % len(templates)]
+    rows = [(key, caption, captioner.name, json.dumps(decoding)) for key, caption in captions.items()]
+    batch = pa.RecordBatch.from_pylist([dict(zip(COLUMNS, row, strict=True)) for row in rows], schema)
+    write_table(
+        out, [batch], schema, {"captioner": captioner.name, "decoding": decoding, **about, "versions": versions()}
+    )

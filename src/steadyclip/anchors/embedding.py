@@ -14,12 +14,12 @@ import itertools
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,11 +30,13 @@ from steadyclip.anchors.writing import JOURNAL, PartWriter, finished_part
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import write_atomic
 from steadyclip.core.locks import owning
+from steadyclip.core.progress import Progress
+from steadyclip.data.content import threads
 from steadyclip.data.decode import UnreadableImage, decode, quiet
 from steadyclip.models import DualEncoder, Tokens
 
-# Batches that are being prepared while the model is at work.
 _AHEAD = 3
+"""Batches that are being prepared while the model is at work."""
 
 
 def embed_pool(
@@ -46,7 +48,7 @@ def embed_pool(
     text_column: str | None = None,
     part_rows: int = PART_ROWS,
     workers: int = 4,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     log: Callable[[str], None] = print,
 ) -> Pool | None:
     """Features of all pairs of ``sources`` under the frozen ``model``; goes on with what is in ``out``.
@@ -60,7 +62,7 @@ def embed_pool(
         batch_size: pairs in a forward pass.
         text_column: column of the texts.
         part_rows: pairs of a table that a process takes at a time.
-        workers: threads that decode images; 0 decodes between the forward passes.
+        workers: threads that decode images, one at least.
         progress: called with pairs done and an estimate of all.
         log: takes one line on each pair that was left out, and on what other processes are doing.
 
@@ -72,89 +74,89 @@ def embed_pool(
     """
     out = Path(out)
     parts = find_parts(sources, text_column, part_rows)
+    folders = [out / f"{i:05}-{re.sub(r'[^A-Za-z0-9]+', '-', part.name)}" for i, part in enumerate(parts)]
     manifest = _manifest(model, parts, batch_size, text_column, part_rows)
     _agree(out, manifest)
     done, owners = _Count(progress, len(parts)), {}
-    with torch.inference_mode(), model.frozen(), contextlib.ExitStack() as stack:
-        threads = stack.enter_context(_Threads(workers)) if workers else None
-        stack.enter_context(quiet())
-        for part, folder in zip(parts, _folders(out, parts), strict=True):
+    with torch.inference_mode(), model.frozen(), quiet():
+        for part, folder in zip(parts, folders, strict=True):
             with owning(folder.with_suffix(".lock")) as owner:
                 if owner:
                     owners[part.name] = owner
                 elif finished_part(folder) is None:
-                    _embed_part(model, part, folder, batch_size, threads, done, log)
+                    with PartWriter(folder, model.embed_dim) as writer, contextlib.ExitStack() as stack:
+                        batches = _embedded(model, part, writer.next, batch_size, workers)
+                        for batch in stack.enter_context(contextlib.closing(batches)):
+                            writer.add([feature.cpu().numpy() for feature in batch.features], batch.lines)
+                            for line in batch.lines:
+                                if "reason" in line:
+                                    log(f"left out {line['key']}: {line['reason']}")
+                            done.show(writer.next, part.share(batch.place))
+                        writer.finish(part.name)
                 else:  # a run may have been killed while it tidied up
                     (folder / JOURNAL).unlink(missing_ok=True)
             done.part(folder)
     for name, owner in owners.items():
         log(f"{name} is being embedded by {owner}")
-    return _finish(out, manifest, parts)
+    return _finish(out, manifest, folders)
 
 
-class _Prepared(NamedTuple):
-    """A batch ready for the model. ``lines`` are the journal's, one for each of its rows; ``place`` is of the last."""
+@dataclass
+class _Batch:
+    """Lines of the journal, one a pair; the ``place`` of the last; what could be read of the pairs, for the model; and
+    the features that it made of that: of the images, and of the texts."""
 
-    images_BCHW: Tensor | None
-    tokens: Tokens | None
     lines: list[dict[str, Any]]
     place: int
+    inputs: tuple[Tensor, Tokens] | None
+    features: Sequence[Tensor] = ()
 
 
-def _embed_part(
-    model: DualEncoder,
-    part: Part,
-    folder: Path,
-    batch_size: int,
-    threads: _Threads | None,
-    done: _Count,
-    log: Callable[[str], None],
-) -> None:
-    with PartWriter(folder, model.embed_dim) as writer:
-        rows = part.rows(writer.next)
-        batches = iter(lambda: list(itertools.islice(rows, batch_size)), [])
-        waiting: tuple[_Prepared, list[Tensor]] | None = None
-        for batch in _prepared(model, batches, threads):
-            features: list[Tensor] = []
-            if batch.images_BCHW is not None and batch.tokens is not None:
-                pixels_BCHW = batch.images_BCHW.to(model.device, non_blocking=True)
-                features = [model.encode_image(pixels_BCHW), model.encode_text(batch.tokens)]
-            if waiting:  # written while an accelerator is at work on the next
-                _store(writer, *waiting, part, done, log)
-            waiting = batch, features
-        if waiting:
-            _store(writer, *waiting, part, done, log)
-        writer.finish(part.name)
+_Batches = Generator[_Batch, None, None]
 
 
-def _store(
-    writer: PartWriter,
-    batch: _Prepared,
-    features: list[Tensor],
-    part: Part,
-    done: _Count,
-    log: Callable[[str], None],
-) -> None:
-    writer.add([feature.cpu().numpy() for feature in features], batch.lines)
-    for line in batch.lines:
-        if "reason" in line:
-            log(f"left out {line['key']}: {line['reason']}")
-    done.show(writer.next, part.share(batch.place))
+def _embedded(model: DualEncoder, part: Part, start: int, batch_size: int, workers: int) -> _Batches:
+    """The batches of a part from pair ``start`` on, each when an accelerator is already at work on the next."""
+    waiting: _Batch | None = None
+    with contextlib.closing(_prepared(model, part.rows(start), batch_size, workers)) as batches:
+        for batch in batches:
+            if batch.inputs:
+                images_BCHW, tokens = batch.inputs
+                pixels_BCHW = images_BCHW.to(model.device, non_blocking=True)
+                batch.features = model.encode_image(pixels_BCHW), model.encode_text(tokens)
+            if waiting:
+                yield waiting
+            waiting = batch
+    if waiting:
+        yield waiting
 
 
-def _prepared(model: DualEncoder, batches: Iterator[list[Row]], threads: _Threads | None) -> Iterator[_Prepared]:
-    """Decoded and tokenized batches, some of them ahead of the model."""
-    one = partial(_decoded, model)
-    if threads is None:
-        yield from (_collate(model, map(one, batch), batch[-1].place) for batch in batches)
-        return
-    ahead: deque[Future[_Prepared]] = deque()
-    for batch in batches:
-        ahead.append(threads.gather.submit(_collate, model, threads.decode.map(one, batch), batch[-1].place))
-        if len(ahead) > _AHEAD:
+def _prepared(model: DualEncoder, rows: Iterator[Row], batch_size: int, workers: int) -> _Batches:
+    """Decoded and tokenized batches, some of them ahead of the model.
+
+    Threads decode single images; one thread, as tokenizers want it, makes batches of them.
+    """
+
+    def gather(found: Iterator[tuple[dict[str, Any], Tensor | None]], place: int) -> _Batch:
+        lines, images = zip(*found, strict=True)
+        images = [pixels_CHW for pixels_CHW in images if pixels_CHW is not None]
+        if not images:
+            return _Batch(list(lines), place, None)
+        images_BCHW = torch.stack(images)
+        if model.device.type == "cuda":
+            images_BCHW = images_BCHW.pin_memory()
+        tokens = model.tokenize([line["text"] for line in lines if "text" in line])
+        return _Batch(list(lines), place, (images_BCHW, tokens))
+
+    ahead: deque[Future[_Batch]] = deque()
+    with threads(max(1, workers)) as decoding, threads(1) as gathering:
+        for batch in iter(lambda: list(itertools.islice(rows, batch_size)), []):
+            found = decoding.map(partial(_decoded, model), batch)
+            ahead.append(gathering.submit(gather, found, batch[-1].place))
+            if len(ahead) > _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
             yield ahead.popleft().result()
-    while ahead:
-        yield ahead.popleft().result()
 
 
 def _decoded(model: DualEncoder, row: Row) -> tuple[dict[str, Any], Tensor | None]:
@@ -162,7 +164,7 @@ def _decoded(model: DualEncoder, row: Row) -> tuple[dict[str, Any], Tensor | Non
     try:
         image, text = row.load(), " ".join(row.text.split())
         if not text:
-            return {"key": row.key, "reason": "it has no text"}, None
+            raise UnreadableImage(row.key, "it has no text")
         pixels_CHW = model.preprocess(decode(image, row.key))
     except UnreadableImage as error:
         return {"key": row.key, "reason": error.reason}, None
@@ -170,41 +172,14 @@ def _decoded(model: DualEncoder, row: Row) -> tuple[dict[str, Any], Tensor | Non
     return {"key": row.key, "text": text, "place": row.place, "size": row.size, "digest": digest}, pixels_CHW
 
 
-def _collate(model: DualEncoder, found: Iterable[tuple[dict[str, Any], Tensor | None]], place: int) -> _Prepared:
-    lines, images = [], []
-    for line, pixels_CHW in found:
-        lines.append(line)
-        if pixels_CHW is not None:
-            images.append(pixels_CHW)
-    if not images:
-        return _Prepared(None, None, lines, place)
-    images_BCHW = torch.stack(images)
-    if model.device.type == "cuda":
-        images_BCHW = images_BCHW.pin_memory()
-    return _Prepared(images_BCHW, model.tokenize([line["text"] for line in lines if "text" in line]), lines, place)
-
-
 @dataclass
-class _Threads:
-    """``decode`` works on single images; ``gather``, one thread as tokenizers want it, makes batches of them."""
-
-    workers: int
-
-    def __enter__(self) -> _Threads:
-        self.decode: Executor = ThreadPoolExecutor(self.workers)
-        self.gather: Executor = ThreadPoolExecutor(1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for executor in (self.gather, self.decode):
-            executor.shutdown(cancel_futures=True)
-
-
 class _Count:
     """Progress in pairs; how many there are in all is estimated from the share of the parts that is done."""
 
-    def __init__(self, progress: Callable[[int, int], None] | None, parts: int) -> None:
-        self.progress, self.parts, self.finished, self.before = progress, parts, 0, 0
+    progress: Progress | None
+    parts: int
+    finished: int = 0
+    before: int = 0
 
     def part(self, folder: Path) -> None:
         """A part is finished, or left to another process."""
@@ -246,18 +221,14 @@ def _agree(out: Path, manifest: dict[str, Any]) -> None:
         raise DataError(f"the pool in {out} was begun with {other}: name another folder, or delete that one.")
 
 
-def _folders(out: Path, parts: list[Part]) -> list[Path]:
-    return [out / f"{i:05}-{re.sub(r'[^A-Za-z0-9]+', '-', part.name)}" for i, part in enumerate(parts)]
-
-
-def _finish(out: Path, manifest: dict[str, Any], parts: list[Part]) -> Pool | None:
+def _finish(out: Path, manifest: dict[str, Any], folders: list[Path]) -> Pool | None:
     """Write the manifest of the whole once every part is done; whoever comes last does, and any other the same."""
-    abouts = [about for folder in _folders(out, parts) if (about := finished_part(folder)) is not None]
-    if len(abouts) < len(parts):
+    parts = [about for folder in folders if (about := finished_part(folder)) is not None]
+    if len(parts) < len(folders):
         return None
-    manifest = {**manifest, "complete": True, "parts": abouts}
-    if not any(part["rows"] for part in manifest["parts"]):
-        key, reason = next(iter(manifest["parts"][0]["skipped"]), ("", "it is empty"))
+    if not any(part["rows"] for part in parts):
+        key, reason = next(iter(parts[0]["skipped"]), ("", "it is empty"))
         raise DataError(f"no pair of the pool can be used, for instance {key}: {reason}.")
-    write_atomic(out / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    whole = {**manifest, "complete": True, "parts": parts}
+    write_atomic(out / MANIFEST, json.dumps(whole, indent=1, ensure_ascii=False).encode())
     return Pool.open(out)

@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from steadyclip.anchors.tables import read_table, write_table
 from steadyclip.core.errors import DataError
+from steadyclip.data.tables import Table, write_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,15 +54,15 @@ class Anchors:
         return Pair(*(self.table.column(name)[index].as_py() for name in Pair._fields))
 
     def pairs(self, key: str) -> list[tuple[bytes, str]]:
-        """(encoded image, text) of each pair of the fine-tune image ``key``, best first.
+        """(encoded image, text) of each pair of the fine-tune image ``key``, best first. Raises as ``of``."""
+        return [(pair.image, pair.text) for pair in self.of(key)]
+
+    def of(self, key: str) -> list[Pair]:
+        """The rows of the fine-tune image ``key``, best first.
 
         Raises:
             DataError: nothing was retrieved for that image.
         """
-        return [(pair.image, pair.text) for pair in self.of(key)]
-
-    def of(self, key: str) -> list[Pair]:
-        """The rows of the fine-tune image ``key``, best first. Raises as ``pairs``."""
         if key not in self._rows:
             raise DataError(f"{self.path} has no pairs for {key}: it was made for other images. {REMEDY}")
         return [self[row] for row in self._rows[key]]
@@ -82,11 +82,10 @@ class Anchors:
 
     @cached_property
     def _rows(self) -> dict[str, list[int]]:
-        ranked = sorted((rank, row) for row, rank in enumerate(self.table.column("rank").to_pylist()))
-        queries = self.table.column("query").to_pylist()
+        columns = (self.table.column(name).to_pylist() for name in ("rank", "query"))
         rows: dict[str, list[int]] = {}
-        for _, row in ranked:
-            rows.setdefault(queries[row], []).append(row)
+        for _, row, query in sorted((rank, row, query) for row, (rank, query) in enumerate(zip(*columns, strict=True))):
+            rows.setdefault(query, []).append(row)
         return rows
 
 
@@ -96,18 +95,19 @@ def read_anchors(path: str | Path) -> Anchors:
     Raises:
         DataError: no such file, or not an anchor file, or without any pair.
     """
-    path = Path(path)
-    table, about = read_table(path, Pair._fields, "an anchor file", REMEDY)
-    if not table.num_rows:
+    table = Table.open(Path(path), REMEDY)
+    table.need(*Pair._fields, remedy=REMEDY, what="an anchor file")
+    whole = table.arrow(Pair._fields)
+    if not whole.num_rows:
         raise DataError(f"{path} holds no pairs. {REMEDY}")
-    return Anchors(path, about, table)
+    return Anchors(table.path, table.about, whole)
 
 
 def write_anchors(path: str | Path, pairs: Iterable[Pair], about: Mapping[str, Any]) -> Anchors:
     """Write an anchor file and read it back; ``pairs`` may come one by one, as few of them are held at a time.
 
     Raises:
-        DataError: the file cannot be written, or there is no pair.
+        SteadyClipError: the file cannot be written, or there is no pair.
     """
     import pyarrow as pa
 

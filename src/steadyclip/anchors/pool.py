@@ -1,8 +1,8 @@
 """A pool of image-text pairs whose features were computed once: reading it. ``embed_pool`` makes one.
 
 A folder: ``manifest.json`` (weights, transform, sources, data hashes) and a folder for each part of the sources with
-``image.npy`` and ``text.npy`` (float32 of length 1, memory-mapped), and ``rows.parquet`` (``key``, ``text``, ``place``,
-``size``, ``digest``). Images stay where they are and are fetched from there.
+``image.npy`` and ``text.npy`` (float32 of length 1, memory-mapped), and ``rows.parquet`` (the columns ``ROWS``).
+Images stay where they are and are fetched from there.
 
 Shapes: N pairs, D feature width.
 """
@@ -13,13 +13,15 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from steadyclip.anchors.sources import Part, find_parts
 from steadyclip.core.errors import DataError
+from steadyclip.data.tables import Table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
     from steadyclip.models import DualEncoder
 
 KINDS = ("image", "text")
-Kind = Literal["image", "text"]
 MANIFEST = "manifest.json"
 SCHEMA = 1
+ROWS = ("key", "text", "place", "size", "digest")
+"""``place`` and ``size`` find the image again, ``digest`` tells if it is the same."""
 
 
 class PoolPair(NamedTuple):
@@ -63,12 +66,7 @@ class Pool:
             raise DataError(f"the pool in {path} is not finished: the same `steadyclip anchors embed` goes on with it.")
         pool = cls(path, manifest)
         for kind in KINDS:
-            for part, features in zip(manifest["parts"], pool.features(kind), strict=True):
-                if features.shape != (part["rows"], manifest["width"]):
-                    raise DataError(
-                        f"{path / part['folder'] / kind}.npy is {features.shape}, not ({part['rows']}, "
-                        f"{manifest['width']}): delete the pool and embed it again."
-                    )
+            pool.features(kind)
         return pool
 
     def __len__(self) -> int:
@@ -87,24 +85,29 @@ class Pool:
         Raises:
             DataError: they are of other weights or of another transform.
         """
-        mine = {"weights": model.weights_hash, "preprocess": repr(model.preprocess)}
-        for what, value in mine.items():
-            if self.manifest[what] != value:
+        for what, mine in {"weights": model.weights_hash, "preprocess": repr(model.preprocess)}.items():
+            if self.manifest[what] != mine:
                 raise DataError(
                     f"the pool in {self.path} was embedded with other {what} ({self.manifest['model']}, "
                     f"{self.manifest['weights']}) than those of {model.name} ({model.weights_hash}): name that model, "
                     "or embed the pool again into another folder."
                 )
 
-    def features(self, kind: Kind | str) -> list[np.ndarray]:
-        """Memory-mapped (N, D) features, one array for each part."""
+    def features(self, kind: str) -> list[np.ndarray]:
+        """Memory-mapped (N, D) features, one array for each part.
+
+        Raises:
+            DataError: a file is missing, cut off, or of another shape.
+        """
         arrays = []
         for part in self.manifest["parts"]:
-            file = self.path / part["folder"] / f"{kind}.npy"
-            try:  # "c": as good as read-only, but torch takes it without a copy
-                arrays.append(np.load(file, mmap_mode="c") if part["rows"] else np.load(file))
+            file, shape = self.path / part["folder"] / f"{kind}.npy", (part["rows"], self.manifest["width"])
+            try:  # "c": as good as read-only, but torch takes it without a copy; what is empty cannot be mapped
+                arrays.append(np.load(file, mmap_mode="c" if part["rows"] else None))
             except (OSError, ValueError) as error:
                 raise DataError(f"{file} cannot be read ({error}): delete the pool and embed it again.") from None
+            if arrays[-1].shape != shape:
+                raise DataError(f"{file} is {arrays[-1].shape}, not {shape}: delete the pool and embed it again.")
         return arrays
 
     def chunks(self, kinds: Sequence[str], size: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
@@ -118,13 +121,15 @@ class Pool:
                 yield first + begin, dict(zip(kinds, parts, strict=True))
             first += len(arrays[0])
 
-    def take(self, kind: Kind, rows: np.ndarray) -> np.ndarray:
+    def take(self, kind: str, rows: np.ndarray) -> np.ndarray:
         """(len(rows), D) features of single rows."""
-        arrays = self.features(kind)
-        ends = np.cumsum([len(array) for array in arrays])
-        part = np.searchsorted(ends, rows, side="right")
-        taken = (arrays[p][row - (ends[p] - len(arrays[p]))] for p, row in zip(part, rows, strict=True))
-        return np.stack(list(taken))
+        arrays, part = self.features(kind), np.searchsorted(self._first, rows, side="right") - 1
+        return np.stack([arrays[p][row - self._first[p]] for p, row in zip(part, rows, strict=True)])
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        """The first row of each part."""
+        return np.cumsum([0, *(part["rows"] for part in self.manifest["parts"][:-1])])
 
     def pairs(self, rows: Sequence[int], source: str | Path | None = None) -> Iterator[PoolPair]:
         """The pairs at ``rows``, which must be sorted; each file is read once, from front to back.
@@ -136,45 +141,35 @@ class Pool:
         Raises:
             DataError: a source is not there any more, or has changed since it was embedded.
         """
-        import pyarrow.parquet as parquet
-
-        first, wanted = 0, list(rows)
-        parts = self._parts(source) if wanted else {}
-        for entry in self.manifest["parts"]:
-            inside = [row - first for row in wanted if first <= row < first + entry["rows"]]
-            if inside:
-                table = parquet.read_table(self.path / entry["folder"] / "rows.parquet").take(inside)
-                columns = [table.column(name).to_pylist() for name in ("key", "text", "place", "size", "digest")]
-                pictures = self._fetch(parts[entry["name"]], list(zip(columns[2], columns[3], strict=True)))
-                for row, key, text, digest, image in zip(
-                    inside, columns[0], columns[1], columns[4], pictures, strict=True
-                ):
-                    if hashlib.sha256(image).hexdigest()[:16] != digest:
+        parts = self._parts(source) if rows else {}
+        for entry, first in zip(self.manifest["parts"], self._first.tolist(), strict=True):
+            inside = [row - first for row in rows if first <= row < first + entry["rows"]]
+            if not inside:
+                continue
+            part, table = parts[entry["name"]], Table.open(self.path / entry["folder"] / "rows.parquet")
+            found = table.arrow(ROWS).take(inside).to_pylist()
+            try:
+                images = part.fetch([(pair["place"], pair["size"]) for pair in found])
+                for row, pair, image in zip(inside, found, images, strict=True):
+                    if hashlib.sha256(image).hexdigest()[:16] != pair["digest"]:
                         raise DataError(
-                            f"{parts[entry['name']].path} has changed since it was embedded ({key} is another "
-                            "image): put the old file back, or embed the pool again."
+                            f"{part.path} has changed since it was embedded ({pair['key']} is another image): put the "
+                            "old file back, or embed the pool again."
                         )
-                    yield PoolPair(first + row, key, text, image)
-            first += entry["rows"]
+                    yield PoolPair(first + row, pair["key"], pair["text"], image)
+            except (OSError, ValueError) as error:
+                raise DataError(f"{part.path} cannot be read any more: {error or type(error).__name__}.") from None
 
     def _parts(self, source: str | Path | None) -> dict[str, Part]:
         settings = self.manifest["sources"]
         files = [Path(source) / Path(file).name for file in settings["files"]] if source else settings["files"]
-        parts = find_parts(files, settings["text_column"], settings["part_rows"])
-        found = {part.name: part for part in parts}
-        gone = next((entry["name"] for entry in self.manifest["parts"] if entry["name"] not in found), None)
-        if gone:
+        found = {part.name: part for part in find_parts(files, settings["text_column"], settings["part_rows"])}
+        if gone := next((entry["name"] for entry in self.manifest["parts"] if entry["name"] not in found), None):
             raise DataError(
                 f"the sources of the pool in {self.path} have changed: there is no part {gone} any more. "
                 "Put the old files back, or embed the pool again."
             )
         return found
-
-    def _fetch(self, part: Part, places: list[tuple[int, int]]) -> Iterator[bytes]:
-        try:
-            yield from part.fetch(places)
-        except (OSError, StopIteration, ValueError) as error:
-            raise DataError(f"{part.path} cannot be read any more: {error or type(error).__name__}.") from None
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:

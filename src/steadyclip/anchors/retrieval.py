@@ -8,23 +8,24 @@ from __future__ import annotations
 import importlib
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from steadyclip.anchors.pairs import Anchors, Pair, read_anchors, write_anchors
+from steadyclip.anchors.pairs import Anchors, Pair, write_anchors
 from steadyclip.anchors.pool import Pool
 from steadyclip.core.errors import DataError, UsageError
+from steadyclip.core.progress import Progress
+from steadyclip.models.features import evaluating, image_features
 
 if TYPE_CHECKING:
     from steadyclip.anchors.streams import Captions
     from steadyclip.data import ImageSet
     from steadyclip.models import DualEncoder
-
-__all__ = ["Anchors", "Pair", "nearest_rows", "random_like", "read_anchors", "retrieve", "write_anchors"]
 
 Query = Literal["image", "text", "both"]
 Engine = Literal["auto", "torch", "faiss"]
@@ -33,14 +34,8 @@ EXACT_ROWS = 1_000_000
 """Pairs up to which every one is compared; above, faiss looks at the neighbourhood only."""
 
 
-class _Hit(NamedTuple):
-    """A row of the pool that was found for an image."""
-
-    query: str
-    rank: int
-    similarity: float
-    row: int
-
+_Hits = dict[int, list[tuple[str, int, float]]]
+"""Row of the pool -> for which images it was found: key, rank and similarity."""
 
 # Pairs and images that are compared at once: their scores stay in the processor's cache and memory small.
 _CHUNK, _QUERIES, _BLOCK = 16_384, 1024, 64
@@ -62,7 +57,7 @@ def retrieve(
     source: str | Path | None = None,
     batch_size: int = 64,
     workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Anchors:
     """Write an anchor file: for each image of ``images`` the ``k`` nearest pairs of ``pool`` under the frozen model.
 
@@ -87,35 +82,31 @@ def retrieve(
         DataError: the pool is of other weights, an image has no caption, or no pair is left.
         UsageError: a wrong ``k``, or a query that needs captions without any.
     """
-    from steadyclip.models.features import evaluating, image_features
-
     if not 1 <= k <= len(pool):
         raise UsageError(f"k must be between 1 and the {len(pool)} pairs of the pool, not {k}.")
-    if query != "image" and captions is None:
+    wanted = ("image", "text") if query == "both" else (query,)
+    if "text" in wanted and captions is None:
         raise UsageError(f"a query by {query} needs captions: make them with `steadyclip anchors caption`.")
     pool.check(model)
-    if captions is not None and query != "image":
+    if captions is not None and "text" in wanted:
         captions.check(images)
     found = image_features(model, images, batch_size=batch_size, workers=workers, frozen=True, progress=progress)
     features = {"image": found.features_ND}
-    if captions is not None and query != "image":
+    if captions is not None and "text" in wanted:
         with evaluating(model), model.frozen():
-            texts = captions.texts(found.keys)
-            parts = [model.encode_text(texts[i : i + 256]) for i in range(0, len(texts), 256)]
+            parts = [model.encode_text(captions.texts(found.keys[i : i + 256])) for i in range(0, len(found.keys), 256)]
             features["text"] = torch.cat(parts).cpu()
-    wanted = ("image", "text") if query == "both" else (query,)
     score_QK, row_QK = nearest_rows(pool, features, wanted, k, near_duplicate, engine, model.device)
     about = {
         "pool": pool.hash, "weights": model.weights_hash, "model": model.name, "query": query, "k": k,
         "near_duplicate": near_duplicate, "engine": _engine(engine, len(pool)), "images": images.name,
         "set": images.hash,
     }  # fmt: skip
-    hits = [
-        _Hit(key, rank, score, row)
-        for key, scores, rows in zip(found.keys, score_QK.tolist(), row_QK.tolist(), strict=True)
-        for rank, (score, row) in enumerate(zip(scores, rows, strict=True), start=1)
-        if math.isfinite(score)
-    ]
+    hits: _Hits = defaultdict(list)
+    for key, scores, rows in zip(found.keys, score_QK.tolist(), row_QK.tolist(), strict=True):
+        for rank, (score, row) in enumerate(zip(scores, rows, strict=True), start=1):
+            if math.isfinite(score):
+                hits[row].append((key, rank, score))
     if not hits:
         raise DataError(
             f"every pair of the pool is a near-duplicate of every image (cosine above {near_duplicate}): "
@@ -253,21 +244,21 @@ def random_like(
     Raises:
         DataError: the pool has fewer pairs than ``anchors`` has different ones.
     """
-    names = [anchors[row].pool_key for row in anchors.distinct]
-    if len(names) > len(pool):
-        raise DataError(f"{anchors.path} holds {len(names)} different pairs, the pool in {pool.path} only {len(pool)}.")
-    drawn = dict(zip(names, random.Random(seed).sample(range(len(pool)), len(names)), strict=True))
-    columns = [anchors.table.column(name).to_pylist() for name in ("query", "rank", "pool_key")]
-    hits = [_Hit(query, rank, math.nan, drawn[key]) for query, rank, key in zip(*columns, strict=True)]
+    queries, ranks, names = (anchors.table.column(name).to_pylist() for name in ("query", "rank", "pool_key"))
+    distinct = list(dict.fromkeys(names))
+    if len(distinct) > len(pool):
+        different = f"{anchors.path} holds {len(distinct)} different pairs"
+        raise DataError(f"{different}, the pool in {pool.path} only {len(pool)}.")
+    drawn = dict(zip(distinct, random.Random(seed).sample(range(len(pool)), len(distinct)), strict=True))
+    hits: _Hits = defaultdict(list)
+    for query, rank, name in zip(queries, ranks, names, strict=True):
+        hits[drawn[name]].append((query, rank, math.nan))
     about = {**anchors.about, "query": "random", "seed": seed, "pool": pool.hash, "like": anchors.about}
     return write_anchors(out, _filled(pool, hits, source), about)
 
 
-def _filled(pool: Pool, hits: Iterable[_Hit], source: str | Path | None) -> Iterator[Pair]:
+def _filled(pool: Pool, hits: _Hits, source: str | Path | None) -> Iterator[Pair]:
     """The pairs of the hits, in the pool's order, so that every file of its sources is read once."""
-    of_row: dict[int, list[_Hit]] = {}
-    for hit in hits:
-        of_row.setdefault(hit.row, []).append(hit)
-    for found in pool.pairs(sorted(of_row), source):
-        for hit in of_row[found.row]:
-            yield Pair(hit.query, hit.rank, hit.similarity, found.key, found.text, found.image)
+    for found in pool.pairs(sorted(hits), source):
+        for query, rank, similarity in hits[found.row]:
+            yield Pair(query, rank, similarity, found.key, found.text, found.image)

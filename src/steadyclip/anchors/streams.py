@@ -32,12 +32,11 @@ class Captions:
     def __init__(self, source: ImageSet | Mapping[str, str], name: str = "") -> None:
         """``source``: images that carry captions, or captions by key (``read_captions``); ``name``: for errors."""
         if isinstance(source, Mapping):
-            self._texts = {key: text for key, text in source.items() if text.strip()}
-            self.name = name or "these captions"
+            pairs, default = source.items(), "these captions"
         else:
-            pairs = zip(source.keys, source.captions, strict=True)
-            self._texts = {key: text for key, text in pairs if text and text.strip()}
-            self.name = name or f"the captions of {source.name}"
+            pairs, default = zip(source.keys, source.captions, strict=True), f"the captions of {source.name}"
+        self._texts = {key: text for key, text in pairs if text and text.strip()}
+        self.name = name or default
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -47,17 +46,11 @@ class Captions:
         return self._texts.get(key, "")
 
     def texts(self, keys: Sequence[str]) -> list[str]:
-        """The caption of each image.
-
-        Raises:
-            DataError: an image has none.
-        """
-        try:
-            return [self._texts[key] for key in keys]
-        except KeyError as missing:
-            raise DataError(
-                f"{self.name} have none for {missing.args[0]}. Complete them with `steadyclip anchors caption`."
-            ) from None
+        """The caption of each image. Raises ``DataError`` where one has none."""
+        for key in keys:
+            if key not in self._texts:
+                raise DataError(f"{self.name} have none for {key}. Complete them with `steadyclip anchors caption`.")
+        return [self._texts[key] for key in keys]
 
     def check(self, images: ImageSet) -> None:
         """See that every image has a caption; to call before a training, not in it.
@@ -76,7 +69,21 @@ class Captions:
         )
 
 
-class RetrievedPairs:
+class _Collated:
+    """A stream whose items may have ``image`` (C, H, W) float32, ``text`` and ``key``."""
+
+    def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """``images_BCHW``, and ``texts`` and ``keys`` as tuples of B strings: a pair of the pool may occur twice."""
+        names = {"text": "texts", "key": "keys"}
+        batch: dict[str, Any] = {
+            many: tuple(item[one] for item in items) for one, many in names.items() if one in items[0]
+        }
+        if "image" in items[0]:
+            batch["images_BCHW"] = torch.stack([item["image"] for item in items])
+        return batch
+
+
+class RetrievedPairs(_Collated):
     """A stream of retrieved image-text pairs, in batches of their own."""
 
     def __init__(
@@ -102,7 +109,7 @@ class RetrievedPairs:
         return len(self.rows)
 
     def item(self, index: int, rng: random.Random) -> dict[str, Any]:
-        """``image`` (C, H, W) float32, ``text``, and ``key``, that of the pool.
+        """``image``, ``text``, and ``key``, that of the pool.
 
         Raises:
             UnreadableImage: the image in the anchor file cannot be decoded.
@@ -112,14 +119,6 @@ class RetrievedPairs:
             image = decode(pair.image, f"{self.anchors.path.name}: {pair.pool_key}")
         pixels = self.preprocess(image) if self.scale is None else self.preprocess.train(image, rng, scale=self.scale)
         return {"image": pixels, "text": pair.text, "key": pair.pool_key}
-
-    def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """``images_BCHW``, ``texts`` and ``keys`` (tuples of B strings: one pair of the pool may occur twice)."""
-        return {
-            "images_BCHW": torch.stack([item["image"] for item in items]),
-            "texts": tuple(item["text"] for item in items),
-            "keys": tuple(item["key"] for item in items),
-        }
 
 
 class CaptionsOfImages(StreamSpec):
@@ -165,7 +164,7 @@ class PairsForImages(StreamSpec):
         return _PairsOfTask(task, model.preprocess)
 
 
-class _TextsOfImages:
+class _TextsOfImages(_Collated):
     """One text for each training image."""
 
     of_images = True
@@ -176,11 +175,8 @@ class _TextsOfImages:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def item(self, index: int, rng: Any) -> dict[str, Any]:
+    def item(self, index: int, rng: random.Random) -> dict[str, Any]:
         return {"text": self.texts[index]}
-
-    def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return {"texts": tuple(item["text"] for item in items)}
 
 
 class _PairsOfTask(_TextsOfImages):
@@ -192,11 +188,8 @@ class _PairsOfTask(_TextsOfImages):
         super().__init__([f"one {task.classes[label]}" for label in task.train.labels])
         self.images, self.preprocess = task.train, preprocess
 
-    def item(self, index: int, rng: Any) -> dict[str, Any]:
-        return {**super().item(index, rng), "image": self.preprocess(self.images.read(index))}
-
-    def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return {**super().collate(items), "images_BCHW": torch.stack([item["image"] for item in items])}
+    def item(self, index: int, rng: random.Random) -> dict[str, Any]:
+        return {"text": self.texts[index], "image": self.preprocess(self.images.read(index))}
 
 
 def _only_for(anchors: Anchors, images: ImageSet) -> Anchors:

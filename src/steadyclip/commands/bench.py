@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -14,9 +14,6 @@ from steadyclip.core.errors import UsageError
 from steadyclip.core.extensions import DATA, MODELS, absent, load_extension
 from steadyclip.core.precision import Precision
 from steadyclip.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from steadyclip.experiments.grid import GridResult
 
 ProtocolName = Literal["base-to-new", "few-shot", "cross-dataset", "domain-generalization", "robust"]
 
@@ -82,6 +79,7 @@ class Bench:
         from steadyclip.experiments.launchers import side_by_side, through_submitit
         from steadyclip.experiments.rows import pairs, parse_rows
         from steadyclip.experiments.settings import settings_for
+        from steadyclip.report import main_table, write_tables
 
         if self.markdown and self.csv:
             raise UsageError("give --markdown or --csv, not both.")
@@ -105,12 +103,21 @@ class Bench:
             launcher, at_once = (one_by_one if self.jobs == 1 else side_by_side(self.jobs)), self.jobs
         config = TrainConfig(precision=self.precision, device=self.device, workers=self.workers, progress=self.progress)
         config.check()
+        log = _note if self.markdown or self.csv else say
         result = run_bench(
             protocol, rows, self.seeds, model=self.model, out=self.out, config=config, root=root, launcher=launcher,
-            side_by_side=at_once, wise_alphas=self.wise_alphas, log=_note if self.markdown or self.csv else say,
+            side_by_side=at_once, wise_alphas=self.wise_alphas, log=log,
         )  # fmt: skip
-        stem = self.out / "-".join([self.protocol, *(Path(spec).name for spec in self.data)])
-        _finish(result, stem, f"{self.protocol}: {', '.join(self.data)}", self.markdown, self.csv)
+        if result.records:
+            table = main_table(result.records)
+            if self.markdown or self.csv:
+                print(table.markdown() if self.markdown else table.csv(), end="")
+            else:
+                show(table)
+            stem = self.out / "-".join([self.protocol, *(Path(spec).name for spec in self.data)])
+            page, *others = write_tables(result.records, stem, f"{self.protocol}: {', '.join(self.data)}")
+            log(f"page: {page}", f"tables: {', '.join(map(str, others))}")
+        result.check()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,35 +139,9 @@ class Demo:
         for group, name in ((DATA, "icons"), (MODELS, "icons-tiny")):
             if load_extension(group, name) is None:
                 raise UsageError(f"demo needs {name!r}: {absent(group, name)}.")
-        from steadyclip.experiments.bench import run_bench
-        from steadyclip.experiments.grid import one_by_one
-        from steadyclip.experiments.launchers import side_by_side
-        from steadyclip.experiments.protocols import BaseToNew
-        from steadyclip.experiments.rows import parse_rows
-        from steadyclip.experiments.settings import settings_for
-
-        rows = parse_rows(self.methods, settings_for("icons-tiny"))
-        result = run_bench(
-            BaseToNew(("icons",), self.shots), rows, self.seeds, model="icons-tiny", out=self.out,
-            launcher=one_by_one if self.jobs == 1 else side_by_side(self.jobs), side_by_side=self.jobs, log=say,
-        )  # fmt: skip
-        _finish(result, self.out / "report", "steadyclip demo: base to new on icons")
-
-
-def _finish(result: GridResult, stem: Path, title: str, markdown: bool = False, csv: bool = False) -> None:
-    """Shows and writes what there is, and names what failed."""
-    from steadyclip.report import main_table, write_tables
-
-    if result.records:
-        table = main_table(result.records)
-        if markdown or csv:
-            print(table.markdown() if markdown else table.csv(), end="")
-        else:
-            show(table)
-        page, *others = write_tables(result.records, stem, title)
-        lines = [f"page: {page}", f"tables: {', '.join(map(str, others))}"]
-        (_note if markdown or csv else say)(*lines)
-    result.check()
+        Bench(
+            "base-to-new", methods=self.methods, shots=(self.shots,), seeds=self.seeds, out=self.out, jobs=self.jobs
+        )()
 
 
 def _note(*lines: str) -> None:

@@ -72,8 +72,6 @@ class Evaluate:
     """The pretrained model, as for `steadyclip train`; a run knows its own."""
     plugin: str | None = None
     """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
-    out: Path | None = None
-    """Folder for the records; by default `records` in the run."""
     subset: SubsetName | None = None
     """Classes to score among; by default all, or base and new for a run that was trained on base."""
     domain: str | None = None
@@ -98,17 +96,18 @@ class Evaluate:
         from steadyclip.models import load
         from steadyclip.report import main_table
 
+        _register(self.plugin)
         folder, run, precision = Path(self.run), None, self.precision
         row = None if folder.is_dir() else self._row()
         data = self.source.load()
         split: dict[str, Any] = {"data": data.name, "train": [], "val": []}
         if row is None:
-            model, method, run = _open_run(folder, self.plugin, self.device, self.model)
+            model, method, run = _open_run(folder, self.device, self.model)
             split = read_split(folder / "split.json")
         else:
-            method, folder = row.method, Path("runs") / f"{data.name}-{row.slug}"
-            precision = row.config.get("precision", precision)
+            method, precision = row.method, row.config.get("precision", precision)
             model = load(str(self.model), device=best_device(self.device))
+            folder = Path("runs") / f"{data.name}-{row.slug}-{Path(model.name).name}"
         seen = {key for part in ("train", "val") for key, _ in split[part]} if data.name == split["data"] else set()
         trained = run.task.classes if run else data.classes
         same = set(trained) <= set(data.classes)
@@ -135,7 +134,7 @@ class Evaluate:
             for record in found:
                 alpha = [] if record.wise_alpha is None else [f"alpha{record.wise_alpha:g}"]
                 parts = [data.name, subset, *([self.domain] if self.domain else []), *alpha]
-                path = record.write((self.out or folder / "records") / f"{'-'.join(parts)}.json")
+                path = record.write(folder / "records" / f"{'-'.join(parts)}.json")
                 say(f"record: {path}", *(f"skipped {key}: {reason}" for key, reason in record.data.skipped))
             records += found
         show(main_table(records))
@@ -214,7 +213,8 @@ class Predict:
             raise UsageError("name at least one image: steadyclip predict RUN PHOTO ...")
         if self.top < 1:
             raise UsageError(f"--top must be 1 or more, not {self.top}.")
-        model, method, run = _open_run(self.run, self.plugin, self.device)
+        _register(self.plugin)
+        model, method, run = _open_run(self.run, self.device)
         names = self.names or run.task.classes
         found = predict(model, method, self.images, names, run.task.templates, top=self.top)
         if self.json:
@@ -226,16 +226,18 @@ class Predict:
                 print(f"  {probability:6.1%}  {name}")
 
 
-def _open_run(
-    folder: Path, plugin: str | None, device: str, model: str | None = None
-) -> tuple[DualEncoder, Method, Run]:
-    """A run, once what ``plugin`` names is registered."""
+def _register(plugin: str | None) -> None:
+    """The method of a file, which the user names: a run never imports one by itself."""
     from steadyclip.methods import find_method
-    from steadyclip.models import load
-    from steadyclip.training import load_run
 
     if plugin:
         find_method(plugin)
+
+
+def _open_run(folder: Path, device: str, model: str | None = None) -> tuple[DualEncoder, Method, Run]:
+    from steadyclip.models import load
+    from steadyclip.training import load_run
+
     at = best_device(device)
     return load_run(folder, model=load(model, device=at) if model else None, device=at)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
 
 class SteadyClipError(Exception):
@@ -28,6 +28,20 @@ class DataError(SteadyClipError):
 
 class ModelError(SteadyClipError):
     """A checkpoint cannot be used: not there, of another kind, or unsafe to read."""
+
+
+def require(owner: object, field: str, holds: bool, must: str) -> None:
+    """Raises UsageError, with the value of ``field``, unless it ``holds``."""
+    if not holds:
+        raise UsageError(f"{field}={getattr(owner, field)!r} must be {must}.")
+
+
+def require_choices(owner: object) -> None:
+    """Raises UsageError for a field whose type is a ``Literal`` and whose value is not one of it."""
+    for field, kind in get_type_hints(type(owner)).items():
+        if get_origin(kind) is Literal:
+            choices = get_args(kind)
+            require(owner, field, getattr(owner, field) in choices, f"one of {', '.join(choices)}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

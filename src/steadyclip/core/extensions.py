@@ -46,12 +46,11 @@ def extensions(group: str) -> Mapping[str, EntryPoint]:
     """
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
-        other = found.setdefault(point.name, point)
-        if other is not point:
-            kept, left = sorted((other, point), key=distribution)
-            found[point.name] = kept
-            both = f"{distribution(kept)} and {distribution(left)}"
-            _warn(f"{both} both bring {point.name!r} ({group}): that of {distribution(kept)} is used")
+        kept, left = sorted((found.get(point.name, point), point), key=distribution)
+        found[point.name] = kept
+        if kept is not left:
+            first, second = distribution(kept), distribution(left)
+            _warn(f"{first} and {second} both bring {point.name!r} ({group}): that of {first} is used")
     return found
 
 
@@ -71,23 +70,20 @@ def load_extension(group: str, name: str, expected: type = object) -> Any:
             return found
         why = f"{point.value} is {type(found).__name__}, not {expected.__name__}"
     except Exception as error:  # an import runs a stranger's code, which can raise anything
-        text = str(error).strip().splitlines()
-        why = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        why = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
     _warn(f"{distribution(point)} is broken, and its {name!r} ({group}) is left out: {why}")
     return None
 
 
 def absent(group: str, name: str) -> str | None:
     """Where ``name`` would come from and what to do, to end a message with; None for a name that nobody knows."""
+    point = extensions(group).get(name)
+    why = "is broken" if point else "is not installed"
     if name in _LAB.get(group, ()):
-        source, how = "steadyclip-lab", "pip install ./lab in a checkout of steadyclip"
-    elif name in extensions(group):
-        source = distribution(extensions(group)[name])
-        how = f"pip install --force-reinstall {source}"
-    else:
-        return None
-    broken = "is broken" if name in extensions(group) else "is not installed"
-    return f"it comes with {source}, which {broken}: {how}"
+        return f"it comes with steadyclip-lab, which {why}: pip install ./lab in a checkout of steadyclip"
+    if point:
+        return f"it comes with {distribution(point)}, which {why}: pip install --force-reinstall {distribution(point)}"
+    return None
 
 
 def distribution(point: EntryPoint) -> str:

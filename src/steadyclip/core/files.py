@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from steadyclip.core.errors import SteadyClipError
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` in one step; folders are made.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a new file beside ``path`` that takes its place in one step, unless something is raised; folders are made.
 
     Raises:
         SteadyClipError: the disk is full, the folder is read-only, ...; what was at ``path`` before is untouched.
@@ -19,10 +21,11 @@ def write_atomic(path: Path, content: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content)
-            file.flush()
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # a temporary file is private; a record is meant to be read by others
         temporary.replace(path)
@@ -32,6 +35,12 @@ def write_atomic(path: Path, content: bytes) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Put ``content`` at ``path`` in one step. Folders and errors as in ``replacing``."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _umask() -> int:

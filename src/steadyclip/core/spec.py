@@ -27,7 +27,12 @@ class Spec:
 
     A subclass is a frozen dataclass without saying so. An assignment without a type (``adapters = (...)``) gives an
     inherited field a new default, which plain dataclasses would ignore without a word. Equal fields make equal values.
+
+    Attributes:
+        spelled: the class is a piece that texts may name.
     """
+
+    spelled: ClassVar[bool] = True
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -43,7 +48,8 @@ class Spec:
         cls.__annotations__ = own
         dataclasses.dataclass(frozen=True)(cls)
         cls.__annotations__ = declared  # an inherited type is a text that means something in its own module only
-        KNOWN[cls.__name__] = cls
+        if cls.spelled:
+            KNOWN[cls.__name__] = cls
 
     def require(self, knob: str, holds: bool, range_: str) -> None:
         """For ``__post_init__``: a clear line when a knob is out of its range.

@@ -4,8 +4,8 @@ from .decode import UnreadableImage as UnreadableImage
 from .images import ImageSet as ImageSet
 from .images import read_image as read_image
 from .source import load_data as load_data
-from .splits import read_split as read_split
-from .splits import write_split as write_split
 from .task import ImageData as ImageData
 from .task import ImageTask as ImageTask
 from .task import Report as Report
+from .task import read_split as read_split
+from .task import write_split as write_split

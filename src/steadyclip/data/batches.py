@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,12 +63,13 @@ def loader(
         shard: (rank, processes): every process takes its part of each batch.
         view: number of the augmented view; by default the epoch.
     """
-    view = epoch if view is None else view
+    seeded = f"{seed}/{epoch if view is None else view}" if augment else None
+    places = batch_places(
+        len(image_set), batch_size, seed=seed, epoch=epoch, start=start, drop_last=drop_last, shard=shard
+    )
     made = ImageLoader(
-        _Decoded(image_set, transform, f"{seed}/{view}" if augment else None),
-        batch_sampler=batch_places(  # pyright: ignore[reportArgumentType]
-            len(image_set), batch_size, seed=seed, epoch=epoch, start=start, drop_last=drop_last, shard=shard
-        ),
+        _Decoded(image_set, transform, seeded),
+        batch_sampler=places,  # pyright: ignore[reportArgumentType]
         collate_fn=_collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
@@ -91,21 +93,19 @@ def batch_places(
     order = list(range(length))
     if seed is not None:
         random.Random(f"{seed}/{epoch}").shuffle(order)
-    stop = len(order) - len(order) % batch_size if drop_last else len(order)
-    rank, processes = shard
-    batches = [
-        order[at : min(at + batch_size, stop)][rank::processes] for at in range(start * batch_size, stop, batch_size)
-    ]
+    stop = length - length % batch_size if drop_last else length
+    starts = range(start * batch_size, stop, batch_size)
+    batches = [order[at : min(at + batch_size, stop)][shard[0] :: shard[1]] for at in starts]
     return [batch for batch in batches if batch]
 
 
+@dataclass(frozen=True)
 class _Decoded(Dataset[Any]):
     """Item ``index``: (pixels_CHW, label, index), or the (key, reason) of an image that cannot be read."""
 
-    def __init__(self, image_set: ImageSet, transform: Callable[..., Tensor], augment_seed: str | None) -> None:
-        self.image_set = image_set
-        self.transform = transform
-        self.augment_seed = augment_seed
+    image_set: ImageSet
+    transform: Callable[..., Tensor]
+    seed: str | None
 
     def __len__(self) -> int:
         return len(self.image_set)
@@ -115,11 +115,8 @@ class _Decoded(Dataset[Any]):
             image = self.image_set.read(index)
         except UnreadableImage as error:
             return error.key, error.reason
-        if self.augment_seed is None:
-            pixels_CHW = self.transform(image)
-        else:
-            pixels_CHW = self.transform(image, random.Random(f"{self.augment_seed}/{self.image_set.keys[index]}"))
-        return pixels_CHW, self.image_set.labels[index], index
+        rng = () if self.seed is None else (random.Random(f"{self.seed}/{self.image_set.keys[index]}"),)
+        return self.transform(image, *rng), self.image_set.labels[index], index
 
 
 def _collate(items: Sequence[Any]) -> tuple[tuple[Tensor, Tensor, Tensor] | None, list[tuple[str, str]]]:

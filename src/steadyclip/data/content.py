@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,17 +69,24 @@ def _digests(store: Store, keys: Sequence[str]) -> list[str]:
         return found
 
     blocks = [keys[i : i + _BLOCK] for i in range(0, len(keys), _BLOCK)]
-    pool = ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)))
-    try:
+    with threads(min(8, 2 * (os.cpu_count() or 1))) as pool:
         found = [each for block in pool.map(lambda block: [digest(key) for key in block], blocks) for each in block]
-    finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
     with _lock:
         known.update(fresh)
     if len(fresh) >= _WORTH_A_FILE:
         with contextlib.suppress(SteadyClipError):  # a cache that cannot be written costs time only
             write_atomic(_file(name), msgspec.json.encode(known))
     return found
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """So many threads; when something is raised, such as by Ctrl-C, nobody waits for what is still to do."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -8,8 +8,7 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,16 +16,14 @@ from typing import Any, Protocol
 from PIL import Image, ImageOps
 
 from steadyclip.core.errors import DataError
-from steadyclip.data.content import content_hash
+from steadyclip.data.content import content_hash, threads
 from steadyclip.data.decode import UnreadableImage, decode, quiet
+from steadyclip.data.tables import Table
 
 Skipped = tuple[tuple[str, str], ...]
 """Images left out: (key, reason) pairs."""
 
 _OPENING = threading.Lock()
-
-_PER_PICTURE = ("keys", "labels", "domains", "captions")
-"""The fields of ``ImageSet`` with a value for each image."""
 
 
 class Store(Protocol):
@@ -75,27 +72,29 @@ class ParquetStore:
     def read(self, key: str) -> bytes:
         with _OPENING:
             images, rows = self._opened = self._opened or self._open()
-        value = images[rows[key]].as_py()
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if data is None:
-            raise UnreadableImage(key, f"column {self.column!r} holds no bytes")
-        return data
+        return image_bytes(images[rows[key]].as_py(), key)
 
     def file(self, key: str) -> Path:
         return self.path
 
     def _open(self) -> tuple[Any, dict[str, int]]:
-        import pyarrow.parquet as parquet
-
-        table = parquet.read_table(self.path, columns=[self.column, *([self.key_column] if self.key_column else [])])
-        images = table.column(self.column)
+        table = Table.open(self.path).arrow([name for name in (self.column, self.key_column) if name])
         if self.key_column is None:
-            return images, {row_key(number): number - 1 for number in range(1, len(images) + 1)}
-        keys = table.column(self.key_column).to_pylist()
-        return images, {str(key).strip(): row for row, key in enumerate(keys)}
+            keys = map(row_key, range(1, len(table) + 1))
+        else:
+            keys = (str(key).strip() for key in table.column(self.key_column).to_pylist())
+        return table.column(self.column), {key: row for row, key in enumerate(keys)}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
+
+
+def image_bytes(value: Any, key: str) -> bytes:
+    """What a table holds as an image: bytes, or a struct with ``bytes``. Raises ``UnreadableImage`` if nothing."""
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if data is None:
+        raise UnreadableImage(key, "the table holds no bytes for it")
+    return data
 
 
 def row_key(number: int) -> str:
@@ -136,23 +135,21 @@ class ImageSet:
     def subset(self, indices: Iterable[int]) -> ImageSet:
         """The images at ``indices``, in that order."""
         chosen = list(indices)
-        return dataclasses.replace(
-            self, **{name: tuple(getattr(self, name)[i] for i in chosen) for name in _PER_PICTURE}
-        )
+        return self._with(lambda name: (getattr(self, name)[i] for i in chosen))
 
-    def by_domain(self, domains: Collection[str]) -> tuple[ImageSet, ImageSet]:
+    def by_domain(self, domains: Collection[str | None]) -> tuple[ImageSet, ImageSet]:
         """The images of ``domains``, and the others."""
-        inside = [domain in domains for domain in self.domains]
-        return self.subset(i for i, yes in enumerate(inside) if yes), self.subset(
-            i for i, yes in enumerate(inside) if not yes
-        )
+        inside = [i for i, domain in enumerate(self.domains) if domain in domains]
+        return self.subset(inside), self.subset(sorted(set(range(len(self))) - set(inside)))
 
     def joined(self, *others: ImageSet) -> ImageSet:
         """This set followed by ``others`` of the same data source."""
-        sets = (self, *others)
-        return dataclasses.replace(
-            self, **{name: tuple(value for images in sets for value in getattr(images, name)) for name in _PER_PICTURE}
-        )
+        return self._with(lambda name: (value for images in (self, *others) for value in getattr(images, name)))
+
+    def _with(self, values: Callable[[str], Iterable[Any]]) -> ImageSet:
+        """The set with other images: ``values`` are theirs, by the name of the field."""
+        fields = ("keys", "labels", "domains", "captions")
+        return dataclasses.replace(self, **{name: tuple(values(name)) for name in fields})
 
     def of_classes(self, first: int, last: int) -> ImageSet:
         """The images of classes ``first`` to ``last`` (exclusive), labeled from 0."""
@@ -169,10 +166,8 @@ class ImageSet:
 
     @property
     def content(self) -> str:
-        """16 hex digits over what the images are, with labels and classes, wherever they lie and whatever their names.
-
-        Reads every image that was not hashed before.
-        """
+        """16 hex digits over what the images are, with labels and classes, whatever their names; it reads every image
+        that was not hashed before."""
         return self.content_with(())
 
     def content_with(self, facts: Sequence[Any]) -> str:
@@ -190,12 +185,8 @@ class ImageSet:
                 return key, error.reason
             return None
 
-        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-        try:
-            with quiet():
-                return tuple(found for found in pool.map(problem, self.keys) if found)
-        finally:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
+        with quiet(), threads(min(8, os.cpu_count() or 1)) as pool:
+            return tuple(found for found in pool.map(problem, self.keys) if found)
 
     def without(self, skipped: Iterable[tuple[str, str]]) -> ImageSet:
         """The set less the ``skipped`` images."""

@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from steadyclip.core.errors import DataError
 from steadyclip.data.decode import IMAGE_SUFFIXES
@@ -39,15 +38,10 @@ def read_folder(root: Path) -> Listing:
         found += "".join(f", but {name} lies there: extract it" for name in archives_in(root)[:1])
         raise DataError(f"{root} holds {found}: expected {root.name}/CLASS/IMAGE.jpg, or a CSV file as --data.")
     splits = [folder for folder in classes if folder.name.lower() in SPLIT_NAMES and folders_in(folder)]
-    entries: list[Entry] = []
     if splits:
         _refuse_mixed(root, classes, splits)
-        for folder in splits:
-            for sub in folders_in(folder):
-                entries += _class_entries(root, sub, SPLIT_NAMES[folder.name.lower()])
-    else:
-        for folder in classes:
-            entries += _class_entries(root, folder, None)
+        classes = [sub for folder in splits for sub in folders_in(folder)]
+    entries = [entry for folder in classes for entry in _class_entries(root, folder, bool(splits))]
     return Listing(root.resolve().name, entries, FileStore(root), (DEFAULT_TEMPLATE,))
 
 
@@ -60,9 +54,11 @@ def read_zhou(path: Path) -> Listing:
         DataError: not such a file, a label with two names, or images that are not there.
     """
     entries, classes = zhou_entries(path)
-    root = _image_folder(path, entries)
+    sample = entries[:: max(1, len(entries) // 50)]
+    candidates = [path.parent, *folders_in(path.parent)]
+    root = max(candidates, key=lambda folder: sum((folder / entry.key).is_file() for entry in sample))
     check_files(root, entries, "Complete the images, or mend the split file.")
-    name = path.stem[len(ZHOU) :] if path.stem.startswith(ZHOU) else path.stem
+    name = path.stem.removeprefix(ZHOU)
     return Listing(name, entries, FileStore(root), templates_for(name), classes)
 
 
@@ -76,8 +72,8 @@ def zhou_entries(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
         split = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error}): it is cut off or another file. {_AGAIN}") from None
-    has = sorted(split) if isinstance(split, dict) else type(split).__name__
     if not isinstance(split, dict) or not {"train", "test"} <= split.keys():
+        has = sorted(split) if isinstance(split, dict) else type(split).__name__
         must = "must hold train, val and test lists of [path, label, class name]"
         raise DataError(f"{path} {must}; it has {has}. {_AGAIN}")
     entries: list[Entry] = []
@@ -88,7 +84,13 @@ def zhou_entries(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
             raise DataError(f"{path}: {part} must be a list of [path, label, class name]. {_AGAIN}")
         for row, item in enumerate(rows):
             where = f"{path.name} {part}[{row}]"
-            key, label, name = _zhou_item(item, where)
+            try:
+                key, label, name = item
+                key, label, name = str(key), int(label), str(name)
+            except (TypeError, ValueError):
+                raise DataError(
+                    f"{where}: expected [path, label, class name], found {str(item)[:80]}. Mend the split file."
+                ) from None
             if names.setdefault(label, name) != name:
                 raise DataError(
                     f"{where}: label {label} is {name!r} here and {names[label]!r} before. Mend the split file."
@@ -124,7 +126,7 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def _class_entries(root: Path, folder: Path, split: str | None) -> list[Entry]:
+def _class_entries(root: Path, folder: Path, in_split: bool) -> list[Entry]:
     paths: list[str] = []
     others: Counter[str] = Counter()
     for parent, folders, files in os.walk(folder):
@@ -134,41 +136,21 @@ def _class_entries(root: Path, folder: Path, split: str | None) -> list[Entry]:
                 paths.append(Path(parent, name).relative_to(root).as_posix())
             elif not name.startswith("."):
                 others[os.path.splitext(name)[1].lower() or name] += 1
-    where = folder.relative_to(root).as_posix()
     if not paths:
         also = f" (it has {', '.join(f'{n} {kind}' for kind, n in others.most_common(3))})" if others else ""
         raise DataError(f"{folder} holds no images{also}: add some (jpg, png, webp, ...), or remove the folder.")
-    return [Entry(key, folder.name, split, f"folder {where}") for key in sorted(paths)]
+    where = f"folder {folder.relative_to(root).as_posix()}"
+    split = SPLIT_NAMES[folder.parent.name.lower()] if in_split else None
+    return [Entry(key, folder.name, split, where) for key in sorted(paths)]
 
 
 def _refuse_mixed(root: Path, classes: list[Path], splits: list[Path]) -> None:
-    others = [folder.name for folder in classes if folder not in splits]
-    if others:
+    names = ", ".join(folder.name for folder in splits)
+    if others := [folder.name for folder in classes if folder not in splits]:
         raise DataError(
-            f"{root} holds split folders ({', '.join(p.name for p in splits)}) beside others "
-            f"({', '.join(others[:5])}): "
-            f"move the others out, or put every class below train, val and test."
+            f"{root} holds split folders ({names}) beside others ({', '.join(others[:5])}): move the others out, or "
+            "put every class below train, val and test."
         )
-    meant = Counter(SPLIT_NAMES[folder.name.lower()] for folder in splits)
-    twice = next((name for name, count in meant.items() if count > 1), None)
-    if twice:
-        raise DataError(
-            f"{root} holds the {twice} split twice ({', '.join(p.name for p in splits)}): keep one of them."
-        )
-
-
-def _zhou_item(item: Any, where: str) -> tuple[str, int, str]:
-    try:
-        key, label, name = item
-        return str(key), int(label), str(name)
-    except (TypeError, ValueError):
-        raise DataError(
-            f"{where}: expected [path, label, class name], found {str(item)[:80]}. Mend the split file."
-        ) from None
-
-
-def _image_folder(path: Path, entries: list[Entry]) -> Path:
-    """The split file's folder, or the one below it, that holds most of a sample of the images."""
-    sample = entries[:: max(1, len(entries) // 50)]
-    candidates = [path.parent, *folders_in(path.parent)]
-    return max(candidates, key=lambda folder: sum((folder / entry.key).is_file() for entry in sample))
+    for split, count in Counter(SPLIT_NAMES[folder.name.lower()] for folder in splits).items():
+        if count > 1:
+            raise DataError(f"{root} holds the {split} split twice ({names}): keep one of them.")

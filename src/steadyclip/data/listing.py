@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -34,21 +37,25 @@ class Entry(NamedTuple):
 
 @dataclass
 class Listing:
-    """The images of a data source before names and splits are settled."""
+    """The images of a data source before names and splits are settled.
+
+    Attributes:
+        classes: raw labels in the order of the class numbers; None sorts the names.
+        notes: remarks for people.
+        names: raw label -> name for prompts, where it is not the label itself; two labels may then share a name.
+        val_from_train: without a validation split, take one from train.
+        border: see ``ImageSet.border``.
+    """
 
     name: str
     entries: list[Entry]
     store: Store
     templates: tuple[str, ...]
     classes: tuple[str, ...] | None = None
-    """Raw labels in the order of the class numbers; None sorts the names."""
     notes: list[str] = field(default_factory=list)
     names: Mapping[str, str] | None = None
-    """Raw label -> name for prompts, where it is not the label itself; two labels may then share a name."""
     val_from_train: bool = True
-    """Without a validation split, take one from train."""
     border: int = 0
-    """See ``ImageSet.border``."""
 
 
 def class_name(raw: str) -> str:
@@ -74,20 +81,19 @@ def assemble(listing: Listing, max_unreadable: float) -> ImageData:
         where[entry.key] = entry.where
         first.setdefault(entry.label, entry)
     raw = listing.classes or tuple(sorted(first, key=class_name))
-    unlisted = first.keys() - set(raw)
-    if unlisted:
+    if unlisted := first.keys() - set(raw):
         raise DataError(f"{first[min(unlisted)].where}: class {min(unlisted)!r} is not in the list of classes.")
     if listing.names is None:
-        _refuse_same_names(first)
+        _refuse_same_names(first.values())
     if len(first) < 2:
         raise DataError(f"{name} has only one class ({class_name(entries[0].label)!r}): two are needed.")
     entries, notes = _with_splits(listing)
     number = {label: index for index, label in enumerate(raw)}
     classes = tuple(class_name((listing.names or {}).get(label, label)) for label in raw)
-
-    def image_set(split: str) -> ImageSet:
+    splits = {}
+    for split in SPLITS:
         chosen = [entry for entry in entries if entry.split == split]
-        return ImageSet(
+        splits[split] = ImageSet(
             name,
             classes,
             listing.templates,
@@ -99,27 +105,22 @@ def assemble(listing: Listing, max_unreadable: float) -> ImageData:
             max_unreadable=max_unreadable,
             border=listing.border,
         )
-
     domains = tuple(dict.fromkeys(entry.domain for entry in entries if entry.domain is not None))
-    splits = {split: image_set(split) for split in SPLITS}
     return ImageData(name, classes, listing.templates, domains, splits, (*listing.notes, *notes))
 
 
 def missing_files(root: Path, entries: Iterable[Entry]) -> list[Entry]:
     """The entries whose file is not there. Folders are listed, nothing is opened."""
-    folders: dict[PurePosixPath, set[str]] = {}
-    missing = []
-    for entry in entries:
-        path = PurePosixPath(entry.key)
-        if path.parent not in folders:
-            try:
-                folders[path.parent] = {item.name for item in (root / path.parent).iterdir()}
-            except OSError:
-                folders[path.parent] = set()
-        # a second look, as some file systems do not tell upper from lower case
-        if path.name not in folders[path.parent] and not (root / entry.key).is_file():
-            missing.append(entry)
-    return missing
+
+    @functools.cache
+    def names(folder: PurePosixPath) -> set[str]:
+        with contextlib.suppress(OSError):
+            return {item.name for item in (root / folder).iterdir()}
+        return set()
+
+    paths = ((entry, PurePosixPath(entry.key)) for entry in entries)
+    # a second look, as some file systems do not tell upper from lower case
+    return [entry for entry, path in paths if path.name not in names(path.parent) and not (root / path).is_file()]
 
 
 def check_files(root: Path, entries: Sequence[Entry], what: str) -> None:
@@ -142,43 +143,33 @@ def _with_splits(listing: Listing) -> tuple[list[Entry], list[str]]:
         raise DataError(f"{unsplit[0].where}: no split is given here, but other images have one. Fill it in.")
     labels = [class_name(entry.label) for entry in entries]
     if unsplit:
-        lonely = next((label for label, items in _counts(labels) if items < 2), None)
-        if lonely:
+        if lonely := next((label for label, count in Counter(labels).items() if count < 2), None):
             raise DataError(
                 f"{listing.name}: class {lonely!r} has one image only: two are needed, to train and to test."
             )
         made = split_three(labels, SPLIT_SEED)
-        return [entry._replace(split=split) for entry, split in zip(entries, made, strict=True)], [
-            "no split was given: 50/20/30 % of each class are train/val/test"
-        ]
+        entries = [entry._replace(split=split) for entry, split in zip(entries, made, strict=True)]
+        return entries, ["no split was given: 50/20/30 % of each class are train/val/test"]
     present = {entry.split for entry in entries}
-    if "train" in present and "val" not in present and listing.val_from_train:
-        train = [i for i, entry in enumerate(entries) if entry.split == "train"]
-        made = split_val([labels[i] for i in train], SPLIT_SEED)
-        entries = list(entries)
-        for i, split in zip(train, made, strict=True):
-            entries[i] = entries[i]._replace(split=split)
-        return entries, ["no validation split was given: 20 % of each training class are val"]
-    return entries, []
+    if "train" not in present or "val" in present or not listing.val_from_train:
+        return entries, []
+    entries = list(entries)
+    train = [i for i, entry in enumerate(entries) if entry.split == "train"]
+    for i, split in zip(train, split_val([labels[i] for i in train], SPLIT_SEED), strict=True):
+        entries[i] = entries[i]._replace(split=split)
+    return entries, ["no validation split was given: 20 % of each training class are val"]
 
 
-def _counts(labels: Iterable[str]) -> list[tuple[str, int]]:
-    counts: dict[str, int] = {}
-    for label in labels:
-        counts[label] = counts.get(label, 0) + 1
-    return list(counts.items())
-
-
-def _refuse_same_names(first: dict[str, Entry]) -> None:
-    """``first``: raw label -> its first entry."""
-    seen: dict[str, str] = {}
-    for label, entry in first.items():
-        name = class_name(label)
+def _refuse_same_names(firsts: Iterable[Entry]) -> None:
+    """``firsts``: an entry of each label."""
+    seen: dict[str, Entry] = {}
+    for entry in firsts:
+        name = class_name(entry.label)
         if not name:
-            raise DataError(f"{entry.where}: the label {label!r} is empty. Give the class a name.")
-        other = seen.setdefault(name.casefold(), label)
-        if other != label:
+            raise DataError(f"{entry.where}: the label {entry.label!r} is empty. Give the class a name.")
+        other = seen.setdefault(name.casefold(), entry)
+        if other is not entry:
             raise DataError(
-                f"{entry.where}: class {label!r} has the same name as {other!r} ({first[other].where}) once case, "
+                f"{entry.where}: class {entry.label!r} has the same name as {other.label!r} ({other.where}) once case, "
                 f"blanks and underscores are ignored. Rename one, or merge them."
             )

@@ -13,8 +13,9 @@ from steadyclip.data import catalog
 from steadyclip.data.builtin import builtin_names, find_builtin
 from steadyclip.data.layouts import ARCHIVES, find_zhou, read_folder, read_zhou
 from steadyclip.data.listing import Listing, assemble
-from steadyclip.data.manifest import read_csv, read_parquet
+from steadyclip.data.manifest import read_manifest
 from steadyclip.data.prompts import resolve_templates
+from steadyclip.data.tables import PARQUET, TEXT
 from steadyclip.data.task import ImageData
 
 ROOT_VARIABLE = "STEADYCLIP_DATA"
@@ -53,10 +54,9 @@ def load_data(
         raise UsageError(f"max_unreadable is a share between 0 and 1, not {max_unreadable}.")
     chosen = None if templates is None else resolve_templates(templates)
     root = root or os.environ.get(ROOT_VARIABLE)
-    builtin = find_builtin(spec)
     of_the_field = catalog.find(spec) if isinstance(spec, str) else None
-    if builtin:
-        listing = dataclasses.replace(read_parquet(builtin.table()), name=str(spec))
+    if builtin := find_builtin(spec):
+        listing = dataclasses.replace(read_manifest(builtin.table()), name=str(spec))
     elif of_the_field and root:
         listing = catalog.read(of_the_field, Path(root).expanduser())
     elif of_the_field and not Path(spec).exists():
@@ -70,12 +70,13 @@ def load_data(
         except PermissionError as error:
             raise DataError(f"{error.filename} may not be read: permission denied.") from None
     if chosen:
-        listing = dataclasses.replace(listing, templates=chosen)
+        listing.templates = chosen
     data = assemble(listing, max_unreadable)
     return data.with_sources(sources) if sources else data
 
 
 def _read(path: Path, spec: str, image_column: str, label_column: str) -> Listing:
+    kind = path.suffix.lower()
     if not spec.strip() or not path.exists():
         if elsewhere := absent(DATA, spec):
             raise DataError(f"no data {spec!r} here: {elsewhere}.")
@@ -87,11 +88,8 @@ def _read(path: Path, spec: str, image_column: str, label_column: str) -> Listin
     if path.is_dir():
         split = find_zhou(path)
         return read_zhou(split) if split else read_folder(path)
-    kind = path.suffix.lower()
-    if kind in (".csv", ".tsv"):
-        return read_csv(path, image_column, label_column)
-    if kind in (".parquet", ".pq"):
-        return read_parquet(path, image_column, label_column)
+    if kind in (*TEXT, *PARQUET):
+        return read_manifest(path, image_column, label_column)
     if kind == ".json":
         return read_zhou(path)
     if path.name.lower().endswith(ARCHIVES):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from steadyclip.core.errors import DataError, UsageError, nearest
+from steadyclip.core.files import write_atomic
 from steadyclip.data.images import ImageSet, Skipped
 from steadyclip.data.sampling import Subset, class_range, few_shot
 
@@ -54,18 +57,9 @@ class ImageTask:
         def pairs(images: ImageSet) -> list[list[Any]]:
             return [[key, label] for key, label in zip(images.keys, images.labels, strict=True)]
 
-        return {
-            "schema": 1,
-            "kind": "split",
-            "data": self.name,
-            "subset": self.subset,
-            "shots": self.shots,
-            "seed": self.seed,
-            "hash": self.hash,
-            "classes": list(self.classes),
-            "train": pairs(self.train),
-            "val": pairs(self.val),
-        }
+        about = {name: getattr(self, name) for name in ("subset", "shots", "seed", "hash")}
+        images = {"classes": list(self.classes), "train": pairs(self.train), "val": pairs(self.val)}
+        return {"schema": 1, "kind": "split", "data": self.name, **about, **images}
 
     def summary(self) -> list[str]:
         """Lines for people: sizes, what was taken, what was left out."""
@@ -77,18 +71,21 @@ class ImageTask:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``ImageData.check`` found, having read every image."""
+    """What ``ImageData.check`` found, having read every image.
+
+    Attributes:
+        counts: split -> class -> images.
+        unreadable: (key, reason) of every image that cannot be decoded.
+        empty: (split, class) pairs without an image.
+        duplicates: groups of (split, key) with the very same bytes.
+        notes: remarks for people.
+    """
 
     counts: dict[str, dict[str, int]]
-    """Split -> class -> images."""
     unreadable: Skipped
-    """(key, reason) of every image that cannot be decoded."""
     empty: tuple[tuple[str, str], ...]
-    """(split, class) pairs without an image."""
     duplicates: tuple[tuple[tuple[str, str], ...], ...]
-    """Groups of (split, key) with the very same bytes."""
     notes: tuple[str, ...]
-    """Remarks for people."""
 
     @property
     def leaks(self) -> tuple[tuple[tuple[str, str], ...], ...]:
@@ -127,15 +124,12 @@ class ImageData:
         train, val, notes = self.splits["train"], self.splits["val"], []
         if not len(train):
             raise DataError(f"{self.name} has no training images (only {self._present()}): nothing to train on.")
-        counts = Counter(train.labels)
-        for label in range(first, last):
-            if not counts[label]:
-                raise DataError(
-                    f"{self.name}: class {self.classes[label]!r} has no training images. Add some, or remove it."
-                )
+        counts = Counter(dict.fromkeys(range(first, last), 0))
+        counts.update(label for label in train.labels if label in counts)
+        if empty := [self.classes[label] for label, count in counts.items() if not count]:
+            raise DataError(f"{self.name}: class {empty[0]!r} has no training images. Add some, or remove it.")
         if shots is not None:
-            fewer = [counts[label] for label in range(first, last) if counts[label] < shots]
-            if fewer:
+            if fewer := [count for count in counts.values() if count < shots]:
                 notes.append(
                     f"{len(fewer)} of {last - first} classes have fewer than {shots} training images "
                     f"(the smallest {min(fewer)}): all of them are taken"
@@ -166,14 +160,10 @@ class ImageData:
         test = self.splits["test"]
         if not len(test):
             raise DataError(f"{self.name} has no test images (only {self._present()}): add a test split to score on.")
-        if domain is None:
-            wanted = set(self.splits["train"].domains) or set(test.domains)
-        else:
+        if domain is not None:
             self._need_domains([domain])
-            wanted = {domain}
-        gone = frozenset(exclude)
-        chosen = [i for i, key in enumerate(test.keys) if test.domains[i] in wanted and key not in gone]
-        test = test.subset(chosen).of_classes(first, last)
+        wanted = {domain} if domain is not None else set(self.splits["train"].domains) or set(test.domains)
+        test = test.by_domain(wanted)[0].without((key, "") for key in exclude).of_classes(first, last)
         if not len(test):
             raise DataError(
                 f"{self.name}: no test images are left for subset {subset!r}, domain {domain or 'of training'!r}."
@@ -196,25 +186,23 @@ class ImageData:
 
     def check(self) -> Report:
         """Read every image of every split and report on them. Changes nothing."""
-        counts = {}
+        counts: dict[str, Counter[str]] = {}
         seen: dict[str, list[tuple[str, str]]] = {}
         unreadable: Skipped = ()
         for split, images in self.splits.items():
-            per_class = Counter(images.labels)
             if len(images):
-                counts[split] = dict.fromkeys(self.classes, 0)
-                for label, name in enumerate(self.classes):  # two of ImageNet's classes may share a name
-                    counts[split][name] += per_class[label]
+                counts[split] = Counter(dict.fromkeys(self.classes, 0))
+                counts[split].update(self.classes[label] for label in images.labels)
             broken = images.unreadable()
             unreadable += broken
             for key in images.without(broken).keys:
                 seen.setdefault(hashlib.sha256(images.store.read(key)).hexdigest(), []).append((split, key))
         empty = tuple((split, name) for split, per in counts.items() for name, count in per.items() if not count)
-        notes = list(self.notes)
+        notes = self.notes
         if sum(name.isdecimal() for name in self.classes) > len(self.classes) // 2:
-            notes.append("most class names are numbers: prompts made from them tell the model little; use real names")
+            notes += ("most class names are numbers: prompts made from them tell the model little; use real names",)
         duplicates = tuple(tuple(group) for group in seen.values() if len(group) > 1)
-        return Report(counts, unreadable, empty, duplicates, tuple(notes))
+        return Report({split: dict(per) for split, per in counts.items()}, unreadable, empty, duplicates, notes)
 
     def summary(self) -> list[str]:
         """Lines for people: sizes, domains and remarks."""
@@ -260,3 +248,26 @@ class ImageData:
 
     def _present(self) -> str:
         return " and ".join(split for split, images in self.splits.items() if len(images))
+
+
+_SPLIT = {"data", "subset", "shots", "seed", "classes", "train", "val"}
+
+
+def write_split(task: ImageTask, path: Path) -> None:
+    """Write ``task.split_json()`` to ``path``, which says exactly what a run was trained on."""
+    write_atomic(path, json.dumps(task.split_json(), indent=1, ensure_ascii=False).encode())
+
+
+def read_split(path: Path) -> dict[str, Any]:
+    """A split file as ``ImageData.restore`` takes it.
+
+    Raises:
+        DataError: not there, or not a split file.
+    """
+    try:
+        split = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a split file: {error}") from None
+    if not isinstance(split, dict) or split.get("kind") != "split" or not split.keys() >= _SPLIT:
+        raise DataError(f"{path} is not a split file of steadyclip (kind 'split' with {', '.join(sorted(_SPLIT))}).")
+    return split

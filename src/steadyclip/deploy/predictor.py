@@ -37,7 +37,7 @@ def predict(
     """One prediction for each image, in order.
 
     Args:
-        names: classes to choose among; a method that knows no names takes only those it was trained on.
+        names: classes to choose among; a method that cannot name new classes takes only those it was trained on.
         templates: prompts with ``{}`` for the name.
         top: how many names to give, at most all of them.
 

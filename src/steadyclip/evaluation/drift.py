@@ -51,9 +51,7 @@ def measure(scorer: Scorer, features_ND: Tensor, frozen_ND: Tensor) -> Drift:
     views = [Classes(templates=(template,)) for template in scorer.templates]
     with evaluating(scorer.model):
         planner.fill(f, planner.canonical(Text(view, state) for view in views for state in ("tuned", "frozen")))
-        tuned, frozen = ([f[Text(view, state)] for view in views] for state in ("tuned", "frozen"))
-        pairs = [(a, b.expand_as(a)) for a, b in zip(tuned, frozen, strict=True)]
-        text_MD, frozen_MD = (
-            torch.cat([rows.flatten(0, -2) for rows in side]).cpu() for side in zip(*pairs, strict=True)
-        )
+        pairs = [(f[Text(view, "tuned")], f[Text(view, "frozen")]) for view in views]
+        text_MD = torch.cat([tuned.flatten(0, -2) for tuned, _ in pairs]).cpu()
+        frozen_MD = torch.cat([frozen.expand_as(tuned).flatten(0, -2) for tuned, frozen in pairs]).cpu()
     return Drift(tower_drift(features_ND, frozen_ND), tower_drift(text_MD, frozen_MD))

@@ -9,14 +9,9 @@ from steadyclip.core.errors import DataError
 from steadyclip.evaluation.records import Record
 
 
-def same_test(a: Record, b: Record) -> bool:
-    """Both were scored on the same images, among the same names, by the same prompts, from the same weights."""
-    return (a.data.hash, a.data.classes, a.data.templates, a.model.weights_hash) == (
-        b.data.hash,
-        b.data.classes,
-        b.data.templates,
-        b.model.weights_hash,
-    )
+def _test(record: Record) -> tuple[str, tuple[str, ...], tuple[str, ...], str]:
+    """The images, the names among which they were scored, the prompts, and the pretrained weights."""
+    return record.data.hash, record.data.classes, record.data.templates, record.model.weights_hash
 
 
 def held_out(record: Record) -> bool:
@@ -30,7 +25,11 @@ def change(record: Record, frozen: Record) -> float | None:
     Raises:
         DataError: the two were not scored on the same test.
     """
-    _expect_same(record, frozen)
+    if _test(record) != _test(frozen):
+        raise DataError(
+            f"{record.method.label} and {frozen.method.label} were not scored on the same images, names and prompts of "
+            f"{record.data.name}: evaluate both again."
+        )
     if record.metrics is None or frozen.metrics is None:
         return None
     return record.metrics.top1 - frozen.metrics.top1
@@ -46,19 +45,11 @@ def forgetting(records: Sequence[Record], frozen: Iterable[Record]) -> float | N
     Returns:
         A difference of fractions, or None where there is no held-out test set with both.
     """
-    frozen = list(frozen)
+    references = {_test(record): record for record in reversed(list(frozen))}  # of equals the first
     sets: dict[tuple[str, tuple[str, ...]], list[float]] = {}
     for record in filter(held_out, records):
-        reference = next((each for each in frozen if same_test(record, each)), None)
+        reference = references.get(_test(record))
         changed = None if reference is None else change(record, reference)
         if changed is not None:
             sets.setdefault((record.data.hash, record.data.templates), []).append(changed)
     return statistics.fmean(statistics.fmean(each) for each in sets.values()) if sets else None
-
-
-def _expect_same(record: Record, frozen: Record) -> None:
-    if not same_test(record, frozen):
-        raise DataError(
-            f"{record.method.label} and {frozen.method.label} were not scored on the same images, names and prompts of "
-            f"{record.data.name}: evaluate both again."
-        )

@@ -16,6 +16,7 @@ from steadyclip.core.errors import DataError
 from steadyclip.core.schema import Document, parse
 from steadyclip.evaluation.run import MethodInfo, ModelInfo, Run, Skipped
 
+Place = tuple[str, str, str | None]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -30,6 +31,16 @@ class DataInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     images: int
     hash: str
     skipped: Skipped
+
+    @property
+    def place(self) -> Place:
+        """Which test set of the data it is."""
+        return self.name, self.subset, self.domain
+
+    @property
+    def test(self) -> tuple[Place, tuple[str, ...]]:
+        """What was scored: images, and by which prompts."""
+        return self.place, self.templates
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -36,18 +36,22 @@ class MethodInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         knobs: all of them, as plain values.
         label: its name followed by the knobs that are not at their defaults; in a grid the row as it was typed.
         files: knob -> hash of the content of the file that it names.
+        origin: the package or the file that it came with; "" for a method of this package.
     """
 
     name: str
     knobs: dict[str, Any]
     label: str
     files: dict[str, str] = {}
+    origin: str = ""
 
     @classmethod
     def of(cls, method: Method, label: str = "") -> MethodInfo:
         """What records and runs keep of ``method``; the label is its own by default."""
+        from steadyclip.methods.registry import origin_of
+
         knobs = json.loads(json.dumps(method.knobs()))  # tuples become lists, as they come back from a file
-        return cls(method.name, knobs, label or method.row, method.files())
+        return cls(method.name, knobs, label or method.row, method.files(), origin_of(method.name))
 
 
 class TaskInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,7 +90,7 @@ class Results(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         steps: optimizer steps, 0 where something was learned without any.
-        seconds: in training steps, of all sittings together.
+        seconds: in training steps with their checkpoints, of all sittings together; without steps, in filling the head.
         images_per_second: training images over that time; None when no image was encoded.
         loss: mean of the last interval, in all and by term.
         choices: what the method chose by itself, such as a strength by the validation images.

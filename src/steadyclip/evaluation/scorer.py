@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from steadyclip.core.errors import UsageError
+from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.core.precision import Precision, arithmetic
 from steadyclip.models.features import evaluating
 from steadyclip.objectives import Batch, Image, Plain
@@ -30,6 +30,7 @@ class Scorer:
     """Tells ``names`` apart by a model with a method's pieces on it. Class texts are computed once, when it is made.
 
     Raises:
+        ModelError: the head is one that learns, and was not trained.
         NoHead: the method cannot classify among these names.
         UsageError: no name, no template, or a template without ``{}``.
     """
@@ -44,11 +45,17 @@ class Scorer:
     ) -> None:
         if not names or not templates:
             raise UsageError(f"a head needs class names and templates; there are {len(names)} and {len(templates)}.")
-        check_templates(templates)
-        if model.head is None:  # nothing was trained
-            model.attach_head(method.head.build(model, names))
+        if bad := [template for template in templates if "{}" not in template]:
+            raise UsageError(f"template {bad[0]!r} has no {{}} where the class name goes.")
         self.model, self.names, self.templates, self.precision = model, tuple(names), tuple(templates), precision
         self.planner = method.planner(model)
+        if model.head is None or model.head.spec != method.head:
+            if method.head.learns:
+                raise ModelError(
+                    f"the head of {method.name!r} with these knobs was not trained on {model.name}: train it, or "
+                    "open its run with load_run."
+                )
+            self.planner.head = method.head.build(model, names).to(model.device)
         self.planner.head.check_names(self.names)
         self.planner.arithmetic = lambda: arithmetic(model.device, precision)
         self.reads = self.planner.canonical([Image(), *self.planner.head.reads(scoring=True)])
@@ -84,10 +91,3 @@ class Scorer:
             predicted.append(best_B.indices.cpu())
             confidence.append(best_B.values.cpu())
         return torch.cat(predicted), torch.cat(confidence)
-
-
-def check_templates(templates: Sequence[str]) -> None:
-    """Raises UsageError naming the first of ``templates`` without ``{}``."""
-    for template in templates:
-        if "{}" not in template:
-            raise UsageError(f"template {template!r} has no {{}} where the class name goes.")

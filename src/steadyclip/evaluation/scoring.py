@@ -10,6 +10,7 @@ import io
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,77 +79,14 @@ def evaluate(
     """
     check_precision(precision)
     templates = tuple(templates or image_set.templates)
-    frozen = "image" not in method.touched
-    blank = _blank(model, method, image_set, subset, templates, run, note, precision)
-    start = time.perf_counter()
-    try:
-        scorer = Scorer(model, method, image_set.classes, templates, precision)
-    except NoHead as reason:
-        return replace(blank, reason=str(reason))
-    with progress_bar(image_set.name) if progress else nullcontext() as advance:
-        features = image_features(
-            model,
-            image_set,
-            batch_size=batch_size,
-            workers=workers,
-            cache=cache if frozen else None,
-            frozen=frozen,
-            precision=precision,
-            progress=advance,
-        )
-    predicted_N, confidence_N = scorer.predict(features.rows)
-    seconds = time.perf_counter() - start
-    moved = None
-    if drift:
-        frozen_ND = image_features(
-            model, image_set, batch_size=batch_size, workers=workers, cache=cache, frozen=True, precision=precision
-        ).features_ND
-        moved = measure(scorer, features.features_ND, frozen_ND)
-    labels_N, classes = features.labels_N, len(image_set.classes)
-    correct_N = predicted_N == labels_N
-    counts_CC = metrics.confusion_matrix(predicted_N, labels_N, classes)
-    return replace(
-        blank,
-        data=replace(blank.data, images=len(labels_N), skipped=features.skipped),
-        metrics=Metrics(
-            top1=metrics.top1(predicted_N, labels_N),
-            mean_per_class=metrics.mean_per_class(predicted_N, labels_N, classes),
-            ece=metrics.ece(confidence_N, correct_N),
-            interval95=metrics.bootstrap_interval(correct_N),
-        ),
-        per_class=tuple(
-            ClassScore(name, images, correct)
-            for name, images, correct in zip(
-                image_set.classes, counts_CC.sum(dim=1).tolist(), counts_CC.diagonal().tolist(), strict=True
-            )
-        ),
-        confusions=_confusions(image_set, features, predicted_N, confidence_N, counts_CC),
-        seconds=seconds,
-        images_per_second=None if features.cached else len(labels_N) / seconds,
-        drift=moved,
-    )
-
-
-def _blank(
-    model: DualEncoder,
-    method: Method,
-    image_set: ImageSet,
-    subset: str,
-    templates: tuple[str, ...],
-    run: Run | None,
-    note: str,
-    precision: Precision,
-) -> Record:
-    """The record before anything is scored."""
-    if not method.learns:
-        run = None
+    run = run if method.learns else None
     domains = sorted({domain for domain in image_set.domains if domain is not None})
-    return Record(
+    blank = Record(
         created=now(),
         versions=versions(),
         commit=commit(),
         model=ModelInfo(model.name, model.family, model.weights_hash),
-        method=MethodInfo.of(method),
+        method=run.method if run else MethodInfo.of(method),  # the files it names may be gone
         training=run,
         data=DataInfo(
             name=image_set.name,
@@ -170,6 +108,39 @@ def _blank(
         images_per_second=None,
         note=note,
         precision=precision,
+    )
+    start = time.perf_counter()
+    try:
+        scorer = Scorer(model, method, image_set.classes, templates, precision)
+    except NoHead as reason:
+        return replace(blank, reason=str(reason))
+    encode = partial(image_features, model, image_set, batch_size=batch_size, workers=workers, precision=precision)
+    frozen = "image" not in method.touched
+    with progress_bar(image_set.name) if progress else nullcontext() as advance:
+        features = encode(cache=cache if frozen else None, frozen=frozen, progress=advance)
+    predicted_N, confidence_N = scorer.predict(features.rows)
+    seconds = time.perf_counter() - start
+    moved = None
+    if drift:
+        moved = measure(scorer, features.features_ND, encode(cache=cache, frozen=True).features_ND)
+    labels_N, classes = features.labels_N, len(image_set.classes)
+    correct_N = predicted_N == labels_N
+    counts_CC = metrics.confusion_matrix(predicted_N, labels_N, classes)
+    scores = zip(image_set.classes, counts_CC.sum(dim=1).tolist(), counts_CC.diagonal().tolist(), strict=True)
+    return replace(
+        blank,
+        data=replace(blank.data, images=len(labels_N), skipped=features.skipped),
+        metrics=Metrics(
+            top1=metrics.top1(predicted_N, labels_N),
+            mean_per_class=metrics.mean_per_class(predicted_N, labels_N, classes),
+            ece=metrics.ece(confidence_N, correct_N),
+            interval95=metrics.bootstrap_interval(correct_N),
+        ),
+        per_class=tuple(ClassScore(*score) for score in scores),
+        confusions=_confusions(image_set, features, predicted_N, confidence_N, counts_CC),
+        seconds=seconds,
+        images_per_second=None if features.cached else len(labels_N) / seconds,
+        drift=moved,
     )
 
 

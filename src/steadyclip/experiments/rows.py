@@ -9,6 +9,7 @@ a knob that takes several. The line, less its spaces, is the row's label everywh
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import Any
 
 from steadyclip.core.errors import UsageError, nearest
 from steadyclip.experiments.settings import PUBLISHED, Settings
-from steadyclip.methods import Method, Recipe, get_method
+from steadyclip.methods import Method, Recipe, find_method, get_method
 from steadyclip.methods.compose import TEXTS, Composed
 from steadyclip.methods.knobs import convert, knob_kinds, with_knobs
 from steadyclip.training.config import DECIDES, TrainConfig
@@ -51,7 +52,19 @@ class Row:
     @property
     def slug(self) -> str:
         """The label as a name for a folder."""
-        return slug(self.label)
+        name, bracket, changes = self.label.partition("[")
+        return slug(name.rpartition("/")[2] + bracket + changes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process the file of the method is imported before its class is needed."""
+        fields = [getattr(self, f.name) for f in dataclasses.fields(self)]
+        return _read_back, (self.label.partition("[")[0], pickle.dumps(fields))
+
+
+def _read_back(name: str, fields: bytes) -> Row:
+    if ".py:" in name:
+        find_method(name)
+    return Row(*pickle.loads(fields))
 
 
 def slug(text: str) -> str:

@@ -87,7 +87,7 @@ class Head(nn.Module):
         unknown = [name for name in names if name not in self.classes]
         if unknown:
             raise NoHead(
-                f"{self.spec.what} knows no names: {len(unknown)} of {len(names)} classes were not trained on "
+                f"{self.spec.what} cannot name new classes: {len(unknown)} of {len(names)} were not trained on "
                 f"({', '.join(unknown[:3])}{', ...' if len(unknown) > 3 else ''})."
             )
         return [self.classes.index(name) for name in names]

@@ -20,7 +20,7 @@ from steadyclip.objectives.features import Classes, Features, Read, Text, TextVi
 class CacheHead(HeadSpec):
     """logits = s cos(f, t) + alpha exp(-beta (1 - f F^T)) Y, with keys F of the training images and one-hot values Y.
 
-    A key is the mean of the raw features of several augmented views, normalized. It knows no names beyond its own.
+    A key is the mean of the raw features of several augmented views, normalized. It knows only its own classes.
 
     Source: Zhang et al. 2022 (Tip-Adapter, arXiv 2111.03930), equations 3 to 5; the mean over ten augmented views is
     that of the authors' code.

@@ -45,6 +45,7 @@ class Method(Spec):
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
+    spelled: ClassVar[bool] = False
 
     adapters: tuple[AdapterSpec, ...] = ()
     head: HeadSpec = TextHead()
@@ -114,21 +115,23 @@ class Method(Spec):
         return self.planner(model).canonical(reads_of(as_objective(self.objective()), model.head.reads()))
 
     def check(self) -> None:
-        """See that every stream which is read is there, and every stream is read.
+        """See that every stream which is read is there, every stream is read, and steps have something to train.
 
         Raises:
-            UsageError: one line naming the stream.
+            UsageError: one line naming the stream, or what is missing.
         """
         there = set(self.streams())
-        views = [read.view for _, term in as_objective(self.objective()).terms for read in term.reads]
-        wanted = {view.stream for view in views if isinstance(view, OfStream | TextsOfStream)}
+        reads = [read for _, term in as_objective(self.objective()).terms for read in term.reads]
+        wanted = {read.view.stream for read in reads if isinstance(read.view, OfStream | TextsOfStream)}
         if missing := sorted(wanted - there):
             has = ", ".join(sorted(there)) or "none"
             raise UsageError(f"method {self.name!r}: a term reads the stream {missing[0]!r}; it provides {has}.")
         if unread := sorted(there - wanted):
             raise UsageError(f"method {self.name!r} provides the stream {unread[0]!r}, which no term reads.")
-        if any(read.state == "average" for read in self._all_reads()) and self.average is None:
+        if any(read.state == "average" for read in reads) and self.average is None:
             raise UsageError(f"method {self.name!r}: a term reads the average model, but no average is set.")
+        if self.recipe is not None and not self.adapters and not self.head.learns:
+            raise UsageError(f"method {self.name!r} has nothing to train: give it an adapter, or no recipe.")
 
     def check_model(self, model: DualEncoder, task: ImageTask) -> None:
         """See that what is trained on fits the model this method is attached to, before any training.
@@ -138,9 +141,6 @@ class Method(Spec):
         """
         if model.prompted is not None:
             model.tokenize([model.prompted.replace("{}", name) for name in task.classes], slots=True)
-
-    def _all_reads(self) -> list[Read]:
-        return [read for _, term in as_objective(self.objective()).terms for read in term.reads]
 
     # ---- knobs
 
@@ -162,16 +162,12 @@ class Method(Spec):
         Raises:
             UsageError: no such file.
         """
-        found = {}
-        for knob, path in knob_paths(self).items():
-            value = read_path(self, path)
-            if isinstance(value, Path):
-                if not value.is_file():
-                    raise UsageError(
-                        f"knob {knob}={value} of {self.name!r} must be a file; there is none of that name."
-                    )
-                found[knob] = file_hash(value, value.stat().st_size, value.stat().st_mtime_ns)
-        return found
+        values = {knob: read_path(self, path) for knob, path in knob_paths(self).items()}
+        files = {knob: value for knob, value in values.items() if isinstance(value, Path)}
+        for knob, file in files.items():
+            if not file.is_file():
+                raise UsageError(f"knob {knob}={file} of {self.name!r} must be a file; there is none of that name.")
+        return {knob: _hash(file, file.stat().st_size, file.stat().st_mtime_ns) for knob, file in files.items()}
 
 
 def _typed(value: Any) -> str:
@@ -183,7 +179,7 @@ def _plain(value: Any) -> Any:
 
 
 @functools.lru_cache
-def file_hash(path: Path, size: int, changed: int) -> str:
+def _hash(path: Path, size: int, changed: int) -> str:
     """Hash of a file; read once as long as its size and time of change are the same."""
     digest = hashlib.sha256()
     with path.open("rb") as file:

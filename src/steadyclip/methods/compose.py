@@ -26,8 +26,10 @@ from steadyclip.objectives.streams import StreamSpec
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Image": Image, "Text": Text, "FeatureL1": FeatureL1, "Path": Path, "dict": dict, "Recipe": Recipe,
 }  # fmt: skip
-TEXTS = ("adapters", "head", "objective", "streams", "average")
-"""Knobs of a composition that spell a piece."""
+TEXTS: dict[str, Any] = {
+    "adapters": AdapterSpec, "head": HeadSpec, "objective": (Objective, Term), "streams": dict, "average": Average,
+}  # fmt: skip
+"""Knobs of a composition that spell a piece -> what it must be."""
 _DEFAULT = Recipe(learning_rate=1e-4, epochs=10, batch_size=32)
 
 
@@ -42,7 +44,7 @@ class Composed(Method):
     """
 
     name: ClassVar[str] = "compose"
-    summary: ClassVar[str] = "a method put together from pieces: adapters, head, objective, streams"
+    summary: ClassVar[str] = "a method combined from pieces: adapters, head, objective, streams"
     source: ClassVar[str] = "yours"
 
     adapters = (LowRank(),)
@@ -77,18 +79,12 @@ class Composed(Method):
         Raises:
             UsageError: a text cannot be read, or is another kind of piece.
         """
-        texts = {key: str(knobs.pop(key)) for key in TEXTS if key in knobs}
-        label = str(knobs.pop("label", self.label))
-        made = compose(
-            label,
-            adapters=_adapters(texts["adapters"]) if texts.get("adapters") else self.adapters,
-            head=_expect(texts["head"], HeadSpec) if texts.get("head") else self.head,
-            objective=_expect(texts["objective"], (Objective, Term)) if texts.get("objective") else self.terms,
-            streams=_expect(texts["streams"], dict) if texts.get("streams") else dict(self.sources),
-            average=_expect(texts["average"], Average) if texts.get("average") else self.average,
-            recipe=self.recipe,
-        )
-        return made, knobs
+        pieces = {"adapters": self.adapters, "head": self.head, "objective": self.terms, "streams": self.streams(),
+                  "average": self.average}  # fmt: skip
+        for key, kind in TEXTS.items():
+            if text := str(knobs.pop(key, "")):
+                pieces[key] = _adapters(text) if key == "adapters" else _expect(text, kind)
+        return compose(str(knobs.pop("label", self.label)), recipe=self.recipe, **pieces), knobs  # type: ignore[arg-type]
 
 
 def compose(
@@ -135,7 +131,7 @@ def spell(value: Any) -> str:
         fields = [(f.name, getattr(value, f.name), f.default) for f in dataclasses.fields(value)]
         return f"{type(value).__name__}({', '.join(f'{n}={spell(v)}' for n, v, default in fields if v != default)})"
     if isinstance(value, tuple):
-        return f"({''.join(f'{spell(item)}, ' for item in value)})".replace(", )", ",)")
+        return f"({', '.join(map(spell, value))}{',' if len(value) == 1 else ''})"
     return f"Path({value.as_posix()!r})" if isinstance(value, Path) else repr(value)
 
 
@@ -172,23 +168,21 @@ def _value(node: ast.expr) -> Any:
 def _piece(name: str) -> Callable[..., Any]:
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
-    if name not in KNOWN or issubclass(KNOWN[name], Method):
-        known = [*_FUNCTIONS, *(n for n, cls in KNOWN.items() if not issubclass(cls, Method))]
-        raise UsageError(f"there is no piece {name!r}.{nearest(name, known)}")
+    if name not in KNOWN:
+        raise UsageError(f"there is no piece {name!r}.{nearest(name, [*_FUNCTIONS, *KNOWN])}")
     return KNOWN[name]
 
 
 def _adapters(text: str) -> tuple[AdapterSpec, ...]:
-    def parts(node: ast.expr) -> list[ast.expr]:
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-            return [*parts(node.left), *parts(node.right)]
-        return [node]
-
     try:
-        nodes = parts(ast.parse(text.strip(), mode="eval").body)
+        node = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
         raise UsageError(f"adapters {text!r} cannot be read ({error.msg}): as in Orthogonal() + LowRank().") from None
-    return tuple(_expect(ast.unparse(node), AdapterSpec) for node in nodes)
+    last: list[AdapterSpec] = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        last.insert(0, _expect(ast.unparse(node.right), AdapterSpec))
+        node = node.left
+    return (_expect(ast.unparse(node), AdapterSpec), *last)
 
 
 def _expect(text: str, kind: Any) -> Any:

@@ -15,7 +15,7 @@ class CoOp(Method):
     """
 
     name = "coop"
-    summary = "learned words before the class name, the same for every image"
+    summary = "learned tokens before the class name, the same for every image"
     source = "Zhou et al. 2022 (CoOp, arXiv 2109.01134), equation 3; settings of the authors' base-to-new script"
 
     adapters = (Prompts(init="a photo of a"),)
@@ -31,7 +31,7 @@ class CoCoOp(CoOp):
     """
 
     name = "cocoop"
-    summary = "learned words before the class name, shifted by each image"
+    summary = "learned tokens before the class name, shifted by each image"
     source = "Zhou et al. 2022 (CoCoOp, arXiv 2203.05557), equation 4; settings of the authors' code"
 
     adapters = (Prompts(init="a photo of a", meta=32),)

@@ -16,7 +16,7 @@ class FLYP(Method):
     """The loss of the pretraining goes on: each image against the prompts of the images beside it."""
 
     name = "flyp"
-    summary = "all weights, the contrastive loss of the pretraining with class prompts as texts"
+    summary = "all weights; the contrastive loss of pretraining, with class prompts as texts"
     source = "Goyal et al. 2023 (FLYP, arXiv 2212.00638), loss and recipe; how templates are drawn is our reading of it"
 
     adapters = (Weights(),)

@@ -11,7 +11,7 @@ class Full(Method):
     """The baseline that gains most on the classes it sees, and forgets most of the others."""
 
     name = "full"
-    summary = "all weights, cross-entropy among class prompts"
+    summary = "all weights; cross-entropy over class prompts"
     source = (
         "the fine-tuning baseline of Wortsman et al. 2022 (WiSE-FT), with a class-prompt head and both towers trained"
     )

@@ -4,6 +4,7 @@ shows, types or records them is derived here."""
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -11,7 +12,7 @@ import textwrap
 import types
 import typing
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ S = TypeVar("S", bound=Spec)
 
 PIECES = ("adapters", "head", "average")
 """Fields of a method that hold pieces with knobs of their own."""
+_SWITCH = {**dict.fromkeys(["true", "on", "yes", "1"], True), **dict.fromkeys(["false", "off", "no", "0"], False)}
 _PLAIN = (int, float, bool, str, Path, type(None))
 
 KnobPath = tuple[str | int, ...]
@@ -35,18 +37,10 @@ def knob_paths(method: Spec) -> dict[str, KnobPath]:
     Raises:
         UsageError: two pieces of one kind, which no name tells apart.
     """
-    own = {name: (name,) for name in _plain_fields(type(method))}
-    found = [(piece_name(type(piece)), name, (*path, name)) for path, piece in _pieces(method)
-             for name in _plain_fields(type(piece))]  # fmt: skip
-    pieces = Counter((label, name) for label, name, _ in found)
-    twice = next((label for (label, _), count in pieces.items() if count > 1), None)
-    if twice:
-        raise UsageError(
-            f"{piece_name(type(method))!r} has two pieces {twice!r}: make a subclass of one, so that it has a name."
-        )
-    count = Counter(name for _, name, _ in found)
-    return {**own, **{name if count[name] == 1 and name not in own else f"{label}.{name}": path
-                      for label, name, path in found}}  # fmt: skip
+    paths: dict[str, KnobPath] = {name: (name,) for name in _plain_fields(type(method))}
+    qualified = _qualified(method)
+    count = Counter([*paths, *(path[-1] for path in qualified.values())])
+    return paths | {str(path[-1]) if count[path[-1]] == 1 else name: path for name, path in qualified.items()}
 
 
 def with_knobs(method: S, values: Mapping[str, Any]) -> S:
@@ -57,8 +51,7 @@ def with_knobs(method: S, values: Mapping[str, Any]) -> S:
     """
     for knob, value in values.items():
         path = _find(method, knob)
-        kind = _kind(method, path)
-        method = replace(method, path, convert(piece_name(type(method)), knob, value, kind))
+        method = replace(method, path, convert(piece_name(type(method)), knob, value, _kind(method, path)))
     return method
 
 
@@ -76,8 +69,8 @@ def read_path(value: Any, path: KnobPath) -> Any:
 
 def knob_help(method: Spec) -> dict[str, str]:
     """Flat knob -> the text that stands below its declaration."""
-    return {knob: _texts_below(type(read_path(method, path[:-1]))).get(str(path[-1]), "")
-            for knob, path in knob_paths(method).items()}  # fmt: skip
+    found = {knob: (type(read_path(method, path[:-1])), path[-1]) for knob, path in knob_paths(method).items()}
+    return {knob: _texts_below(cls).get(str(field), "") for knob, (cls, field) in found.items()}
 
 
 def convert(owner: str, knob: str, value: Any, kind: Any) -> Any:
@@ -98,21 +91,13 @@ def convert(owner: str, knob: str, value: Any, kind: Any) -> Any:
     if options:  # a union: the first member that takes the value
         if value in (None, "none") and type(None) in options:
             return None
-        for option in options:
-            if option is not type(None):
-                try:
-                    return convert(owner, knob, value, option)
-                except UsageError:
-                    continue
-        raise wrong
-    if kind is bool:
-        word = str(value).lower()
-        if word in ("true", "on", "yes", "1", "false", "off", "no", "0"):
-            return word in ("true", "on", "yes", "1")
+        for option in (option for option in options if option is not type(None)):
+            with contextlib.suppress(UsageError):
+                return convert(owner, knob, value, option)
         raise wrong
     try:
-        return kind(value)
-    except (TypeError, ValueError):
+        return _SWITCH[str(value).lower()] if kind is bool else kind(value)
+    except (KeyError, TypeError, ValueError):
         raise wrong from None
 
 
@@ -122,14 +107,9 @@ def takes_several(kind: Any) -> bool:
 
 
 def _find(method: Spec, knob: str) -> KnobPath:
-    paths = knob_paths(method)
-    if knob in paths:
-        return paths[knob]
-    qualified = {f"{piece_name(type(piece))}.{name}": (*path, name) for path, piece in _pieces(method)
-                 for name in _plain_fields(type(piece))}  # fmt: skip
-    if knob in qualified:
-        return qualified[knob]
-    owner = piece_name(type(method))
+    paths, qualified, owner = knob_paths(method), _qualified(method), piece_name(type(method))
+    if path := paths.get(knob) or qualified.get(knob):
+        return path
     if several := [name for name in qualified if name.endswith(f".{knob}")]:
         raise UsageError(f"knob {knob!r} of method {owner!r} belongs to several pieces: write {' or '.join(several)}.")
     raise UsageError(
@@ -137,13 +117,22 @@ def _find(method: Spec, knob: str) -> KnobPath:
     )
 
 
-def _pieces(method: Spec) -> Iterator[tuple[KnobPath, Spec]]:
+def _qualified(method: Spec) -> dict[str, KnobPath]:
+    """``piece.knob`` -> path of the field."""
+    paths: dict[str, KnobPath] = {}
     for field in PIECES:
         value = getattr(method, field, None)
-        if isinstance(value, tuple):
-            yield from (((field, i), piece) for i, piece in enumerate(value))
-        elif value is not None:
-            yield (field,), value
+        places = [(field, i) for i in range(len(value))] if isinstance(value, tuple) else [(field,)] if value else []
+        for place in places:
+            piece = type(read_path(method, place))
+            new: dict[str, KnobPath] = {f"{piece_name(piece)}.{name}": (*place, name) for name in _plain_fields(piece)}
+            if new.keys() & paths.keys():
+                raise UsageError(
+                    f"{piece_name(type(method))!r} has two pieces {piece_name(piece)!r}: make a subclass of one, so "
+                    "that it has a name."
+                )
+            paths |= new
+    return paths
 
 
 def _plain_fields(cls: type) -> list[str]:

@@ -9,11 +9,11 @@ from steadyclip.methods.registry import register
 class LinearProbe(Method):
     """Minimizes ``strength * sum CE + |W|^2 / 2`` (the bias is free); the strength comes from validation.
 
-    It knows no names: it can only tell apart the classes it was trained on.
+    It cannot name new classes: it can only tell apart the classes it was trained on.
     """
 
     name = "linear-probe"
-    summary = "logistic regression on frozen features; knows no names"
+    summary = "logistic regression on frozen features; cannot name new classes"
     source = "Radford et al. 2021 (CLIP), section 3.2 and appendix A.3"
 
     head = LinearHead()

@@ -85,7 +85,7 @@ class Planner:
     @property
     def prompts(self) -> PromptTokens | None:
         """The adapter of learned tokens, if there is one."""
-        return self.model.adapters["prompts"] if "prompts" in self.model.adapters else None  # type: ignore[return-value]  # noqa: SIM401
+        return dict(self.model.adapters.items()).get("prompts")  # type: ignore[return-value]
 
     @property
     def conditional(self) -> bool:
@@ -110,27 +110,22 @@ class Planner:
 
     @torch.no_grad()
     def fill(self, f: Features, reads: Iterable[Read]) -> None:
-        """Compute ``reads`` (canonical) of any state into ``f`` without gradients; images in waves, as a view is made
-        when what it reads is there."""
-        left = [read for read in reads if read not in f.raw]
-        texts = [read for read in left if read.tower == "text"]
+        """Compute ``reads`` (canonical) of any state into ``f`` without gradients."""
+        for p in self._waves(f, [read for read in reads if read not in f.raw]):
+            p.give(_joined([self.encode(p, start) for start in _starts(p)]))
+
+    def _waves(self, f: Features, reads: Sequence[Read]) -> Iterator[Pass]:
+        """Texts, then images as soon as what their views read is there, then texts that depend on the images."""
+        texts, images = ([read for read in reads if read.tower == tower] for tower in ("text", "image"))
         early = [read for read in texts if read.state == "frozen" or not self.conditional]
-        for p in self._text_passes(f, early, SCORED_AT_ONCE):
-            self._forward(p)
-        images = [read for read in left if read.tower == "image"]
+        yield from self._text_passes(f, early, SCORED_AT_ONCE)
         while images:
-            ready = [r for r in images if self.canonical(r.view.reads) <= f.raw.keys()]
+            ready = [read for read in images if self.canonical(read.view.reads) <= f.raw.keys()]
             if not ready:
                 raise ValueError(f"views read each other in a circle: {images}")
-            for p in self._image_passes(f, ready, None):
-                self._forward(p)
+            yield from self._image_passes(f, ready, None)
             images = [read for read in images if read not in f.raw]
-        for p in self._text_passes(f, [read for read in texts if read not in early], SCORED_AT_ONCE):
-            self._forward(p)
-
-    def _forward(self, p: Pass) -> None:
-        outs = [self.encode(p, start) for start in _starts(p)]
-        p.give(_joined(outs))
+        yield from self._text_passes(f, [read for read in texts if read not in early], SCORED_AT_ONCE)
 
     # ---- features with gradients
 
@@ -173,7 +168,8 @@ class Planner:
             mine = [read for read in reads if read.state == state]
             prompts = self.prompts if state != "frozen" else None
             slots = prompts is not None and prompts.slots
-            tables = {read: _texts_of(f, read, prompts.template if slots and prompts else None) for read in mine}
+            prompted = prompts.template if slots and prompts else None
+            tables = {read: read.view.texts(f, prompted) for read in mine if isinstance(read.view, TextView)}
             given = F.normalize(f.get(Image()).float(), dim=-1) if slots and self.conditional else None
             table = self._texts if state == "frozen" else {} if known is None or given is not None else known
             if len(self._texts) > _REMEMBERED:
@@ -220,12 +216,11 @@ class Planner:
         prompts = self.prompts
         if given is not None and prompts is not None:
             prompts.given = given[start:stop]
-        with seeded(*p.words, start), self.arithmetic():
-            if p.state == "frozen":
-                with self.model.frozen():
-                    return self.model.run(p.tower, inputs, patches=p.patches)
-            values = self.average if p.state == "average" else None
-            wanted = p.wanted - {"feature", "patches"}
+        average = p.state == "average"
+        wanted = () if p.state == "frozen" else p.wanted - {"feature", "patches"}
+        mode = self.model.frozen() if p.state == "frozen" else evaluating(self.model, average)
+        with seeded(*p.words, start), self.arithmetic(), mode:
+            values = self.average if average else None
             return self.model.run(p.tower, inputs, patches=p.patches, values=values, wanted=wanted)
 
     def _tokenize(self, texts: tuple[str, ...], slots: bool) -> dict[str, Tensor]:
@@ -274,6 +269,19 @@ class Made:
             self.given.grad = None
 
 
+@contextlib.contextmanager
+def evaluating(model: DualEncoder, whether: bool = True) -> Iterator[None]:
+    """No dropout inside; afterwards every module is in the mode it was in."""
+    training = [module for module in model.modules() if module.training] if whether else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def _states(reads: Sequence[Read]) -> list[State]:
     return sorted({read.state for read in reads})
 
@@ -284,11 +292,6 @@ def _starts(p: Pass) -> range:
 
 def _joined(outs: Sequence[Outputs]) -> Outputs:
     return outs[0] if len(outs) == 1 else {what: torch.cat([out[what] for out in outs]) for what in outs[0]}
-
-
-def _texts_of(f: Features, read: Read, prompted: str | None) -> list[list[str]]:
-    assert isinstance(read.view, TextView)
-    return read.view.texts(f, prompted)
 
 
 def _means(texts_MD: Tensor, rows: int, read: Read) -> Tensor:

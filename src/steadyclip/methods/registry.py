@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,8 +54,7 @@ def find_method(name: str) -> type[Method] | Method:
     """
     if ".py:" in name or name.endswith(".py"):
         return import_method(name)
-    if name not in _REGISTRY:
-        _load(name)
+    _load(name)
     if name not in _REGISTRY:
         if elsewhere := absent(METHODS, name):
             raise UsageError(f"no method {name!r} here: {elsewhere}.")
@@ -75,10 +75,10 @@ def get_method(name: str, knobs: Mapping[str, Any] | None = None) -> Method:
     """
     found = find_method(name)
     method = found() if isinstance(found, type) else found
-    build = getattr(method, "with_pieces", None)  # a composition: its pieces are given as text
-    if build is not None:
-        method, knobs = build(dict(knobs or {}))
-    return with_knobs(method, knobs or {})
+    values = dict(knobs or {})
+    if build := getattr(method, "with_pieces", None):  # a composition: its pieces are given as text
+        method, values = build(values)
+    return with_knobs(method, values)
 
 
 def import_method(spec: str) -> type[Method] | Method:
@@ -93,27 +93,24 @@ def import_method(spec: str) -> type[Method] | Method:
         raise UsageError(f"method {spec!r}: there is no file {file}.")
     module_name = f"steadyclip_file_{path.stem}"
     if module_name not in sys.modules or sys.modules[module_name].__file__ != str(path):
-        loader = importlib.util.spec_from_file_location(module_name, path)
-        assert loader is not None
-        assert loader.loader is not None
-        module = importlib.util.module_from_spec(loader)
-        sys.modules[module_name] = module
+        found = importlib.util.spec_from_file_location(module_name, path)
+        assert found is not None and found.loader is not None  # noqa: PT018
+        sys.modules[module_name] = importlib.util.module_from_spec(found)
         try:
-            loader.loader.exec_module(module)
+            found.loader.exec_module(sys.modules[module_name])
         except Exception as error:
             del sys.modules[module_name]
-            raise UsageError(
-                f"method {spec!r}: {file} cannot be imported ({type(error).__name__}: {error})."
-            ) from error
+            why = f"{type(error).__name__}: {error}"
+            raise UsageError(f"method {spec!r}: {file} cannot be imported ({why}).") from error
     module = sys.modules[module_name]
     found = getattr(module, attribute, None)
     if isinstance(found, type) and issubclass(found, Method):
         return register(found, f"the file {path.name}")
     if isinstance(found, Method):
         return found
-    has = [name for name, value in vars(module).items()
-           if isinstance(value, Method) or (isinstance(value, type) and issubclass(value, Method)
-                                            and value.__module__ == module_name)]  # fmt: skip
+    classes = inspect.getmembers(module, lambda of: inspect.isclass(of) and of.__module__ == module_name)
+    has = [name for name, cls in classes if issubclass(cls, Method)]
+    has += [name for name, value in vars(module).items() if isinstance(value, Method)]
     raise UsageError(f"method {spec!r}: write {file}:NAME, where NAME is a method in it ({', '.join(has) or 'none'}).")
 
 
@@ -122,9 +119,11 @@ def _load(name: str) -> None:
     if name in _REGISTRY or name not in extensions(METHODS):
         return
     found = load_extension(METHODS, name, type)
-    if found is not None and issubclass(found, Method) and found.name == name:
-        register(found, f"the package {distribution(extensions(METHODS)[name])}")
-    elif found is not None:
+    if found is None:
+        return
+    source = distribution(extensions(METHODS)[name])
+    if issubclass(found, Method) and found.name == name:
+        register(found, f"the package {source}")
+    else:
         what = f"is the method {found.name!r}" if issubclass(found, Method) else "is no method"
-        source = distribution(extensions(METHODS)[name])
         print(f"warning: {source} is broken, and its {name!r} ({METHODS}) is left out: it {what}.", file=sys.stderr)

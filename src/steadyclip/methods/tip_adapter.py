@@ -11,7 +11,7 @@ class TipAdapter(Method):
     """Zero-shot logits plus alpha exp(-beta (1 - f F^T)) Y over the cached features F. Nothing is trained."""
 
     name = "tip-adapter"
-    summary = "zero-shot logits plus a vote of the training images; knows no further names"
+    summary = "zero-shot logits plus a vote of the training images; cannot name new classes"
     source = "Zhang et al. 2022 (Tip-Adapter, arXiv 2111.03930), equations 3 to 5"
 
     head = CacheHead()
@@ -22,7 +22,7 @@ class TipAdapterF(Method):
     """Tip-Adapter whose keys are trained by cross-entropy."""
 
     name = "tip-adapter-f"
-    summary = "Tip-Adapter with trained keys"
+    summary = "Tip-Adapter with trained keys; cannot name new classes"
     source = "Zhang et al. 2022 (Tip-Adapter-F, arXiv 2111.03930), section 3.2; settings of the authors' code"
 
     head = CacheHead(trained=True)

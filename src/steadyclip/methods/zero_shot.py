@@ -9,5 +9,5 @@ class ZeroShot(Method):
     """Nothing is trained. Class weights are the mean text feature over the templates (Radford et al. 2021, 3.1.4)."""
 
     name = "zero-shot"
-    summary = "the pretrained model, classes by their names"
+    summary = "the pretrained model; classes are recognized by their prompts"
     source = "Radford et al. 2021 (CLIP), section 3.1"

@@ -136,7 +136,7 @@ def read(name: str, folder: Path) -> DualEncoder:
     Raises:
         ModelError: a file is missing or unreadable, or the checkpoint is of a kind that is not supported.
     """
-    config = _config(folder)
+    config = read_config(folder)
     kind = config.get("model_type")
     if kind == "siglip2" and "SiglipModel" not in config.get("architectures", []):
         raise ModelError(
@@ -166,7 +166,8 @@ def read(name: str, folder: Path) -> DualEncoder:
     return DualEncoder(name, network, backend, preprocess)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` says. Raises ``ModelError`` where it is missing or no JSON."""
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(f"{folder}: config.json is missing, so this is not a model directory.")

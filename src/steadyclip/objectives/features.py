@@ -126,10 +126,8 @@ class Classes(TextView):
     templates: tuple[str, ...] | Literal["all"] | None = None
 
     def texts(self, f: Features, prompted: str | None) -> list[list[str]]:
-        chosen = self.templates
+        chosen = self.templates if prompted is None else (prompted,)
         templates = f.templates[:1] if chosen is None else f.templates if chosen == "all" else chosen
-        if prompted is not None:
-            templates = (prompted,)
         return [[template.replace("{}", name) for template in templates] for name in f.names]
 
 
@@ -243,10 +241,9 @@ class Features:
         Raises:
             KeyError: the read was not declared.
         """
-        try:
-            return self.raw[self.canonical(read)]
-        except KeyError:
-            raise KeyError(f"{read} is used but was not declared in reads") from None
+        if (found := self.raw.get(self.canonical(read))) is None:
+            raise KeyError(f"{read} is used but was not declared in reads")
+        return found
 
     def __getitem__(self, read: Read) -> Tensor:
         """Rows of length 1, in float32."""
@@ -296,8 +293,7 @@ class Features:
 
     def logits(self, read: Read | None = None, output: str = "logits") -> Tensor:
         """What the method's head says of a sample (an image read, or any read in the shared space): (B, C)."""
-        read = read or Image()
-        return self.outputs(read)[output]
+        return self.outputs(read or Image())[output]
 
     def outputs(self, read: Read) -> Mapping[str, Tensor]:
         """All outputs of the head for a sample, computed once."""

@@ -1,4 +1,4 @@
-"""The table of an experiment: numbers first, then three ways to show the same object (rich, Markdown, HTML).
+"""The table of an experiment: numbers first, then how the same object is shown (rich, Markdown, CSV, HTML).
 
 Accuracies are in percent from here on. ``tables.py`` makes a ``Table`` from records.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from steadyclip.evaluation.records import Record
+from steadyclip.report.templates import render
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
+BASELINE = "zero-shot"
+"""The method that differences are taken to."""
 HALVES = ("base", "new")
 MEANS = {"ood": "mean of domains", "transfer": "mean of data"}
 """Role of test sets -> what the column of their mean is called."""
-EMPTY = "\N{EN DASH}"
-_STYLES = {"up": "green", "down": "red", "same": "dim", "": ""}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cell:
     """One number of the table, in percent.
 
     Attributes:
         value: mean over seeds, or None with the ``reason``.
         spread: sample standard deviation over seeds, None with fewer than two.
-        delta: difference to the baseline, None in its own row and where either is missing.
         margin: half the 95 % interval over test images.
         seeds: runs behind the mean.
+        delta: difference to the baseline, None in its own row and where either is missing.
         clear: the difference exceeds both the baseline's ``margin`` and the ``spread``.
         best: highest of its column as printed.
         published: the same number as it was printed elsewhere, or nothing.
@@ -44,12 +44,12 @@ class Cell:
 
     value: float | None = None
     spread: float | None = None
-    delta: float | None = None
     margin: float | None = None
     seeds: int = 0
+    reason: str | None = None
+    delta: float | None = None
     clear: bool = False
     best: bool = False
-    reason: str | None = None
     published: str = ""
 
     @property
@@ -61,7 +61,7 @@ class Cell:
     def text(self) -> str:
         """``71.2 ± 0.4``, without the spread where it is unknown."""
         if self.value is None:
-            return EMPTY
+            return "\N{EN DASH}"
         return f"{self.value:.1f}" + (f" ± {self.spread:.1f}" if self.spread is not None else "")
 
     @property
@@ -77,18 +77,18 @@ class Cell:
         return "same" if not self.clear else "up" if self.delta > 0 else "down"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
     """One method with its settings; ``records`` are those its numbers come from."""
 
     label: str
-    cells: tuple[Cell, ...]
-    records: tuple[Record, ...] = ()
+    cells: list[Cell]
+    records: list[Record]
 
     @property
     def alpha(self) -> float | None:
         """Share of the trained weights in a point of a curve of averages (WiSE-FT), None elsewhere."""
-        return self.records[0].wise_alpha if self.records else None
+        return self.records[0].wise_alpha
 
     @property
     def series(self) -> str:
@@ -96,7 +96,7 @@ class Row:
         return self.label if self.alpha is None else self.label.replace(f", alpha {self.alpha:g}", "", 1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Section:
     """Rows that can be compared: one model, one data set.
 
@@ -108,10 +108,18 @@ class Section:
     title: str
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    baseline: Row | None
+    rows: list[Row]
     shots: tuple[int, ...] = ()
     published: str = ""
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for row in self.rows for record in row.records]
+
+    @property
+    def baseline(self) -> Row | None:
+        """The first row, where it is that of the frozen model."""
+        return self.rows[0] if self.rows[0].records[0].method.name == BASELINE else None
 
     @property
     def base_to_new(self) -> bool:
@@ -119,29 +127,18 @@ class Section:
         return self.columns[:2] == HALVES
 
     @property
-    def summary(self) -> tuple[int, ...]:
-        """The columns that say most in few words: the halves, the ends of a curve, the source and means of others."""
-        if self.base_to_new or self.shots:
-            return 0, max(1, len(self.shots) - 1)
-        means = tuple(i for i, name in enumerate(self.columns) if name in MEANS.values())
-        return (0, *means) if means else tuple(range(len(self.columns)))
+    def printed(self) -> list[tuple[int, str, bool]]:
+        """Columns as they are printed: index, heading, and whether it is that of published numbers beside our own."""
+        printed = []
+        for i, name in enumerate(self.columns):
+            printed.append((i, name, False))
+            if any(row.cells[i].published for row in self.rows):
+                printed.append((i, "published", True))
+        return printed
 
     def has_spread(self, index: int) -> bool:
         """Some number of the column ``index`` has a standard deviation or an interval beside it."""
         return any(row.cells[index].spread is not None or row.cells[index].interval is not None for row in self.rows)
-
-    def has_published(self, index: int) -> bool:
-        """Some number of the column ``index`` has a published one beside it."""
-        return any(row.cells[index].published for row in self.rows)
-
-    @property
-    def printed(self) -> list[tuple[int, str, bool]]:
-        """Columns as they are printed: index, heading, and whether it is that of published numbers beside our own."""
-        return [
-            (i, "published" if published else name, published)
-            for i, name in enumerate(self.columns)
-            for published in ((False, True) if self.has_published(i) else (False,))
-        ]
 
 
 @dataclass(frozen=True)
@@ -165,48 +162,31 @@ class Table:
 
     def __rich__(self) -> Group:
         from rich.console import Group
+        from rich.table import Column
         from rich.table import Table as RichTable
         from rich.text import Text
 
         def shown(cell: Cell) -> Text:
-            text = Text(cell.text, style="bold" if cell.best else "")
-            text.append(f" {cell.change}" if cell.change else "", style=_STYLES[cell.trend])
-            return text.append(f" [{self.mark(cell)}]" if cell.reason else "", style="dim")
+            styles = {"up": "green", "down": "red", "same": "dim"}
+            parts = [Text(cell.text, "bold" if cell.best else ""), Text(cell.change, styles.get(cell.trend, ""))]
+            parts.append(Text(f"[{self.mark(cell)}]" if cell.reason else "", "dim"))
+            return Text(" ").join(filter(None, parts))
 
         parts = []
         for section in self.sections:
-            table = RichTable("method")
-            for _, name, published in section.printed:
-                table.add_column(Text(name), justify="right", style="dim" if published else "")
+            columns = (Column(Text(name), justify="right", style="dim" * other) for _, name, other in section.printed)
+            table = RichTable("method", *columns)
             for row in section.rows:
                 cells = ((row.cells[i], other) for i, _, other in section.printed)
                 table.add_row(Text(row.label), *(Text(c.published) if other else shown(c) for c, other in cells))
             # not the table's own title and caption: those wrap at the width of a narrow table
             parts += [Text(section.title, style="italic"), table, Text(section.caption, style="dim")]
-        reasons = [f"[{i}] {reason}" for i, reason in enumerate(self.reasons, 1)]
-        return Group(*parts, *map(Text, [*reasons, *self.notes]))
+        reasons = (f"[{i}] {reason}" for i, reason in enumerate(self.reasons, 1))
+        return Group(*parts, *map(Text, (*reasons, *self.notes)))
 
     def markdown(self) -> str:
         """GitHub-flavored Markdown; the best of a column is bold."""
-
-        def shown(cell: Cell) -> str:
-            text = f"**{cell.text}**" if cell.best else cell.text
-            text += f" ({cell.change})" if cell.change else ""
-            return text + (f" [{self.mark(cell)}]" if cell.reason else "")
-
-        lines = []
-        for section in self.sections:
-            heads = [_md(name) for _, name, _ in section.printed]
-            lines += [f"**{_md(section.title)}** ({_md(section.caption)})", "", f"| method | {' | '.join(heads)} |"]
-            lines.append("| --- |" + " ---: |" * len(heads))
-            for row in section.rows:
-                cells = ((row.cells[i], other) for i, _, other in section.printed)
-                texts = [c.published if other else shown(c) for c, other in cells]
-                lines.append(f"| {_md(row.label)} | {' | '.join(texts)} |")
-            lines.append("")
-        lines += [f"[{i}] {_md(reason)}  " for i, reason in enumerate(self.reasons, 1)]
-        lines += [f"{_md(note)}  " for note in self.notes]
-        return "\n".join(lines).rstrip() + "\n"
+        return render("table.md", table=self).rstrip() + "\n"
 
     def csv(self) -> str:
         """One line for each number, unrounded and in percent: table, row, column, mean, standard deviation over seeds,
@@ -221,14 +201,12 @@ class Table:
                 for column, cell in zip(section.columns, row.cells, strict=True):
                     numbers = (cell.value, cell.spread, cell.delta, cell.margin)
                     value, spread, delta, margin = ("" if x is None else f"{x:.4f}" for x in numbers)
-                    end = (delta, margin, cell.published, cell.reason or "")
+                    end = (delta, margin, cell.published, cell.reason)
                     writer.writerow([section.title, row.label, column, value, spread, cell.seeds, *end])
         return buffer.getvalue()
 
     def html(self) -> str:
         """An HTML fragment with classes ``section``, ``best``, ``up``, ``down``; all text escaped."""
-        from steadyclip.report.templates import render
-
         return render("table.html", table=self)
 
 
@@ -243,10 +221,4 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 def signed(value: float) -> str:
     """``+1.2``, ``−0.4`` or ``±0.0``, with a true minus sign."""
     text = f"{abs(value):.1f}"
-    sign = "±" if float(text) == 0 else "+" if value > 0 else "\N{MINUS SIGN}"
-    return sign + text
-
-
-def _md(text: str) -> str:
-    """``text`` as plain text in a Markdown table."""
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
+    return ("±" if float(text) == 0 else "+" if value > 0 else "\N{MINUS SIGN}") + text

@@ -9,26 +9,23 @@ D: follows by arithmetic) and ``note``.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
+from collections import namedtuple
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from steadyclip.data import catalog
 from steadyclip.evaluation.records import Record
 from steadyclip.report.cells import MEANS, Section, grouped
 
-MODELS = (
-    "openai/clip-vit-base-patch16", "open_clip:ViT-B-16/openai", "open_clip:ViT-B-16-quickgelu/openai",
-)  # fmt: skip
+MODELS = ("openai/clip-vit-base-patch16", "open_clip:ViT-B-16/openai", "open_clip:ViT-B-16-quickgelu/openai")
 """Names under which these weights are loaded."""
 SOURCE, SHOTS = "ImageNet", 16
 
 _TEN = (
-    "Caltech101", "OxfordPets", "StanfordCars", "Flowers102", "Food101", "FGVCAircraft", "SUN397", "DTD", "EuroSAT",
-    "UCF101",
-)  # fmt: skip
+    *("Caltech101", "OxfordPets", "StanfordCars", "Flowers102", "Food101"),
+    *("FGVCAircraft", "SUN397", "DTD", "EuroSAT", "UCF101"),
+)
 _SHIFTS = ("ImageNet-V2", "ImageNet-Sketch", "ImageNet-A", "ImageNet-R")
 AVERAGES = {
     frozenset((SOURCE, *_TEN)): "mean of 11",
@@ -38,19 +35,8 @@ AVERAGES = {
 }
 """Data sets -> what their unweighted mean is called in ``published.csv``."""
 
-
-class Number(NamedTuple):
-    """A line of ``published.csv``."""
-
-    protocol: str
-    data: str
-    column: str
-    name: str
-    method: str
-    value: str
-    source: str
-    tag: str
-    note: str
+Number = namedtuple("Number", "protocol data column name method value source tag note")
+"""A line of ``published.csv``."""
 
 
 @functools.cache
@@ -60,66 +46,55 @@ def numbers() -> tuple[Number, ...]:
         return tuple(Number(**line) for line in csv.DictReader(file))
 
 
-def beside(section: Section) -> Section:
-    """The section with published numbers in its cells, and where they are from.
+def add_published(section: Section) -> None:
+    """Put published numbers into the cells of the section, and into it where they are from.
 
     A number is shown only where model, protocol, number of shots, data sets and method are those of its source, and a
     section takes a protocol's numbers from one source: that with most of the section's methods.
     """
-    records = [record for row in section.rows for record in row.records]
-    if not all(record.model.name in MODELS and _whole(record) for record in records):
-        return section
-    wanted = {i: _wanted(section, records, i) for i in range(len(section.columns))}
+    if not all(record.model.name in MODELS and _whole(record) for record in section.records):
+        return
+    wanted = [_wanted(section, column) for column in section.columns]
     # no knob or recipe was changed and no weights averaged where the label is the method's name
-    plain = {row.label: at for at, row in enumerate(section.rows) if row.label == row.records[0].method.name}
+    plain = {row.label: row for row in section.rows if row.label == row.records[0].method.name}
     hits = [
-        (plain[number.method], i, number)
+        (number, plain[number.method].cells[i])
         for number in numbers()
-        for i, where in wanted.items()
-        if number.method in plain and where == (number.protocol, number.data, number.column)
+        if number.method in plain
+        for i, where in enumerate(wanted)
+        if where == (number.protocol, number.data, number.column)
     ]
-    found: dict[tuple[int, int], Number] = {}
-    for of_protocol in grouped(hits, lambda hit: hit[2].protocol).values():
-        sources = grouped(of_protocol, lambda hit: hit[2].source).values()
-        best = max(sources, key=lambda of: len({at for at, _, _ in of}))  # of equals the first
-        found |= {(at, i): number for at, i, number in best}
-    if not found:
-        return section
-    rows = []
-    for at, row in enumerate(section.rows):
-        shown = {i: number.value for (there, i), number in found.items() if there == at}
-        cells = (dataclasses.replace(cell, published=shown.get(i, "")) for i, cell in enumerate(row.cells))
-        rows.append(dataclasses.replace(row, cells=tuple(cells)))
-    notes = dict.fromkeys(f"{n.name}: {n.note}" for n in found.values() if n.note)
-    sources = " and ".join(dict.fromkeys(n.source for n in found.values()))
-    listed = f" ({'; '.join(notes)})" if notes else ""
-    origin = f"{section.title}, published: {sources}{listed}. Not run here."
-    baseline = rows[0] if section.baseline is not None else None  # it goes first
-    return dataclasses.replace(section, rows=tuple(rows), baseline=baseline, published=origin)
+    found = []
+    for of_protocol in grouped(hits, lambda hit: hit[0].protocol).values():
+        sources = grouped(of_protocol, lambda hit: hit[0].source).values()
+        found += max(sources, key=lambda of: len({number.method for number, _ in of}))  # of equals the first
+    for number, cell in found:
+        cell.published = number.value
+    if found:
+        notes = "; ".join(dict.fromkeys(f"{n.name}: {n.note}" for n, _ in found if n.note))
+        sources = " and ".join(dict.fromkeys(n.source for n, _ in found)) + (f" ({notes})" if notes else "")
+        section.published = f"{section.title}, published: {sources}. Not run here."
 
 
-def _wanted(section: Section, records: Iterable[Record], index: int) -> tuple[str, str, str] | None:
-    """Protocol, data and column of ``published.csv`` that the column ``index`` is to be compared with."""
-    column, names = section.columns[index], grouped(records, lambda r: r.role)
+def _wanted(section: Section, column: str) -> tuple[str, str, str] | None:
+    """Protocol, data and column of ``published.csv`` that a column is to be compared with."""
+    records = section.records
     shots = {r.shots for r in records if r.training is not None}
     if section.base_to_new:
         data = _called(r.data.name for r in records)
-        short = {"H of averages": "H", "mean of Hs": ""}.get(column, column)
-        return ("base-to-new", data, short) if shots <= {SHOTS} and data and short else None
-    home = {_known(r.data.name) for r in names.get("id", ())}
-    if section.shots or home != {SOURCE} or len(shots) != 1:
+        half = {"H of averages": "H", "mean of Hs": ""}.get(column, column)
+        return ("base-to-new", data, half) if shots <= {SHOTS} and data and half else None
+    sets = {role: {_known(r.data.name) for r in of} for role, of in grouped(records, lambda r: r.role).items()}
+    if section.shots or sets.get("id") != {SOURCE} or shots not in ({None}, {SHOTS}):
         return None
     own = _known(column)
-    roles = (k for k, of in names.items() if column == MEANS.get(k) or own in {_known(r.data.name) for r in of})
-    role = next(roles, "")
-    data = own or _called(r.data.name for r in names.get(role, ()))
+    role = next((role for role, names in sets.items() if column == MEANS.get(role) or own in names), "")
+    data = own or _called(sets.get(role, ()))
     if not data or not role:
         return None
     if shots == {None}:
         return "robust", data, "top-1"
-    if shots != {SHOTS}:
-        return None
-    shifted = role == "ood" or (role == "id" and "ood" in names)
+    shifted = role == "ood" or (role == "id" and "ood" in sets)
     return "domain-generalization" if shifted else "cross-dataset", data, "top-1"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import statistics
@@ -12,22 +11,17 @@ from typing import Any
 from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError
-from steadyclip.evaluation.records import Record
-from steadyclip.report.cells import HALVES, MEANS, Cell, Row, Section, Table, grouped
-from steadyclip.report.published import beside
+from steadyclip.evaluation.records import Place, Record
+from steadyclip.report.cells import BASELINE, HALVES, MEANS, Cell, Row, Section, Table, grouped
+from steadyclip.report.published import add_published
 from steadyclip.training.run import identity
 
 ROLES = ("id", "ood", "transfer")
 PLACES = {"ood": "other domains", "transfer": "other data"}
-BASELINE = "zero-shot"
-"""The method that differences are taken to."""
 MISSING = "no record of this evaluation was given."
 
 _OF_A_SEED = ("config.seed", "task.seed", "task.content")
 """Facts of an identity that seeds change: a few-shot sample is drawn by its seed."""
-
-Columns = Sequence[tuple[str, Sequence[Any]]]
-"""Name of a column, and the test sets (or halves, domains, shots) that its number is the mean over."""
 
 
 def main_table(records: Iterable[Record]) -> Table:
@@ -49,22 +43,23 @@ def main_table(records: Iterable[Record]) -> Table:
     if not records:
         raise DataError("a table needs at least one record: `steadyclip evaluate` writes them.")
     records, notes = _newest(_with_roles(records))
-    by_model = grouped(records, lambda r: r.model.weights_hash)
+    models = grouped(records, lambda r: r.model.weights_hash).values()
     sections: list[Section] = []
-    for of_model in by_model.values():
-        suffix = f", model {of_model[0].model.name}" if len(by_model) > 1 else ""
+    for of_model in models:
         for section in _sections(of_model):
-            sections.append(_compare(dataclasses.replace(section, title=section.title + suffix)))
-            notes += _warnings(sections[-1])
-    sections = [beside(section) for section in sections]
+            section.title += f", model {of_model[0].model.name}" if len(models) > 1 else ""
+            _compare(section)
+            add_published(section)
+            notes += _warnings(section)
+            sections.append(section)
     notes += [section.published for section in sections if section.published]
     return Table(tuple(sections), tuple(dict.fromkeys(notes)))
 
 
 def _with_roles(records: Sequence[Record]) -> list[Record]:
     """Averages of weights (WiSE-FT) are scored outside a grid: they have the roles that its records tell."""
-    roles = {(_home(r), _test(r)): r.role for r in records if r.role}
-    return [replace(r, role=roles.get((_home(r), _test(r)), "")) if r.wise_alpha is not None else r for r in records]
+    roles = {(_home(r), r.data.test): r.role for r in records if r.role}
+    return [replace(r, role=roles.get((_home(r), r.data.test), "")) if r.wise_alpha is not None else r for r in records]
 
 
 def _home(record: Record) -> str:
@@ -72,9 +67,13 @@ def _home(record: Record) -> str:
     return record.training.task.name if record.training else ""
 
 
-def _test(r: Record) -> tuple[str, str, str | None, tuple[str, ...]]:
-    """What was scored: images, names and prompts."""
-    return r.data.name, r.data.subset, r.data.domain, r.data.templates
+def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """Of several evaluations of one run on one test set, the newest; said where the others had other numbers."""
+    kept, older = [], 0
+    for group in grouped(records, lambda r: (r.method.label, json.dumps(identity(r)), r.data.test)).values():
+        kept.append(max(group, key=lambda r: r.created))
+        older += sum(r.metrics != kept[-1].metrics for r in group)
+    return kept, [f"{count(older, 'older evaluation')} of the same run and test set left out."] if older else []
 
 
 # ---- sections
@@ -82,22 +81,23 @@ def _test(r: Record) -> tuple[str, str, str | None, tuple[str, ...]]:
 
 def _sections(records: Sequence[Record]) -> list[Section]:
     """The sections of one model, rows not yet compared."""
-    halves = [r for r in records if r.data.subset in HALVES]
-    others = [r for r in records if r.data.subset not in HALVES]
-    pairs = grouped(halves, lambda r: (r.data.name, r.data.domain))
+    pairs = grouped((r for r in records if r.data.subset in HALVES), lambda r: (r.data.name, r.data.domain))
     names = [name for name, _ in pairs]
     found = []
     for (name, domain), group in pairs.items():
         where = f", {domain}" if names.count(name) > 1 and domain else ""
         columns = [(half, [half]) for half in HALVES]
         section = _section(group, f"{name}, base to new{where}", columns, lambda r, half: r.data.subset == half)
-        rows = tuple(dataclasses.replace(row, cells=(*row.cells, _h(*row.cells))) for row in section.rows)
-        found.append(dataclasses.replace(section, columns=(*HALVES, "H"), rows=rows))
+        section.columns = (*HALVES, "H")
+        for row in section.rows:
+            row.cells.append(_h(*row.cells))
+        found.append(section)
     if len(set(names)) == len(names) > 1:
         found.append(_average(found))
+    others = [r for r in records if r.data.subset not in HALVES]
     found += _curves([r for r in others if r.role == "id" and r.wise_alpha is None])
     found += _transfers([r for r in others if r.role])
-    shown = {id(r) for section in found for row in section.rows for r in row.records}
+    shown = {id(r) for section in found for r in section.records}
     rest = [r for r in others if id(r) not in shown]
     for (name, subset), group in grouped(rest, lambda r: (r.data.name, r.data.subset)).items():
         columns = [(domain or "top-1", [domain]) for domain in dict.fromkeys(r.data.domain for r in group)]
@@ -105,111 +105,102 @@ def _sections(records: Sequence[Record]) -> list[Section]:
     return found
 
 
+def _average(sections: Sequence[Section]) -> Section:
+    """Unweighted means over data sets. H both ways, since published tables use either."""
+    rows = []
+    for label, found in grouped((row for section in sections for row in section.rows), lambda row: row.label).items():
+        base, new, h = (_mean([row.cells[i] for row in found], len(sections)) for i in range(3))
+        rows.append(Row(label, [base, new, _h(base, new), h], [r for row in found for r in row.records]))
+    caption = f"unweighted mean over {len(sections)} data sets"
+    return Section("average, base to new", caption, (*HALVES, "H of averages", "mean of Hs"), rows)
+
+
 def _curves(records: Sequence[Record]) -> list[Section]:
     """One section for each test set that several numbers of shots were scored on."""
     sections = []
-    for (name, *_), group in grouped(records, _test).items():
-        shots = sorted({r.shots for r in group if r.shots is not None})
+    for ((name, *_), _), group in grouped(records, lambda r: r.data.test).items():
+        shots = tuple(sorted({r.shots for r in group if r.shots is not None}))
         if len(shots) > 1:
             group = [r for r in group if r.shots is not None or r.training is None]
             columns = [(count(k, "shot"), [k]) for k in shots]
             # what learns nothing is the same with any number of shots
-            section = _section(group, f"{name}, few-shot", columns, lambda r, k: r.shots in (k, None), by_shots=False)
-            sections.append(dataclasses.replace(section, shots=tuple(shots)))
+            sections.append(_section(group, f"{name}, few-shot", columns, lambda r, k: r.shots in (k, None), shots))
     return sections
 
 
 def _transfers(records: Sequence[Record]) -> list[Section]:
     """One section for each training whose result was scored on other domains or other data."""
     untrained = [r for r in records if r.training is None]
-    trainings = grouped([r for r in records if r.training is not None], lambda r: (_home(r), r.shots))
+    trainings = grouped((r for r in records if r.training is not None), lambda r: (_home(r), r.shots))
     if not trainings:
         trainings = {(next((r.data.name for r in records if r.role == "id"), ""), None): []}
     sections = []
     for (source, shots), group in trainings.items():
-        sets = set(map(_test, group or untrained))
-        group = [*(r for r in untrained if _test(r) in sets), *group]
-        # one record of each test set, by role
-        tests = sorted((of[0] for of in grouped(group, _test).values()), key=lambda r: ROLES.index(r.role))
-        roles = grouped(tests, lambda test: test.role)
+        sets = {r.data.test for r in group or untrained}
+        group = [*(r for r in untrained if r.data.test in sets), *group]
+        tests = [of[0] for of in grouped(group, lambda r: r.data.test).values()]
+        roles = {role: of for role in ROLES if (of := [r.data for r in tests if r.role == role])}
         if not set(roles) - {"id"}:
             continue
-        inside = any(test.data.name == source for test in roles.get("ood", ()))
+        inside = any(test.name == source for test in roles.get("ood", ()))
         columns = []
         for role, of_role in roles.items():
             for test in of_role:
-                domain = test.data.domain if inside and test.data.name == source else None
-                columns.append((domain or test.data.name, [_test(test)]))
+                domain = test.domain if inside and test.name == source else None
+                columns.append((domain or test.name, [test.test]))
             if role != "id" and len(of_role) > 1:
-                columns.append((MEANS[role], list(map(_test, of_role))))
+                columns.append((MEANS[role], [test.test for test in of_role]))
         where = " and ".join(PLACES[role] for role in roles if role != "id")
         several = sum(home == source for home, _ in trainings) > 1
         part = f", {count(shots, 'shot') if shots else 'all training images'}" if several else ""
-        sections.append(_section(group, f"{source} to {where}{part}", columns, lambda r, test: _test(r) == test))
+        sections.append(_section(group, f"{source} to {where}{part}", columns, lambda r, test: r.data.test == test))
     return sections
 
 
 def _section(
     records: Sequence[Record],
     title: str,
-    columns: Columns,
+    columns: Sequence[tuple[str, Sequence[Any]]],
     belongs: Callable[[Record, Any], bool],
-    by_shots: bool = True,
+    shots: tuple[int, ...] = (),
 ) -> Section:
-    """Rows of ``records``; a record counts for the values of a column that it ``belongs`` to."""
+    """Rows of ``records``. ``columns`` are names and the test sets (or halves, domains, shots) that a number is the
+    mean over; a record counts for those that it ``belongs`` to."""
     rows = []
-    for label, group in _rows(records, by_shots).items():
-        found = (_over_sets([[r for r in group if belongs(r, value)] for value in values]) for _, values in columns)
-        rows.append(Row(label, tuple(found), tuple(group)))
-    return Section(title, _caption(records), tuple(name for name, _ in columns), tuple(rows), None)
-
-
-def _average(sections: Sequence[Section]) -> Section:
-    """Unweighted means over data sets. H both ways, since published tables use either."""
-    rows = []
-    for label, found in grouped((row for section in sections for row in section.rows), lambda row: row.label).items():
-        base, new, h = (_mean_cell([row.cells[i] for row in found], len(sections)) for i in range(3))
-        rows.append(Row(label, (base, new, _h(base, new), h), tuple(r for row in found for r in row.records)))
-    caption = f"unweighted mean over {len(sections)} data sets"
-    return Section("average, base to new", caption, (*HALVES, "H of averages", "mean of Hs"), tuple(rows), None)
+    for label, group in _rows(records, by_shots=not shots).items():
+        cells = [_cell([[r for r in group if belongs(r, value)] for value in values]) for _, values in columns]
+        rows.append(Row(label, cells, group))
+    return Section(title, _caption(records), tuple(name for name, _ in columns), rows, shots)
 
 
 # ---- cells
 
 
-def _over_sets(sets: Sequence[Sequence[Record]]) -> Cell:
-    """The mean over test sets, each over seeds; the spread of several is that of the means of each seed."""
-    cells = [_over_seeds(records) for records in sets]
-    if len(cells) == 1:
-        return cells[0]
-    cell = _mean_cell(cells, len(sets))
-    of_seed = grouped([r for records in sets for r in records if r.metrics is not None], lambda r: r.seed).values()
-    means = [statistics.fmean(100 * r.metrics.top1 for r in group if r.metrics) for group in of_seed]
-    if cell.value is None or len(means) < 2 or any(len(group) != len(sets) for group in of_seed):
-        return cell
-    return dataclasses.replace(cell, spread=statistics.stdev(means))
+def _cell(sets: Sequence[Sequence[Record]]) -> Cell:
+    """The mean over test sets, each over seeds; the spread is that of the means of each seed."""
+    cell = _mean([_over_seeds(records) for records in sets], len(sets))
+    scored = [(r, r.metrics.top1) for records in sets for r in records if r.metrics is not None]
+    runs = grouped(scored, lambda each: (each[0].seed, each[0].training and each[0].training.task.seed)).values()
+    if cell.value is not None and len(runs) > 1 and all(len(run) == len(sets) for run in runs):
+        cell.spread = statistics.stdev(statistics.fmean(100 * top1 for _, top1 in run) for run in runs)
+    return cell
 
 
 def _over_seeds(records: Sequence[Record]) -> Cell:
     scored = [r.metrics for r in records if r.metrics is not None]
     if not scored:
         return Cell(reason=records[0].reason if records else MISSING)
-    values = [100 * m.top1 for m in scored]
-    return Cell(
-        value=statistics.fmean(values),
-        spread=statistics.stdev(values) if len(values) > 1 else None,
-        margin=statistics.fmean(50 * (m.interval95[1] - m.interval95[0]) for m in scored),
-        seeds=len(scored),
-    )
+    margin = statistics.fmean(50 * (m.interval95[1] - m.interval95[0]) for m in scored)
+    return Cell(statistics.fmean(100 * m.top1 for m in scored), margin=margin, seeds=len(scored))
 
 
-def _mean_cell(cells: Sequence[Cell], wanted: int) -> Cell:
+def _mean(cells: Sequence[Cell], wanted: int) -> Cell:
     values = [cell.value for cell in cells if cell.value is not None]
     if len(values) < wanted:
         return Cell(reason=next((cell.reason for cell in cells if cell.reason), MISSING))
     margins = [cell.margin for cell in cells if cell.margin is not None]
     margin = math.hypot(*margins) / wanted if len(margins) == wanted else None
-    return Cell(value=statistics.fmean(values), margin=margin, seeds=min(cell.seeds for cell in cells))
+    return Cell(statistics.fmean(values), margin=margin, seeds=min(cell.seeds for cell in cells))
 
 
 def _h(base: Cell, new: Cell) -> Cell:
@@ -219,37 +210,28 @@ def _h(base: Cell, new: Cell) -> Cell:
     margin = None
     if base.margin is not None and new.margin is not None and b + n:  # to first order
         margin = math.hypot(base.margin * n**2, new.margin * b**2) * 2 / (b + n) ** 2
-    return Cell(value=statistics.harmonic_mean((b, n)), margin=margin, seeds=min(base.seeds, new.seeds))
+    return Cell(statistics.harmonic_mean((b, n)), margin=margin, seeds=min(base.seeds, new.seeds))
 
 
-def _compare(section: Section) -> Section:
-    """The section with the baseline first and curves of averages last, differences to the baseline, and the best of
-    each column marked."""
+def _compare(section: Section) -> None:
+    """Put the baseline first and curves of averages last, take differences to the baseline, and mark the best of each
+    column."""
     order = list(dict.fromkeys(row.series for row in section.rows))
 
-    def place(row: Row) -> tuple[bool, bool, int, float]:
-        curve = row.alpha is not None
-        first = row.records[0].method.name != BASELINE
-        return first, curve, order.index(row.series) if curve else 0, row.alpha or 0.0
+    def place(row: Row) -> tuple[bool, int, float]:
+        later = row.records[0].method.name != BASELINE
+        return later, -1 if row.alpha is None else order.index(row.series), row.alpha or 0.0
 
-    rows = sorted(section.rows, key=place)
-    first = rows[0] if rows[0].records[0].method.name == BASELINE else None
-    columns = zip(*(row.cells for row in rows), strict=True)
-    tops = [max((cell.value for cell in column if cell.value is not None), default=0.0) for column in columns]
-
-    def compared(row: Row) -> Row:
-        cells = list(row.cells)
-        for i, cell in enumerate(cells):
-            if cell.value is not None:
-                origin = first.cells[i] if first and row is not first else Cell()
-                delta = cell.value - origin.value if origin.value is not None else None
-                clear = delta is not None and abs(delta) > max(origin.margin or 0.0, cell.spread or 0.0)
-                best = len(rows) > 1 and round(cell.value, 1) == round(tops[i], 1)
-                cells[i] = dataclasses.replace(cell, delta=delta, clear=clear, best=best)
-        return dataclasses.replace(row, cells=tuple(cells))
-
-    rows = [compared(row) for row in rows]
-    return dataclasses.replace(section, rows=tuple(rows), baseline=rows[0] if first else None)
+    section.rows.sort(key=place)
+    for i in range(len(section.columns)):
+        scored = [(row, row.cells[i], value) for row in section.rows if (value := row.cells[i].value) is not None]
+        top = max((value for *_, value in scored), default=0.0)
+        origin = section.baseline.cells[i] if section.baseline else Cell()
+        for row, cell, value in scored:
+            cell.best = len(section.rows) > 1 and round(value, 1) == round(top, 1)
+            if origin.value is not None and row is not section.baseline:
+                cell.delta = value - origin.value
+                cell.clear = abs(cell.delta) > max(origin.margin or 0.0, cell.spread or 0.0)
 
 
 # ---- which records are one row
@@ -258,7 +240,7 @@ def _compare(section: Section) -> Section:
 def _rows(records: Sequence[Record], by_shots: bool) -> dict[str, list[Record]]:
     """Records by row label: the method's label, and what else of their identities differs, other than by the seed."""
     rows: dict[str, list[Record]] = {}
-    all_shots = {r.shots for r in records if r.shots is not None}
+    by_shots = by_shots and len({r.shots for r in records if r.shots is not None}) > 1
     for label, group in grouped(records, lambda r: r.method.label).items():
         facts = [identity(r) for r in group]
         # the same seed with other images: then these tell the trainings apart
@@ -267,9 +249,8 @@ def _rows(records: Sequence[Record], by_shots: bool) -> dict[str, list[Record]]:
         names = dict.fromkeys(name for each in facts for name in each if name not in (*seeds, "task.shots"))
         differing = [name for name in names if len({json.dumps(each.get(name)) for each in facts}) > 1]
         for record, each in zip(group, facts, strict=True):
-            extra = [_spelled(record, name, each.get(name)) for name in differing]
-            if by_shots and len(all_shots) > 1 and record.shots is not None:
-                extra.insert(0, count(record.shots, "shot"))
+            shots = [count(record.shots, "shot")] if by_shots and record.shots is not None else []
+            extra = [*shots, *(_spelled(record, name, each.get(name)) for name in differing)]
             rows.setdefault(", ".join([label, *dict.fromkeys(extra)]), []).append(record)
     return rows
 
@@ -280,18 +261,8 @@ def _spelled(record: Record, name: str, value: Any) -> str:
         return f"trained on {record.training.task.name}, {record.training.task.subset} classes"
     if name == "task.templates":
         value = " ".join(value or ())
-    word = {"content": "images", "templates": "prompts"}.get(name.rpartition(".")[2], name.rpartition(".")[2])
-    return f"{word.replace('_', ' ')} {value}"
-
-
-def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """Of several evaluations of one run on one test set, the newest; said where the others had other numbers."""
-    kept, older = [], 0
-    for group in grouped(records, lambda r: (r.method.label, json.dumps(identity(r)), _test(r))).values():
-        newest = max(group, key=lambda r: r.created)
-        kept.append(newest)
-        older += sum(r.metrics != newest.metrics for r in group)
-    return kept, [f"{count(older, 'older evaluation')} of the same run and test set left out."] if older else []
+    word = name.rpartition(".")[2]
+    return f"{ {'content': 'images', 'templates': 'prompts'}.get(word, word.replace('_', ' ')) } {value}"
 
 
 # ---- what is said about records
@@ -300,49 +271,46 @@ def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
 def _caption(records: Sequence[Record]) -> str:
     shots = sorted({r.shots for r in records if r.shots is not None})
     seeds = sorted({r.seed for r in records if r.seed is not None})
+    precisions = sorted({r.precision for r in records})
     parts = [f"{', '.join(map(str, shots))} shot{_s(shots[-1])}"] if shots else []
-    if any(r.role and r.training is not None and r.shots is None for r in records):
-        parts.append("all training images")
+    parts += ["all training images"] if any(r.role and r.training and r.shots is None for r in records) else []
     parts += [f"seed{_s(len(seeds))} {', '.join(map(str, seeds))}"] if seeds else []
-    precisions = {r.precision for r in records}
-    parts += [f"scored in {' and '.join(sorted(precisions))}"] if precisions != {"fp32"} else []
+    parts += [f"scored in {' and '.join(precisions)}"] if precisions != ["fp32"] else []
     names = test_names(records)
-    counts = {}
-    for test, group in grouped(records, lambda r: (r.data.name, r.data.subset, r.data.domain)).items():
-        counts[names[test]] = " or ".join(str(n) for n in sorted({r.data.images for r in group}))
+    counts = {
+        names[place]: " or ".join(map(str, sorted({r.data.images for r in group})))
+        for place, group in grouped(records, lambda r: r.data.place).items()
+    }
     if len(set(counts.values())) == 1 < len(counts):
-        images = [f"{counts.popitem()[1]} images in each test set"]
+        images = f"{counts.popitem()[1]} images in each test set"
     else:
-        images = [f"{number} {name} images" for name, number in counts.items()]
-    return "; ".join([*parts, ", ".join(images)])
+        images = ", ".join(f"{number} {name} images" for name, number in counts.items())
+    return "; ".join([*parts, images])
 
 
-def test_names(records: Iterable[Record]) -> dict[tuple[str, str, str | None], str]:
-    """(data set, subset, domain) -> as few words as tell them apart."""
-    tests = dict.fromkeys((r.data.name, r.data.subset, r.data.domain) for r in records)
-    sets = grouped(tests, lambda test: test[0])
+def test_names(records: Iterable[Record]) -> dict[Place, str]:
+    """As few words as tell the test sets apart."""
+    sets = grouped(dict.fromkeys(r.data.place for r in records), lambda place: place[0])
     names = {}
-    for test in tests:
-        data, subset, domain = test
-        part = subset if subset in HALVES else domain or "test"
-        names[test] = part if len(sets) == 1 else data if len(sets[data]) == 1 else f"{data} {part}"
+    for data, places in sets.items():
+        for place in places:
+            part = place[1] if place[1] in HALVES else place[2] or "test"
+            names[place] = part if len(sets) == 1 else data if len(places) == 1 else f"{data} {part}"
     return names
 
 
 def _warnings(section: Section) -> list[str]:
     """What makes numbers of the section less comparable than they look."""
     notes = []
-    records = [r for row in section.rows for r in row.records]
-    for place, group in grouped(records, lambda r: (r.data.name, r.data.subset, r.data.domain)).items():
+    for place, group in grouped(section.records, lambda r: r.data.place).items():
+        lines = []
+        if len({r.data.hash for r in group}) > 1:
+            lines.append("not all records were scored on the same test images; differences may come from that.")
+        if len({r.data.templates for r in group}) > 1:
+            lines.append("the records do not use the same templates.")
+        if len({r.precision for r in group}) > 1:
+            lines.append("not all records were scored in the same precision.")
         skipped = max(len(r.data.skipped) for r in group)
-        said = {
-            "not all records were scored on the same test images; differences may come from that.": {
-                r.data.hash for r in group
-            },
-            "the records do not use the same templates.": {r.data.templates for r in group},
-            "not all records were scored in the same precision.": {r.precision for r in group},
-        }
-        lines = [text for text, values in said.items() if len(values) > 1]
         lines += [f"{count(skipped, 'unreadable test image')} left out."] if skipped else []
         lines += dict.fromkeys(r.note for r in group if r.note)
         notes += [f"{', '.join(filter(None, place))}: {line}" for line in lines]

@@ -16,7 +16,7 @@ class RunningAverage:
     """Keeps the average of a step's trained parameters, where the planner finds it for reads of that state."""
 
     def __init__(self, average: Average, step: Step, steps: int, steps_per_epoch: int) -> None:
-        self.spec, self.step = average, step
+        self.spec, self.step, self.steps = average, step, steps
         self.every = 1 if average.per == "step" else steps_per_epoch
         self.rates = average.rates(math.ceil(steps / self.every))
         self.step.planner.average = {name: p.detach().clone() for name, p in step.trained.items()}
@@ -28,10 +28,10 @@ class RunningAverage:
 
     @torch.no_grad()
     def update(self, done: int) -> None:
-        """After ``done`` optimizer steps."""
-        if done % self.every == 0:
+        """After ``done`` optimizer steps; the last of them ends an epoch that is not full."""
+        if done % self.every == 0 or done == self.steps:
             for name, value in self.state().items():
-                value.lerp_(self.step.trained[name], self.rates[done // self.every])
+                value.lerp_(self.step.trained[name], self.rates[math.ceil(done / self.every)])
 
     @torch.no_grad()
     def finish(self) -> None:

@@ -6,7 +6,6 @@ Shapes: N training images, V augmented views of each, B images in a batch, D fea
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +20,8 @@ from steadyclip.methods.planner import Planner
 from steadyclip.models.features import image_features
 from steadyclip.objectives import Batch, Image, Read, Text, TextView
 from steadyclip.training.config import TrainConfig
+from steadyclip.training.feed import transform
+from steadyclip.training.step import processes
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet, ImageTask
@@ -35,57 +36,80 @@ def cacheable(reads: Iterable[Read]) -> list[Read]:
 
 
 class FeatureCache:
-    """Raw rows of cacheable reads for every training image and view, on the model's device."""
+    """Raw rows of the frozen model for every training image and view, on the model's device.
 
-    def __init__(
-        self, planner: Planner, images: ImageSet, prepare: Callable[..., Any], seed: int, workers: int
-    ) -> None:
-        """``prepare`` turns an image, and a ``random.Random`` where it is augmented, into pixels."""
-        self.planner, self.images, self.prepare, self.seed, self.workers = planner, images, prepare, seed, workers
-        self.tables: dict[Read, Tensor] = {}
+    Attributes:
+        tables: rows (N, ...) by read and view.
+        skipped: images that could not be read: key -> reason.
+    """
+
+    def __init__(self, planner: Planner, images: ImageSet, config: TrainConfig, augment: bool) -> None:
+        """Without ``augment`` the images are prepared as for evaluation."""
+        self.planner, self.images, self.config, self.augment = planner, images, config, augment
+        self.tables: dict[tuple[Read, int], Tensor] = {}
         self.skipped: dict[str, str] = {}
 
     @torch.no_grad()
-    def fill(
-        self, reads: Iterable[Read], views: int, augment: bool, progress: Callable[[int, int], None] | None = None
-    ) -> None:
-        """Encode all images in ``views`` views; several processes share the images."""
-        reads = list(reads)
-        world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-        device, done = self.planner.model.device, 0
-        for view in range(views):
+    def fill(self, reads: Iterable[Read], views: int, progress: Callable[[int, int], None] | None = None) -> None:
+        """Encode all images in the first ``views`` views, but for what is there; several processes share the images.
+
+        Raises:
+            DataError: more images cannot be read than the set allows.
+        """
+        (world, rank), device, done = processes(), self.planner.model.device, 0
+        reads = sorted(reads, key=repr)  # in one order in all processes
+        new = {view: [read for read in reads if (read, view) not in self.tables] for view in range(views)}
+        new = {view: reads for view, reads in new.items() if reads}
+        for view, reads in new.items():
             batches = loader(
-                self.images, self.prepare, batch_size=_AT_ONCE * world, seed=self.seed if augment else None, epoch=view,
-                augment=augment, workers=self.workers, shard=(rank, world),
+                self.images, transform(self.planner.model.preprocess, self.config, self.augment),
+                batch_size=_AT_ONCE * world, seed=self.config.seed if self.augment else None, epoch=view,
+                augment=self.augment, workers=self.config.workers, shard=(rank, world),
             )  # fmt: skip
             for images_BCHW, labels_B, index_B in batches:
                 f = self.planner.features((), (), Batch(labels_B.to(device), images_BCHW=images_BCHW.to(device)))
                 self.planner.fill(f, reads)
                 for read in reads:
-                    if read not in self.tables:
-                        shape = (len(self.images), views, *f.raw[read].shape[1:])
-                        self.tables[read] = torch.zeros(shape, device=device)
-                    self.tables[read][index_B.to(device), view] = f.raw[read]
+                    rows = f.raw[read]
+                    if (read, view) not in self.tables:
+                        self.tables[read, view] = rows.new_zeros(len(self.images), *rows.shape[1:])
+                    self.tables[read, view][index_B.to(device)] = rows
                 done += len(index_B)
                 if progress:
-                    progress(done, views * len(self.images))
+                    progress(done, len(new) * len(self.images))
             self.skipped.update(batches.skipped)
-        for table in self.tables.values():
-            if world > 1:
-                dist.all_reduce(table)
+        if world > 1:  # each hears which images could not be read, and gets the rows of all
+            told: list[Any] = [None] * world
+            dist.all_gather_object(told, (self.skipped, {key: table.shape for key, table in self.tables.items()}))
+            for skipped, shapes in told:
+                self.skipped.update(skipped)
+                for key in shapes.keys() - self.tables.keys():
+                    self.tables[key] = torch.zeros(shapes[key], device=device)
+            for key in [(read, view) for view, reads in new.items() for read in reads]:
+                if key in self.tables:
+                    dist.all_reduce(self.tables[key])
+        self.images.accept(sorted(self.skipped.items()))
 
     def rows(self, index_B: Tensor, view: int) -> dict[Read, Tensor]:
         """The rows of some images in one view."""
-        return {read: table[index_B.to(table.device), view] for read, table in self.tables.items()}
+        return {read: table[index_B.to(table.device)] for (read, of), table in self.tables.items() if of == view}
 
 
 @torch.no_grad()
-def fill_head(planner: Planner, task: ImageTask, config: TrainConfig) -> dict[str, Any]:
-    """Let the head fill itself from features of the frozen model; what it chose, for the record."""
-    device, shown = planner.model.device, config.progress
+def fill_head(
+    planner: Planner, task: ImageTask, config: TrainConfig, train: FeatureCache | None = None
+) -> tuple[dict[str, Any], int]:
+    """Let the head fill itself from features of the frozen model; augmented views of training images stay in ``train``.
+
+    Returns:
+        What it chose, for the record; and how many images were encoded for it.
+    """
+    device, encoded = planner.model.device, 0
+    shown = config.progress and processes()[1] == 0
 
     def images(split: Literal["train", "val"], views: int) -> tuple[Tensor, Tensor]:
-        chosen = task.train if split == "train" else task.val
+        nonlocal encoded
+        chosen, views = task.train if split == "train" else task.val, views if config.augment else 0
         if not len(chosen):
             empty = torch.zeros(0, 1, planner.model.embed_dim, device=device)
             return empty, torch.zeros(0, dtype=torch.long, device=device)
@@ -95,17 +119,20 @@ def fill_head(planner: Planner, task: ImageTask, config: TrainConfig) -> dict[st
                     planner.model, chosen, workers=config.workers, cache=config.feature_folder, frozen=True,
                     precision=config.precision, progress=advance,
                 )  # fmt: skip
+                encoded += 0 if found.cached else len(found.keys)
                 return found.rows["feature"].to(device)[:, None], found.labels_N.to(device)
-            prepare = functools.partial(planner.model.preprocess.train, scale=(config.smallest_crop, 1.0))
-            bank = FeatureCache(planner, chosen, prepare, config.seed, config.workers)
-            bank.fill([Image(state="frozen")], views, True, advance)
+            known = train if split == "train" and train and train.augment else None
+            bank = known or FeatureCache(planner, chosen, config, augment=True)
+            bank.fill([read := Image(state="frozen")], views, advance)
         there = [i for i, key in enumerate(chosen.keys) if key not in bank.skipped]
-        (features_NVD,) = bank.tables.values()
-        return features_NVD[there], torch.tensor(chosen.labels, device=device)[there]
+        features_NVD = torch.stack([bank.tables[read, view][there] for view in range(views)], 1)
+        encoded += views * len(there)
+        return features_NVD, torch.tensor(chosen.labels, device=device)[there]
 
     def text(view: TextView) -> Tensor:
         f = planner.features(task.classes, task.templates, None)
         planner.fill(f, [read := Text(view, "frozen")])
         return f.raw[read]
 
-    return planner.head.solve(FeatureTask(images, text, planner.model.scale_and_bias(True)[0]), config.seed)
+    choices = planner.head.solve(FeatureTask(images, text, planner.model.scale_and_bias(True)[0]), config.seed)
+    return choices, encoded

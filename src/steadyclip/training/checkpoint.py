@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 KEEP = 2
 """Checkpoints that stay; older ones go when a new one is whole."""
 
+_PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
+
 Tensors = dict[str, "Tensor"]
 
 
@@ -108,10 +110,8 @@ def read_tensors(path: Path) -> Tensors:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        pickles = [
-            p.name for p in sorted(path.parent.glob("*")) if p.suffix in (".pt", ".pth", ".bin", ".pkl", ".ckpt")
-        ]
-        found = f"; {pickles[0]} is a pickle, which may run code when read and is never opened" if pickles else ""
+        pickle = next((p for p in sorted(path.parent.glob("*")) if p.suffix in _PICKLES), None)
+        found = f"; {pickle.name} is a pickle, which may run code when read and is never opened" if pickle else ""
         raise ModelError(f"{path} is not there{found}: train again, or point to a finished run.")
     try:
         return load_file(path)
@@ -119,10 +119,10 @@ def read_tensors(path: Path) -> Tensors:
         with path.open("rb") as file:
             start = file.read(4)
         if start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):  # torch.save, new and old
-            raise ModelError(
-                f"{path} is a pickle, which may run code when read, not safetensors: train again."
-            ) from None
-        raise ModelError(f"{path} is damaged ({error}): remove it and train again.") from None
+            what = "a pickle, which may run code when read, not safetensors:"
+        else:
+            what = f"damaged ({error}): remove it and"
+        raise ModelError(f"{path} is {what} train again.") from None
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Any, str]) -> Tensors:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from steadyclip.core.errors import UsageError
-from steadyclip.core.precision import Precision, check_precision
+from steadyclip.core.errors import require, require_choices
+from steadyclip.core.precision import Precision
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where and how a training runs: options of `train`."""
+    """Where and how a training runs; settings of the method are part of --method."""
 
     out: Path | None = None
     """Run folder; the same command again resumes there. None keeps nothing on disk."""
@@ -55,19 +55,12 @@ class TrainConfig(RunConfig):
         """Raises UsageError naming the field that makes no sense."""
         for name, least in {"accumulate": 1, "log_every": 1, "checkpoint_steps": 1, "workers": 0}.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name}={value} must be {least} or more.")
-        if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
-            raise UsageError(f"checkpoint_minutes={self.checkpoint_minutes} must be more than 0.")
-        if not 0 < self.smallest_crop <= 1:
-            raise UsageError(f"smallest_crop={self.smallest_crop} must be a share from 0 to 1.")
-        if not 0 <= self.cutout < 1:
-            raise UsageError(f"cutout={self.cutout} must be a share from 0 to below 1.")
-        check_precision(self.precision)
-        if self.cache not in ("auto", "off"):
-            raise UsageError(f"cache={self.cache!r} must be one of auto, off.")
-        if self.device not in ("auto", "cpu"):
-            raise UsageError(f"device={self.device!r} must be one of auto, cpu.")
+            require(self, name, value is None or value >= least, f"{least} or more")
+        minutes = self.checkpoint_minutes
+        require(self, "checkpoint_minutes", minutes is None or minutes > 0, "more than 0")
+        require(self, "smallest_crop", 0 < self.smallest_crop <= 1, "a share from 0 to 1")
+        require(self, "cutout", 0 <= self.cutout < 1, "a share from 0 to below 1")
+        require_choices(self)
 
 
 DECIDES = ("seed", "precision", "accumulate", "augment", "smallest_crop", "cutout")

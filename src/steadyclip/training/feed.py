@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +72,7 @@ class Feed:
         self.task, self.config, self.streams, self.shard = task, config, streams, shard
         self.views = views if config.augment else 0
         self.decode = True
-        self.prepare = preprocess if self.views == 0 else functools.partial(
-            preprocess.train, scale=(config.smallest_crop, 1.0)
-        )  # fmt: skip
+        self.prepare = transform(preprocess, config, self.views != 0)
         self.batch_size = min(batch_size, len(task.train))
         if self.batch_size < shard[1] * config.accumulate:
             raise UsageError(
@@ -96,7 +94,7 @@ class Feed:
             for name, stream in self.streams.items()
             if name not in of_images
         }
-        images = self._images(start) if self.decode else self._places(start)
+        images = self._images(start)
         for step in range(start, stop):
             images_BCHW, labels_B, index_B, view = next(images)
             streams = {name: next(batches) for name, batches in extra.items()}
@@ -104,49 +102,42 @@ class Feed:
             keys = tuple(self.task.train.keys[i] for i in index_B.tolist())
             yield Sample(images_BCHW, labels_B, index_B, view, keys, streams)
 
-    def _images(self, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
-        config, epoch, first = self.config, *divmod(start, self.steps_per_epoch)
+    def _images(self, start: int) -> Iterator[tuple[Tensor | None, Tensor, Tensor, int]]:
+        epoch, first = divmod(start, self.steps_per_epoch)
         while True:
-            batches = loader(
-                self.task.train,
-                self.prepare,
-                batch_size=self.batch_size,
-                seed=config.seed,
-                epoch=epoch,
-                augment=self.views != 0,
-                workers=config.workers,
-                start=first,
-                drop_last=True,
-                shard=self.shard,
-                view=self.view(epoch),
-            )
             given = first
-            for batch in batches:
-                self.skipped.update(batches.skipped)
-                yield *batch, self.view(epoch)
+            for images_BCHW, labels_B, index_B in (self._decoded if self.decode else self._places)(epoch, first):
+                yield images_BCHW, labels_B, index_B, self.view(epoch)
                 given += 1
-            self.skipped.update(batches.skipped)
-            self.task.train.accept(sorted(self.skipped.items()))
             if given < self.steps_per_epoch:
                 raise DataError(
                     f"{self.task.train.name}: no image of a whole batch can be read any more: {_list(self.skipped)}."
                 )
             epoch, first = epoch + 1, 0
 
-    def _places(self, start: int) -> Iterator[tuple[None, Tensor, Tensor, int]]:
-        """As ``_images``, without opening an image: the same images in the same order."""
+    def _decoded(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        batches = loader(
+            self.task.train, self.prepare, batch_size=self.batch_size, seed=self.config.seed, epoch=epoch,
+            augment=self.views != 0, workers=self.config.workers, start=first, drop_last=True, shard=self.shard,
+            view=self.view(epoch),
+        )  # fmt: skip
+        for batch in batches:
+            self.skipped.update(batches.skipped)
+            yield batch
+        self.skipped.update(batches.skipped)
+        self.task.train.accept(sorted(self.skipped.items()))
+
+    def _places(self, epoch: int, first: int) -> Iterator[tuple[None, Tensor, Tensor]]:
+        """As ``_decoded``, without opening an image: the same images in the same order."""
         train = self.task.train
         labels_N = torch.tensor(train.labels)
-        gone = {i for i, key in enumerate(train.keys) if key in self.skipped}
-        epoch, first = divmod(start, self.steps_per_epoch)
-        while True:
-            for places in batch_places(
-                len(train), self.batch_size, seed=self.config.seed, epoch=epoch, start=first, drop_last=True,
-                shard=self.shard,
-            ):  # fmt: skip
-                if there := [place for place in places if place not in gone]:
-                    yield None, labels_N[there], torch.tensor(there), self.view(epoch)
-            epoch, first = epoch + 1, 0
+        for places in batch_places(
+            len(train), self.batch_size, seed=self.config.seed, epoch=epoch, start=first, drop_last=True,
+            shard=self.shard,
+        ):  # fmt: skip
+            there = [place for place in places if train.keys[place] not in self.skipped]
+            if there:
+                yield None, labels_N[there], torch.tensor(there)
 
     def _of_images(self, name: str, stream: Stream, step: int, index_B: Tensor) -> dict[str, Any]:
         """The items of the images ``index_B``."""
@@ -165,6 +156,11 @@ class Feed:
             generator=torch.Generator().manual_seed(0),  # else it would draw from torch's global generator
         )
         return iter(batches)
+
+
+def transform(preprocess: Preprocess, config: TrainConfig, augment: bool) -> Callable[..., Tensor]:
+    """What makes pixels of an image, and of a ``random.Random`` where it is augmented."""
+    return functools.partial(preprocess.train, scale=(config.smallest_crop, 1.0)) if augment else preprocess
 
 
 class _Drawn(Dataset[dict[str, Any]]):

@@ -32,7 +32,7 @@ from steadyclip.training.progress import TrainProgress
 from steadyclip.training.run import RunFolder, identity
 from steadyclip.training.schedule import learning_rate, make_optimizer
 from steadyclip.training.step import Step
-from steadyclip.training.stop import Stopped, StopRequest
+from steadyclip.training.stop import Stopped, stop_request
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,9 +58,13 @@ class Loop:
         accelerator: Accelerator,
         folder: RunFolder | None,
     ) -> None:
-        """The pieces of the method are on the ``model`` already; ``streams`` are the method's."""
-        self.model, self.method, self.recipe, self.config = model, method, recipe, config
-        self.accelerator, self.folder = accelerator, folder
+        """The pieces of the method are on the ``model`` already; ``streams`` are the method's.
+
+        Raises:
+            UsageError: there is nothing to train, or the batch is too small for the processes.
+        """
+        self.model, self.method, self.task, self.recipe, self.config = model, method, task, recipe, config
+        self.accelerator, self.folder, self.alone = accelerator, folder, accelerator.num_processes == 1
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
         if not self.names:
             raise UsageError(f"method {method.name!r} has a recipe, but none of its pieces has anything to train.")
@@ -72,18 +76,13 @@ class Loop:
         self.steps = dataclasses.replace(recipe, batch_size=self.feed.batch_size).total_steps(
             len(task.train), len(task.classes)
         )
-        self.average = RunningAverage.of(method, self.step, self.steps, self.feed.steps_per_epoch)
+        self.average: RunningAverage | None = None
+        self.encoded = FeatureCache(self.step.planner, task.train, config, self.feed.views != 0)
         self.cache: FeatureCache | None = None
         self.choices: dict[str, Any] = {}
         self.losses = Losses(self._sum)
-        self.seconds_before = 0.0
-        self.start = 0
+        self.start, self.seconds_before = 0, 0.0
         self.keys: dict[int, tuple[str, ...]] = {}
-        if folder and (checkpoint := folder.checkpoint()):
-            self._resume(checkpoint)
-        elif method.head.solves:
-            self.choices = fill_head(self.step.planner, task, config)
-        self._fill_cache(task)
 
     def run(self) -> dict[str, Any]:
         """Train, and return what ``run.json`` keeps of it.
@@ -91,10 +90,8 @@ class Loop:
         Raises:
             SteadyClipError: the loss is not finite, a checkpoint cannot be written, or a signal asked to stop.
         """
+        self._begin()
         self._set_modes()
-        if self.choices and not self.start:
-            self.began = time.monotonic()
-            self._save(0)  # so that a resumed training does not fill the head again
         main = self.accelerator.is_main_process
         progress = TrainProgress(self.method.name, self.steps, self.start, self.config.progress and main)
         if self.start:
@@ -104,7 +101,7 @@ class Loop:
         self.began = self.saved = self.logged = time.monotonic()
         done, logged_at = self.start, self.start
         feed = self.feed.steps(self.start, self.steps)
-        with progress, StopRequest(enabled=self.folder is not None) as stop:
+        with progress, stop_request(self.folder is not None) as stop:
             while done < self.steps:
                 try:
                     sample = next(feed)
@@ -115,8 +112,8 @@ class Loop:
                     raise self._stopped(done, stop.name) from None
                 self._step(done, sample)
                 done += 1
-                progress.step(done)
-                if self._look_now(done):
+                progress.update(completed=done)
+                if self.alone and self.model.device.type == "cpu":  # elsewhere it waits for the device, or for others
                     self._look()
                 if done % self.config.log_every == 0 or done == self.steps:
                     progress.log(self._log(done, done - logged_at))
@@ -143,6 +140,21 @@ class Loop:
             "images_per_second": self.steps * self.feed.batch_size / seconds,
         }
 
+    def _begin(self) -> None:
+        """Where the last checkpoint stands, or at the start."""
+        checkpoint = self.folder.checkpoint() if self.folder else None
+        if checkpoint:
+            self._resume(checkpoint)
+        elif self.method.head.solves:
+            self.choices, _ = fill_head(self.step.planner, self.task, self.config, self.encoded)
+        # it starts from what the head was filled with
+        self.average = RunningAverage.of(self.method, self.step, self.steps, self.feed.steps_per_epoch)
+        if checkpoint and self.average:
+            self.average.restore(checkpoint.tensors("average"))
+        self._fill_cache()
+        if self.method.head.solves and not checkpoint:
+            self._save(0)  # so that a resumed training does not fill the head again
+
     def _step(self, step: int, sample: Sample) -> None:
         self.keys[step] = sample.keys
         batch = self._batch(sample, step)
@@ -158,8 +170,9 @@ class Loop:
         self.losses.add(step, totals)
 
     def _batch(self, sample: Sample, step: int) -> Batch:
-        device = self.model.device
-        images_BCHW = sample.images_BCHW
+        from accelerate.utils import send_to_device
+
+        device, images_BCHW = self.model.device, sample.images_BCHW
         if images_BCHW is not None:
             images_BCHW = images_BCHW.to(device, non_blocking=True)
             if self.config.cutout:
@@ -170,20 +183,21 @@ class Loop:
             keys=sample.keys,
             images_BCHW=images_BCHW,
             known=self.cache.rows(sample.index_B, sample.view) if self.cache else {},
-            streams={name: _move(batch, device) for name, batch in sample.streams.items()},
+            streams=send_to_device(sample.streams, device, non_blocking=True),
         )
 
-    def _fill_cache(self, task: ImageTask) -> None:
+    def _fill_cache(self) -> None:
         """What lies below everything trained, for all images and views; then pixels are decoded only on demand."""
         feed, config = self.feed, self.config
         reads = cacheable(self.step.reads)
         if not reads or feed.views is None or config.cache == "off" or config.cutout:
+            self.encoded.tables.clear()
             return
+        self.cache = self.encoded
         views = max(1, min(feed.views, math.ceil(self.steps / feed.steps_per_epoch)))
-        self.cache = FeatureCache(self.step.planner, task.train, feed.prepare, config.seed, config.workers)
         shown = config.progress and self.accelerator.is_main_process
         with progress_bar("features of the frozen model") if shown else contextlib.nullcontext() as advance:
-            self.cache.fill(reads, views, feed.views > 0, advance)
+            self.cache.fill(reads, views, advance)
         feed.skipped.update(self.cache.skipped)
         feed.decode = any(read.tower == "image" and read not in reads for read in self.step.reads)
         self.step.planner.calls.clear()
@@ -200,17 +214,11 @@ class Loop:
 
     # ---- losses
 
-    def _look_now(self, done: int) -> bool:
-        """Reading a loss costs nothing on a CPU; elsewhere it waits for the device or for other processes."""
-        alone = self.accelerator.num_processes == 1 and self.model.device.type == "cpu"
-        return alone or done % self.config.log_every == 0
-
     def _look(self) -> None:
         try:
             self.losses.look()
         except NotFinite as bad:
-            spelled = ", ".join(f"{name} = {value:.4g}" for name, value in bad.terms.items())
-            raise self._not_finite(bad.step, f"the loss is not finite at step {bad.step} ({spelled})") from None
+            raise self._not_finite(bad.step, str(bad)) from None
         self.keys = dict(list(self.keys.items())[-1:])
 
     def _log(self, done: int, steps: int) -> dict[str, Any]:
@@ -228,6 +236,8 @@ class Loop:
 
     def _expect_finite(self, step: int, trained: dict[str, Tensor]) -> None:
         bad = [name for name, tensor in trained.items() if not tensor.isfinite().all()]
+        if bad and step < 0:
+            raise SteadyClipError(f"what the head was filled with is not finite ({bad[0]}); training stopped.")
         if bad:  # the loss was finite, so it was the gradient of the last step that was not
             raise self._not_finite(step, f"the gradient is not finite at step {step} ({bad[0]} was spoiled by it)")
 
@@ -254,17 +264,13 @@ class Loop:
 
     def _agree(self, wish: bool, done: int) -> bool:
         """Whether any process wishes; several processes ask each other at log steps only, as it makes them wait."""
-        if self.accelerator.num_processes == 1:
-            return wish
-        if done % self.config.log_every:
-            return False
+        if self.alone or done % self.config.log_every:
+            return self.alone and wish
         return bool(self._sum(torch.tensor(float(wish), device=self.accelerator.device)))
 
     def _sum(self, values: Tensor) -> Tensor:
         """Over all processes."""
-        if self.accelerator.num_processes > 1:
-            torch.distributed.all_reduce(values)
-        return values
+        return self.accelerator.reduce(values, "sum")  # type: ignore[return-value]
 
     def _save(self, done: int) -> None:
         self._look()
@@ -277,7 +283,7 @@ class Loop:
             "identity": identity(self.folder.run),
             "losses": self.losses.state(),
             "unreadable": self.feed.skipped,
-            "seconds": self._seconds(),
+            "seconds": self._seconds() if done else 0.0,
             "choices": self.choices,
         }
         parts = {"trained": trained, "optimizer": optimizer_tensors(self.optimizer, self.names)}
@@ -292,8 +298,6 @@ class Loop:
         self.losses.restore(state["losses"])
         self.feed.skipped.update(state["unreadable"])
         self.seconds_before, self.choices = state["seconds"], state["choices"]
-        if self.average:
-            self.average.restore(checkpoint.tensors("average"))
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began
@@ -304,14 +308,3 @@ class Loop:
             f"stopped by {why} after step {done} of {self.steps}; all of it is saved in {self.folder.path}. "
             "The same command again goes on from there."
         )
-
-
-def _move(value: Any, device: torch.device) -> Any:
-    """``value`` with every tensor in its dicts, lists and tuples on ``device``."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {key: _move(item, device) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_move(item, device) for item in value)
-    return value

@@ -17,7 +17,8 @@ class NotFinite(Exception):
     """The loss of step ``step`` is NaN or infinite; ``terms`` are its terms by name."""
 
     def __init__(self, step: int, terms: dict[str, float]) -> None:
-        super().__init__(step, terms)
+        spelled = ", ".join(f"{name} = {value:.4g}" for name, value in terms.items())
+        super().__init__(f"the loss is not finite at step {step} ({spelled})")
         self.step, self.terms = step, terms
 
 
@@ -53,10 +54,9 @@ class Losses:
         """
         if not self._waiting:
             return
-        steps = [step for step, _ in self._waiting]
-        values_KT = self.reduce(torch.stack([values_T for _, values_T in self._waiting])).tolist()
+        steps, values_T = zip(*self._waiting, strict=True)
         self._waiting = []
-        for step, values in zip(steps, values_KT, strict=True):
+        for step, values in zip(steps, self.reduce(torch.stack(values_T)).tolist(), strict=True):
             if not all(map(math.isfinite, values)):
                 raise NotFinite(step, dict(zip(self._names, values, strict=True)))
             self._sums = [a + b for a, b in zip(self._sums or [0.0] * len(values), values, strict=True)]

@@ -19,10 +19,6 @@ class TrainProgress(Display):
         super().__init__(title, steps, start, enabled=enabled)
         self.title, self.steps, self._said = title, steps, time.monotonic()
 
-    def step(self, done: int) -> None:
-        """``done`` steps are done."""
-        self.update(completed=done)
-
     def log(self, row: dict[str, Any]) -> None:
         """Show a row of the log."""
         note = f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s"

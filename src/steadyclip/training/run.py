@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
-from steadyclip.core.errors import ModelError, SteadyClipError
+from steadyclip.core.errors import ModelError, SteadyClipError, UsageError
 from steadyclip.core.files import write_atomic
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.evaluation.records import Record
@@ -105,11 +105,6 @@ class RunFolder:
         elif path.is_file() or self.checkpoints.exists() or (path / "trained.safetensors").exists():
             raise SteadyClipError(f"{path} is there but holds no run.json: choose another folder with --out.")
 
-    @property
-    def finished(self) -> bool:
-        """Trained to the end: there is nothing left to do."""
-        return self.run.finished
-
     def checkpoint(self) -> Checkpoint | None:
         """The last whole checkpoint.
 
@@ -118,9 +113,8 @@ class RunFolder:
         """
         found = newest_checkpoint(self.checkpoints)
         if found:
-            _refuse_difference(
-                found.state["identity"], identity(self.run), f"{found.path} is a checkpoint of another run"
-            )
+            what = f"{found.path} is a checkpoint of another run"
+            _refuse_difference(found.state["identity"], identity(self.run), what)
         return found
 
     def trained(self) -> dict[str, Any]:
@@ -130,8 +124,7 @@ class RunFolder:
     def start(self, split: dict[str, Any]) -> None:
         """Write what is known before the first step."""
         if not self.exists:
-            text = json.dumps(split, indent=1, ensure_ascii=False) + "\n"
-            write_atomic(self.path / "split.json", text.encode())
+            write_atomic(self.path / "split.json", f"{json.dumps(split, indent=1, ensure_ascii=False)}\n".encode())
             self.run.write(self.path / "run.json")
 
     def restart_log(self, rows: list[dict[str, Any]]) -> None:
@@ -181,44 +174,65 @@ def read_run(path: Path) -> Run:
 
 
 def load_run(
-    path: str | Path, *, model: DualEncoder | None = None, device: str = "cpu"
+    path: str | Path, *, model: DualEncoder | None = None, method: Method | None = None, device: str = "cpu"
 ) -> tuple[DualEncoder, Method, Run]:
     """A finished run, ready to evaluate or predict with.
 
     Args:
         path: the run folder.
         model: the pretrained model that was trained, freshly loaded; by default it is loaded by the name in the run.
+        method: the method that was trained, with its knobs, where no registry knows it; by default it is found by the
+            name in the run. No file and no package is imported for its sake but an installed one that brings it.
         device: where to load it.
 
     Returns:
         The trained model in evaluation mode, its method, and ``run.json``.
 
     Raises:
-        SteadyClipError: the run is not finished, or its files are missing or damaged.
+        SteadyClipError: the run is not finished, its files are missing or damaged, or its method is not known here.
         ModelError: the model is not the one that was trained, or the weights are missing or a pickle.
     """
     from steadyclip import models
-    from steadyclip.methods import get_method
 
     path = Path(path)
     run = read_run(path)
     if not run.finished:
         raise SteadyClipError(f"{path} is not finished: give its `steadyclip train` command again to go on.")
     trained = read_tensors(path / "trained.safetensors")
-    method = get_method(run.method.name, run.method.knobs)
+    method = _method(run, path, method)
     model = models.load(run.model.name, device=device) if model is None else model
-    expect_weights(model, run, path)
-    restore(model, method, run.task.classes, trained)
-    return model, method, run
-
-
-def expect_weights(model: DualEncoder, run: Run, path: Path) -> None:
-    """Raises ModelError when ``run`` was trained on another model than ``model``."""
     if model.weights_hash != run.model.weights_hash:
         raise ModelError(
             f"{path} was trained on other weights ({run.model.name}, {run.model.weights_hash}) than "
             f"{model.name} ({model.weights_hash}): load the model it was trained on."
         )
+    restore(model, method, run.task.classes, trained)
+    return model, method, run
+
+
+def _method(run: Run, path: Path, given: Method | None) -> Method:
+    """The method of ``run``: the one that is given, if it is that one, or one that is known here."""
+    from steadyclip.methods import get_method
+
+    if given is not None:
+        infos = run.method, MethodInfo.of(given)
+        there, here = (dict(_flat({"name": info.name, "knobs": info.knobs})) for info in infos)
+        if differing := _differing(there, here):
+            names = ", ".join(differing)
+            raise UsageError(f"{path} was trained by {run.method.label}; the method that is given differs in {names}.")
+        return given
+    name, origin = run.method.name, run.method.origin
+    try:
+        if ".py" in name:  # a folder must not say what is run
+            raise UsageError(f"{name!r} is no name of a method.")
+        return get_method(name, run.method.knobs)
+    except UsageError as error:
+        if not origin:
+            raise UsageError(f"{path} was trained by the method {name!r}: {error}") from None
+        raise UsageError(
+            f"{path} was trained by the method {name!r} of {origin}, which cannot be used here: {error} "
+            f"Install or import it first, or give load_run the method."
+        ) from None
 
 
 def restore(model: DualEncoder, method: Method, classes: Sequence[str], trained: dict[str, Any]) -> None:
@@ -229,12 +243,15 @@ def restore(model: DualEncoder, method: Method, classes: Sequence[str], trained:
 
 
 def _refuse_difference(old: dict[str, Any], new: dict[str, Any], what: str) -> None:
-    differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    if differing:
-        spelled = ", ".join(
-            f"{name} (there {_short(old.get(name))}, here {_short(new.get(name))})" for name in differing
+    if differing := _differing(old, new):
+        named = [f"{name} (there {_short(old.get(name))}, here {_short(new.get(name))})" for name in differing]
+        raise SteadyClipError(
+            f"{what}: {', '.join(named)}. Choose another folder with --out, or train with the same settings."
         )
-        raise SteadyClipError(f"{what}: {spelled}. Choose another folder with --out, or train with the same settings.")
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
 def _short(value: Any) -> str:

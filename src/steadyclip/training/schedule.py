@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from steadyclip.core.errors import UsageError
+from steadyclip.core.errors import require, require_choices
 from steadyclip.methods.recipe import Recipe
 
 
@@ -18,18 +18,13 @@ def check_recipe(recipe: Recipe) -> None:
              "views": 0}  # fmt: skip
     for name, low in least.items():
         value = getattr(recipe, name)
-        if value is not None and not low <= value < math.inf:
-            raise UsageError(f"{name}={value} must be {low} or more.")
+        require(recipe, name, value is None or low <= value < math.inf, f"{low} or more")
     for name in ("epochs", "clip_norm"):
         value = getattr(recipe, name)
-        if value is not None and not 0 < value < math.inf:
-            raise UsageError(f"{name}={value} must be more than 0.")
+        require(recipe, name, value is None or 0 < value < math.inf, "more than 0")
     for name in ("momentum", "beta2"):
-        if not 0 <= getattr(recipe, name) < 1:
-            raise UsageError(f"{name}={getattr(recipe, name)} must be from 0 to below 1.")
-    for name, known in {"optimizer": ("adamw", "sgd"), "schedule": ("cosine", "constant")}.items():
-        if getattr(recipe, name) not in known:
-            raise UsageError(f"{name}={getattr(recipe, name)!r} must be one of {', '.join(known)}.")
+        require(recipe, name, 0 <= getattr(recipe, name) < 1, "from 0 to below 1")
+    require_choices(recipe)
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:

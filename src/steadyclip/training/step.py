@@ -8,7 +8,7 @@ Shapes: B images in a batch of this process, G of all processes, D feature width
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,11 +53,13 @@ class Step:
         Returns:
             The weighted terms by label, this process' share of them.
         """
-        world, rank = _world()
+        world, rank = processes()
         replay = self.objective.pairs or bool(self.objective.groups)  # they need the whole batch before any gradient
         pieces = [batch] if replay or self.accumulate == 1 else _parts(batch, self.accumulate)
         if replay and self.accumulate > 1:
-            self.planner.chunks["image"] = -(-len(batch.labels_B) // self.accumulate)
+            chunk = -(-len(batch.labels_B) // self.accumulate)
+            texts_of_images = any(read.tower == "text" and read.view.rows == "image" for read in self.reads)
+            self.planner.chunks = {"image": chunk, "text": chunk if texts_of_images else None}
         whole = whole or len(batch.labels_B)
         known: dict[tuple[str, str], Tensor] = {}  # class texts go through once a step, not once a part
         texts: list[Made] = []
@@ -68,14 +70,16 @@ class Step:
             self.planner.fill(f, [read for read in self.reads if read.state != "tuned"])
             made = [Made(self.planner, p) for p in self.planner.passes(f, self.reads, known)]
             if self.objective.pairs and world > 1:
-                terms = self._over_processes(f, whole, world, rank)
+                terms, back = self._over_processes(f, whole, world, rank)
+                share = 1 / world
             else:
-                terms = {name: len(piece.labels_B) / whole * term for name, term in self._terms(f).items()}
-                if self.objective.groups:
-                    return self._grouped(terms, made, world)
-                _sum(terms.values()).backward()
+                terms, back, share = self._terms(f, whole), _sum_back, 1.0
             for name, term in terms.items():
-                totals[name] = totals[name] + term.detach() if name in totals else term.detach()
+                totals[name] = totals.get(name, 0) + share * term.detach()
+            if self.objective.groups:
+                self._grouped(terms, made, back)
+                return totals
+            back(terms.values(), False)
             if len(pieces) > 1 and not self.planner.conditional:
                 texts += [m for m in made if m.pass_.tower == "text"]
                 made = [m for m in made if m.pass_.tower == "image"]
@@ -86,36 +90,39 @@ class Step:
         self._all_reduce()
         return totals
 
-    def _terms(self, f: Features) -> dict[str, Tensor]:
-        with self.planner.arithmetic():
-            return self.objective(f)
-
-    def _over_processes(self, f: Features, whole: int, world: int, rank: int) -> dict[str, Tensor]:
-        """The whole loss, from the rows of all processes as new leaves; each goes on with the gradients of its own
-        rows, and with its share of what all have in common."""
+    def _terms(self, f: Features, whole: int) -> dict[str, Tensor]:
+        """Means over the images of ``f``, by their share of the ``whole`` batch."""
         assert f.batch is not None
-        g, sizes = _gathered(f, world)
-        assert g.batch is not None
-        terms = {name: len(g.batch.labels_B) / whole * term for name, term in self._terms(g).items()}
-        _sum(terms.values()).backward()
-        for parameter in self.trained.values():  # heads, scale and weights: every process has all of their gradient
-            if parameter.grad is not None:
-                parameter.grad /= world
-        for read, rows in g.raw.items():
-            own = f.raw[read]
-            if rows.grad is not None and own.requires_grad:
-                mine = rows.grad.split(sizes[read])[rank] if read.view.rows == "image" else rows.grad / world
-                own.backward(mine, retain_graph=True)
-        return {name: term / world for name, term in terms.items()}
+        share = len(f.batch.labels_B) / whole
+        with self.planner.arithmetic():
+            return {name: share * term for name, term in self.objective(f).items()}
 
-    def _grouped(self, terms: dict[str, Tensor], made: Sequence[Made], world: int) -> dict[str, Tensor]:
+    def _over_processes(self, f: Features, whole: int, world: int, rank: int) -> tuple[dict[str, Tensor], Back]:
+        """The terms of the whole batch, from the rows of all processes as new leaves; and how to go back from them:
+        each process goes on with the gradients of its own rows, and with its share of what all have in common."""
+        g, sizes = _gathered(f, world)
+
+        def back(chosen: Iterable[Tensor], keep: bool) -> None:
+            _sum_back(chosen, keep)
+            for parameter in self.trained.values():  # heads, scale and weights: each process has all of their gradient
+                if parameter.grad is not None:
+                    parameter.grad /= world
+            for read, rows in g.raw.items():
+                if rows.grad is not None and f.raw[read].requires_grad:
+                    mine = rows.grad.split(sizes[read])[rank] if read in sizes else rows.grad / world
+                    f.raw[read].backward(mine, retain_graph=True)
+                rows.grad = None
+
+        return self._terms(g, whole), back
+
+    def _grouped(self, terms: Mapping[str, Tensor], made: Sequence[Made], back: Back) -> None:
         """One gradient made of those of several groups of terms, each summed over the processes first."""
         assert self.objective.combine is not None
         found: list[dict[str, Tensor]] = []
         names = iter(terms)
         for number, group in enumerate(self.objective.groups, start=1):
             last = number == len(self.objective.groups)
-            _sum([terms[next(names)] for _ in group.terms]).backward(retain_graph=not last)
+            back([terms[next(names)] for _ in group.terms], not last)
             for each in reversed(made):
                 each.back(keep=not last)
             self._all_reduce()
@@ -126,88 +133,82 @@ class Step:
             if any(name in gradients for gradients in found):
                 zero = torch.zeros_like(parameter)
                 parameter.grad = self.objective.combine([gradients.get(name, zero) for gradients in found])
-        return {name: term.detach() for name, term in terms.items()}
 
     def _all_reduce(self) -> None:
-        """Sum the gradients over the processes, in one exchange for each kind of number."""
-        if _world()[0] == 1:
+        """Sum the gradients over the processes, in one exchange for each kind of number. What no process has a gradient
+        for keeps none, so that no weight decay moves it."""
+        if processes()[0] == 1:
             return
         by_kind: dict[torch.dtype, list[nn.Parameter]] = {}
         for parameter in self.trained.values():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
             by_kind.setdefault(parameter.dtype, []).append(parameter)  # type: ignore[arg-type]
         for parameters in by_kind.values():
-            flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+            there = parameters[0].new_tensor([float(p.grad is not None) for p in parameters])
+            own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            flat = torch.cat([*(gradient.flatten() for gradient in own), there])
             dist.all_reduce(flat)
-            for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-                parameter.grad = gradient.view_as(parameter)
+            *whole, there = flat.split([*(p.numel() for p in parameters), len(parameters)])
+            for parameter, gradient, count in zip(parameters, whole, there.tolist(), strict=True):
+                parameter.grad = gradient.view_as(parameter) if count else None
 
 
-def _sum(terms: Iterable[Tensor]) -> Tensor:
-    return torch.stack([term.float() for term in terms]).sum()
+Back = Callable[[Iterable[Tensor], bool], None]
+"""Takes gradients of the sum of some terms back to the features; True keeps the graph for another time."""
 
 
-def _world() -> tuple[int, int]:
-    """Processes, and which one this is."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_world_size(), dist.get_rank()
-    return 1, 0
+def _sum_back(terms: Iterable[Tensor], keep: bool) -> None:
+    torch.stack([term.float() for term in terms]).sum().backward(retain_graph=keep)
+
+
+def processes() -> tuple[int, int]:
+    """How many there are, and which one this is."""
+    there = dist.is_available() and dist.is_initialized()
+    return (dist.get_world_size(), dist.get_rank()) if there else (1, 0)
 
 
 def _parts(batch: Batch, parts: int) -> list[Batch]:
-    """The batch cut as ``torch.chunk`` cuts; so are the streams."""
+    """The batch cut as ``torch.chunk`` cuts. Streams are cut alike, in proportion where they have more rows than there
+    are images that could be read; what has no rows is in every part."""
+    count = len(batch.labels_B)
 
-    def cut(value: Any, places: Tensor) -> Any:
-        if isinstance(value, Tensor):
-            return value[places.to(value.device)]
-        return type(value)(value[i] for i in places.tolist())
+    def cut(value: Any, start: int, stop: int) -> Any:
+        if isinstance(value, Mapping):
+            return {key: cut(item, start, stop) for key, item in value.items()}
+        if isinstance(value, list | tuple) or (isinstance(value, Tensor) and value.ndim):
+            return value[len(value) * start // count : len(value) * stop // count]
+        return value
 
     pieces = []
-    for places in torch.arange(len(batch.labels_B)).chunk(parts):
-        streams = {name: {key: cut(value, places) for key, value in stream.items()}
-                   for name, stream in batch.streams.items()}  # fmt: skip
-        images = None if batch.images_BCHW is None else cut(batch.images_BCHW, places)
-        known = {read: cut(rows, places) for read, rows in batch.known.items()}
-        pieces.append(Batch(cut(batch.labels_B, places), cut(batch.keys, places), images, known, streams))
+    for places in torch.arange(count).chunk(parts):
+        at = int(places[0]), int(places[-1]) + 1
+        known = {read: cut(rows, *at) for read, rows in batch.known.items()}
+        pieces.append(Batch(cut(batch.labels_B, *at), cut(batch.keys, *at), cut(batch.images_BCHW, *at), known,
+                            cut(batch.streams, *at)))  # fmt: skip
     return pieces
 
 
-def _gathered(f: Features, world: int) -> tuple[Features, Mapping[Any, list[int]]]:
+def _gathered(f: Features, world: int) -> tuple[Features, dict[Any, list[int]]]:
     """``f`` with the rows and labels of all processes, as leaves; and how many rows each process gave."""
     assert f.batch is not None
-    batch = f.batch
     sizes: dict[Any, list[int]] = {}
-    raw: dict[Any, Tensor] = {}
+
+    def gather(rows: Tensor, key: Any = None) -> Tensor:
+        """Of all processes, in the order of their ranks; not always as many, where an image could not be read."""
+        counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world)]
+        dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+        sizes[key] = [int(count) for count in counts]
+        padded = torch.cat([rows, rows.new_zeros(max(sizes[key]) - len(rows), *rows.shape[1:])])
+        parts = [torch.empty_like(padded) for _ in range(world)]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes[key], strict=True)])
+
+    streams = {name: {**stream, "labels_B": gather(stream["labels_B"])} if "labels_B" in stream else stream
+               for name, stream in sorted(f.batch.streams.items())}  # fmt: skip
+    whole = Batch(gather(f.batch.labels_B), streams=streams)
+    g = Features(f.model, f.head, f.touched, f.names, f.templates, whole, seed=f.seed, words=f.words)
     for read in sorted(f.raw, key=repr):  # in one order everywhere
         rows = f.raw[read].detach()
-        if read.view.rows == "image":
-            sizes[read] = _sizes(len(rows), world, rows.device)
-            rows = torch.cat(_all_gather(rows, sizes[read]))
-        raw[read] = rows.requires_grad_(f.raw[read].requires_grad)
-
-    def labels(of: Tensor) -> Tensor:
-        return torch.cat(_all_gather(of, _sizes(len(of), world, of.device)))
-
-    streams = {name: {**stream, "labels_B": labels(stream["labels_B"])} if "labels_B" in stream else stream
-               for name, stream in sorted(batch.streams.items())}  # fmt: skip
-    whole = Batch(labels(batch.labels_B), streams=streams)
-    g = Features(f.model, f.head, f.touched, f.names, f.templates, whole, seed=f.seed, words=f.words)
-    g.raw.update(raw)
+        if read.view.rows == "image" or (read.tower == "text" and rows.ndim == 3):  # texts of each image
+            rows = gather(rows, read)
+        g.raw[read] = rows.requires_grad_(f.raw[read].requires_grad)
     return g, sizes
-
-
-def _sizes(rows: int, world: int, device: torch.device) -> list[int]:
-    """How many rows each process has: not always the same number, where an image could not be read."""
-    sizes = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(world)]
-    dist.all_gather(sizes, torch.tensor([rows], device=device))
-    return [int(size) for size in sizes]
-
-
-def _all_gather(rows: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """The rows of all processes, in the order of their ranks."""
-    padded = rows.new_zeros(max(sizes), *rows.shape[1:])
-    padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded)
-    return [part[:size] for part, size in zip(parts, sizes, strict=True)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from steadyclip.core.errors import SteadyClipError
@@ -16,30 +18,30 @@ class Stopped(SteadyClipError):
     exit_code = 130
 
 
+@dataclass
 class StopRequest:
-    """While entered, SIGINT and SIGTERM set ``name`` and the process goes on; a second one does what it always did."""
+    """The name of the signal that asked to stop, once there was one."""
 
-    def __init__(self, enabled: bool = True) -> None:
-        """Not ``enabled``, or outside the main thread, signals are left alone."""
-        self.name: str | None = None
-        self._before: dict[int, Any] = {}
-        self._enabled = enabled and threading.current_thread() is threading.main_thread()
+    name: str | None = None
 
-    def __enter__(self) -> StopRequest:
-        if self._enabled:
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._put_back()
+@contextlib.contextmanager
+def stop_request(enabled: bool) -> Iterator[StopRequest]:
+    """Inside, SIGINT and SIGTERM are noted and the process goes on; a second one does what it always did. Not
+    ``enabled``, or outside the main thread, signals are left alone."""
+    request, before = StopRequest(), dict[int, Any]()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
-        self._put_back()
+    def note(number: int, *_: object) -> None:
+        request.name = signal.Signals(number).name
+        put_back()
 
-    def _put_back(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+    def put_back() -> None:
+        while before:
+            signal.signal(*before.popitem())
+
+    if enabled and threading.current_thread() is threading.main_thread():
+        before |= {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        put_back()

@@ -6,9 +6,7 @@ Nothing random carries over from step to step: torch is seeded anew with (seed, 
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,8 +24,6 @@ from steadyclip.training.run import Results, Run, RunFolder, describe, restore
 from steadyclip.training.schedule import check_recipe
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from steadyclip.data import ImageTask
     from steadyclip.models import DualEncoder
 
@@ -39,7 +35,9 @@ class FitResult:
     Attributes:
         run: what ``run.json`` holds; it is finished, so it has ``results``.
         losses: mean loss of each interval of ``log_every`` steps.
-        seconds: time in training steps, of all sittings together.
+        seconds: time in training steps with their checkpoints, of all sittings together. What comes before the first
+            step is not in it: features of the frozen model, and a head that is filled from them; but where there are no
+            steps, filling the head is the training.
         images_per_second: training images over that time; None when no image was trained on.
     """
 
@@ -77,11 +75,14 @@ def fit(
         SteadyClipError: the folder holds another run; the loss is not finite; a file cannot be written; stopped by a
             signal (after saving). The message says how to go on.
     """
+    from accelerate import Accelerator
+
     config = config or TrainConfig()
     recipe = (recipe or method.recipe) if method.recipe else None
     _check(model, task, recipe, config)
     method.check()
-    accelerator = _accelerator(config)
+    # Precision is ours (autocast around each pass), so that several trainings in one process may differ in it.
+    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")
     model.to(accelerator.device)
     # before a folder is made: they may lack something
     streams = {name: spec.build(model, task) for name, spec in method.streams().items()} if recipe else {}
@@ -91,20 +92,27 @@ def fit(
         raise SteadyClipError(f"{folder.path} already holds a run: choose another folder with --out, or resume it.")
     # Every process has looked before one writes.
     accelerator.wait_for_everyone()
-    with _own_randomness(accelerator):
+    cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):  # the caller's random state is as it was when the training is over
         torch.manual_seed(step_seed(config.seed, "adapt"))
-        if folder and folder.finished:
+        if folder and folder.run.finished:
             restore(model, method, run.task.classes, folder.trained())
             return _result(folder.run, folder.logged())
-        rows = []
-        method.attach(model, task.classes)
-        method.check_model(model, task)
+        loop, rows = None, []
+        try:
+            method.attach(model, task.classes)
+            method.check_model(model, task)
+            if recipe is not None:
+                from steadyclip.training.loop import Loop
+
+                loop = Loop(model, method, task, streams, recipe, config, accelerator, folder)
+        except SteadyClipError:  # nothing was trained, so the model is as it was
+            model.detach_all()
+            model.requires_grad_(False)
+            raise
         if folder and accelerator.is_main_process:
             folder.start(task.split_json())
-        if recipe is not None:
-            from steadyclip.training.loop import Loop
-
-            loop = Loop(model, method, task, streams, recipe, config, accelerator, folder)
+        if loop is not None:
             results, rows = Results(**loop.run()), loop.losses.rows
         else:
             results = _solve(model, method, task, config)
@@ -112,7 +120,8 @@ def fit(
     if folder and accelerator.is_main_process:
         folder.finish(model.trained_state(), results)
     accelerator.wait_for_everyone()
-    return _result(folder.run if folder and folder.finished else replace(run, results=results, completed=now()), rows)
+    run = folder.run if folder and folder.run.finished else replace(run, results=results, completed=now())
+    return _result(run, rows)
 
 
 def _check(model: DualEncoder, task: ImageTask, recipe: Recipe | None, config: TrainConfig) -> None:
@@ -127,32 +136,17 @@ def _check(model: DualEncoder, task: ImageTask, recipe: Recipe | None, config: T
     config.check()
 
 
-def _accelerator(config: TrainConfig) -> Accelerator:
-    from accelerate import Accelerator
-
-    # Precision is ours (autocast around each pass), so that several trainings in one process may differ in it.
-    return Accelerator(cpu=config.device == "cpu", mixed_precision="no")
-
-
-@contextlib.contextmanager
-def _own_randomness(accelerator: Accelerator) -> Iterator[None]:
-    """The caller's random state is as it was when the training is over."""
-    cuda = accelerator.device.type == "cuda"
-    with torch.random.fork_rng(devices=[accelerator.device] if cuda else []):
-        yield
-
-
 def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainConfig) -> Results:
     """Learn from the frozen model's features, or, where nothing is learned at all, from nothing."""
-    start, choices = time.perf_counter(), {}
+    start, choices, encoded = time.perf_counter(), {}, 0
     if method.head.solves:
         from steadyclip.training.cache import fill_head
 
         planner = method.planner(model)
         planner.arithmetic = lambda: arithmetic(model.device, config.precision)
-        choices = fill_head(planner, task, config)
+        choices, encoded = fill_head(planner, task, config)
     seconds = time.perf_counter() - start
-    return Results(steps=0, choices=choices, seconds=seconds, images_per_second=None)
+    return Results(steps=0, choices=choices, seconds=seconds, images_per_second=encoded / seconds if encoded else None)
 
 
 def _result(run: Run, rows: list[dict[str, Any]]) -> FitResult:

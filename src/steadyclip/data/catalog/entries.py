@@ -102,5 +102,5 @@ def plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
-_ENTRIES = msgspec.json.decode((files(__package__) / "catalog.json").read_bytes(), type=tuple[Entry, ...])
+_ENTRIES = msgspec.json.decode((files("steadyclip.data.catalog") / "catalog.json").read_bytes(), type=tuple[Entry, ...])
 _BY_NAME = {plain(spelling): item for item in _ENTRIES for spelling in (item.folder, item.name)}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
 
 from steadyclip.core.errors import DataError
 from steadyclip.data.catalog.entries import Entry, catalog, plain
@@ -42,12 +41,8 @@ class Reading:
         return [picture for picture in self.listing.entries if picture.key not in gone]
 
 
-class _Named(NamedTuple):
-    """Images and classes as they are named; ``names`` are for prompts, where they are not the classes themselves."""
-
-    pictures: list[Picture]
-    classes: tuple[str, ...]
-    names: Mapping[str, str] | None = None
+_Named = tuple[list[Picture], tuple[str, ...], Mapping[str, str] | None]
+"""Images and classes as a layout names them, and names for prompts where they are not the classes themselves."""
 
 
 def survey(entry: Entry, root: Path) -> Reading:
@@ -90,7 +85,7 @@ def archive_of(entry: Entry, root: Path) -> str | None:
 
 def _split_file(entry: Entry, base: Path) -> _Named:
     """Images as one of CoOp's split files names them."""
-    return _Named(*zhou_entries(_needed(entry, base, entry.split, SPLIT_FILES)))
+    return *zhou_entries(_needed(entry, base, entry.split, SPLIT_FILES)), None
 
 
 def _aircraft(entry: Entry, base: Path) -> _Named:
@@ -104,7 +99,7 @@ def _aircraft(entry: Entry, base: Path) -> _Named:
             if label not in classes:
                 raise DataError(f"{entry.name}: {name} row {row}: {label!r} is not in variants.txt. Take both again.")
             pictures.append(Picture(f"{number}.jpg", label, split, f"{name} row {row}"))
-    return _Named(pictures, classes)
+    return pictures, classes, None
 
 
 def _class_folders(entry: Entry, base: Path) -> _Named:
@@ -121,7 +116,7 @@ def _class_folders(entry: Entry, base: Path) -> _Named:
         for number, label in enumerate(names):
             folder = str(number) if entry.layout == "numbers" else label
             pictures += _in_folder(images, f"{part}/{folder}".lstrip("/"), label, split)
-    return _Named(pictures, tuple(names), names)
+    return pictures, tuple(names), names
 
 
 def _domains(entry: Entry, base: Path) -> _Named:
@@ -135,7 +130,7 @@ def _domains(entry: Entry, base: Path) -> _Named:
             pictures += _in_folder(images, f"{domain}/{folder.name}", folder.name, None, domain)
     splits = split_three([f"{p.domain}/{p.label}" for p in pictures], SPLIT_SEED, DOMAIN_SHARES)
     pictures = [picture._replace(split=split) for picture, split in zip(pictures, splits, strict=True)]
-    return _Named(pictures, tuple(sorted({picture.label for picture in pictures}, key=class_name)))
+    return pictures, tuple(sorted({picture.label for picture in pictures}, key=class_name)), None
 
 
 def _in_folder(images: Path, place: str, label: str, split: str | None, domain: str | None = None) -> list[Picture]:
@@ -169,7 +164,7 @@ def _class_names(entry: Entry, base: Path) -> dict[str, str]:
 
 
 def _table(name: str) -> list[str]:
-    return (files(__package__) / name).read_text(encoding="utf-8").splitlines()
+    return (files("steadyclip.data.catalog") / name).read_text(encoding="utf-8").splitlines()
 
 
 def _lines(path: Path) -> list[str]:

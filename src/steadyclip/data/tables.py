@@ -1,0 +1,170 @@
+"""Tables of rows: CSV, TSV and parquet, read strictly and in one way; and parquet files that say what they are."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steadyclip.core.errors import DataError, nearest
+from steadyclip.core.files import replacing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PARQUET, TEXT = (".parquet", ".pq"), (".csv", ".tsv")
+_ABOUT = b"steadyclip"
+_ROWS = 256
+"""Rows of a parquet file in memory at a time: some hold images."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose rows are read when they are asked for; ``schema`` is that of a parquet file."""
+
+    path: Path
+    columns: tuple[str, ...]
+    schema: pa.Schema | None = None
+    delimiter: str = ","
+
+    @classmethod
+    def open(cls, path: Path, remedy: str = "") -> Table:
+        """The table in ``path``. CSV may have semicolons or tabs as separators, where its header has more of them.
+
+        Raises:
+            DataError: no such file (``remedy`` says how to make one), or not of its kind.
+        """
+        if not path.is_file():
+            raise DataError(f"{path}: there is no such file. {remedy}".strip())
+        with _reading(path):
+            if path.suffix.lower() not in TEXT:
+                import pyarrow.parquet as parquet
+
+                schema = parquet.read_schema(path)
+                return cls(path, tuple(schema.names), schema)
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                header = file.readline()
+                delimiter = max(",;\t", key=header.count)
+                names = next(csv.reader(itertools.chain([header], file), delimiter=delimiter), [])
+                return cls(path, tuple(name.strip() for name in names), delimiter=delimiter)
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the metadata of a parquet file says it was made from."""
+        return json.loads(((self.schema and self.schema.metadata) or {}).get(_ABOUT, b"{}"))
+
+    def need(self, *columns: str, remedy: str, what: str = "") -> None:
+        """See that it has all ``columns``.
+
+        Raises:
+            DataError: one is missing, so that it is not ``what`` ("a captions file"); ``remedy`` says what to do.
+        """
+        for name in columns:
+            if name not in self.columns:
+                raise DataError(
+                    f"{self.path} {f'is not {what}: it ' if what else ''}has no column {name!r}; it has "
+                    f"{', '.join(self.columns) or 'none'}.{nearest(name, self.columns)} {remedy}"
+                )
+
+    def holds_bytes(self, column: str) -> bool:
+        """Whether ``column`` holds encoded images: bytes, or what Hugging Face data sets make of images."""
+        if self.schema is None or column not in self.columns:
+            return False
+        import pyarrow.types as types
+
+        kind = self.schema.field(column).type
+        if types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0
+        return types.is_binary(kind) or types.is_large_binary(kind)
+
+    def __len__(self) -> int:
+        """Rows in all."""
+        if self.schema is None:
+            return sum(1 for _ in self.rows())
+        import pyarrow.parquet as parquet
+
+        with _reading(self.path):
+            return parquet.read_metadata(self.path).num_rows
+
+    def arrow(self, columns: Sequence[str]) -> pa.Table:
+        """The ``columns`` of a parquet file, wholly in memory. Raises ``DataError`` when they cannot be read."""
+        import pyarrow.parquet as parquet
+
+        with _reading(self.path):
+            return parquet.read_table(self.path, columns=list(columns))
+
+    def rows(
+        self, columns: Sequence[str] | None = None, first: int = 0, last: int | None = None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Rows ``first`` to ``last`` with the number of each as people count it: a CSV file's header is row 1.
+
+        Args:
+            columns: those of a parquet file to read; by default all.
+            first: position, from 0; blank rows of a CSV file do not count.
+            last: position behind the last.
+
+        Raises:
+            DataError: the file breaks off, or a row has not as many fields as the header.
+        """
+        with _reading(self.path):
+            yield from self._text(first, last) if self.schema is None else self._parquet(columns, first, last)
+
+    def _text(self, first: int, last: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+        with open(self.path, newline="", encoding="utf-8-sig") as file:
+            numbered = enumerate(csv.reader(file, delimiter=self.delimiter), start=1)
+            filled = (row for row in itertools.islice(numbered, 1, None) if any(row[1]))
+            for number, values in itertools.islice(filled, first, last):
+                if len(values) != len(self.columns):
+                    raise DataError(
+                        f"{self.path.name} row {number} has {len(values)} fields, the header {len(self.columns)}: "
+                        f"quote fields that hold {self.delimiter!r}."
+                    )
+                yield number, dict(zip(self.columns, values, strict=True))
+
+    def _parquet(
+        self, columns: Sequence[str] | None, first: int, last: int | None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        import pyarrow.parquet as parquet
+
+        with parquet.ParquetFile(self.path) as file:
+            last, at = file.metadata.num_rows if last is None else last, 0
+            for group in range(file.num_row_groups):
+                end = at + file.metadata.row_group(group).num_rows
+                if end <= first or at >= last:  # row groups before and behind are not read
+                    at = end
+                    continue
+                for batch in file.iter_batches(_ROWS, [group], columns, use_threads=False):
+                    skip = min(max(0, first - at), batch.num_rows)
+                    wanted = batch.slice(skip, max(0, last - at - skip))
+                    yield from enumerate(wanted.to_pylist(), start=at + skip + 1)
+                    at += batch.num_rows
+
+
+def write_table(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, about: Mapping[str, Any]) -> None:
+    """Write ``batches`` one after the other, with ``about`` in the metadata; the same bytes for the same content.
+
+    Raises:
+        SteadyClipError: the file cannot be written; what was at ``path`` before is untouched.
+    """
+    import pyarrow.parquet as parquet
+
+    schema = schema.with_metadata({_ABOUT: json.dumps(about, ensure_ascii=False)})
+    # images do not compress further, and the bytes do not depend on a codec's version
+    with replacing(path) as temporary, parquet.ParquetWriter(temporary, schema, compression="none") as writer:
+        for batch in batches:
+            writer.write_batch(batch.cast(schema))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors, as are those of UTF-8
+        kind = "UTF-8 CSV" if path.suffix.lower() in TEXT else "parquet"
+        raise DataError(f"{path} cannot be read as {kind}: {' '.join(str(error).split())}") from None
