@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from steadyclip.core.errors import SteadyClipError
-from steadyclip.core.files import write_atomic
 
 
 @contextmanager
@@ -42,7 +41,8 @@ def owning(path: Path) -> Iterator[str | None]:
         yield _owner(owner)
         return
     try:
-        write_atomic(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        with contextlib.suppress(OSError):  # a name for others to read: without it they say "another process"
+            owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield None
     finally:
         with contextlib.suppress(OSError):
