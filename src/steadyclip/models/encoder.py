@@ -371,7 +371,7 @@ class DualEncoder(nn.Module):
         copy_into(self._trained(), state)
 
     def _trained(self) -> dict[str, Tensor]:
-        trained = {f"network.{n}": p for n, p in self.network.named_parameters() if p.requires_grad}
+        trained: dict[str, Tensor] = {f"network.{n}": p for n, p in self.network.named_parameters() if p.requires_grad}
         trained |= {f"adapters.{n}": t for n, t in self.adapters.state_dict(keep_vars=True).items()}
         if self.head is not None:
             trained |= {f"head.{n}": t for n, t in self.head.state_dict(keep_vars=True).items()}
