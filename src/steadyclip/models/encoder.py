@@ -373,9 +373,8 @@ class DualEncoder(nn.Module):
     def _trained(self) -> dict[str, Tensor]:
         trained: dict[str, Tensor] = {f"network.{n}": p for n, p in self.network.named_parameters() if p.requires_grad}
         trained |= {f"adapters.{n}": t for n, t in self.adapters.state_dict(keep_vars=True).items()}
-        if self.head is not None:
-            trained |= {f"head.{n}": t for n, t in self.head.state_dict(keep_vars=True).items()}
-        return trained
+        head = {} if self.head is None else self.head.state_dict(keep_vars=True)
+        return trained | {f"head.{n}": t for n, t in head.items()}
 
     def save(self, folder: str | Path) -> None:
         """Write a plain checkpoint: safetensors, JSON, tokenizer and image settings, as the model's library reads them.
