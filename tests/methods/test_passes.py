@@ -22,7 +22,9 @@ from steadyclip.objectives import (
     Text,
 )
 from steadyclip.testing import NAMES, TEMPLATES, attach, batch
-from steadyclip.testing import _feature_task as feature_task
+from steadyclip.testing import _task as small_task
+from steadyclip.training import TrainConfig
+from steadyclip.training.cache import fill_head
 from steadyclip.training.step import Step
 
 IMAGE, TEXT = {"image tuned": (1, 6)}, {"text tuned": (1, 4)}  # six images, four classes
@@ -101,7 +103,7 @@ def calls_of(method: Method, steps: int = 3, **step_options) -> list[dict[str, t
     model, found, before = tiny("clip"), [], {}
     attach(method, model)
     if method.head.solves:
-        model.head.solve(feature_task(method, model), seed=0)
+        fill_head(method.planner(model), small_task(0), TrainConfig(progress=False))
     step = Step(method, model, NAMES, TEMPLATES, **step_options)
     for number in range(steps):
         step.gradients(batch(method, model, number), seed=number)
