@@ -9,7 +9,6 @@ a knob that takes several. The line, less its spaces, is the row's label everywh
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -56,15 +55,24 @@ class Row:
         return slug(name.rpartition("/")[2] + bracket + changes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In another process the file of the method is imported before its class is needed."""
+        """For the grid's own worker processes, which get rows through multiprocessing."""
         fields = [getattr(self, f.name) for f in dataclasses.fields(self)]
-        return _read_back, (self.label.partition("[")[0], pickle.dumps(fields))
+        return _received, (_FileOf(self.label.partition("[")[0]), *fields)
 
 
-def _read_back(name: str, fields: bytes) -> Row:
-    if ".py:" in name:
-        find_method(name)
-    return Row(*pickle.loads(fields))
+class _FileOf:
+    """The file of a method, in front of the method: what is sent is read in order, so the file is imported before its
+    class is needed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (find_method, (self.name,)) if ".py:" in self.name else (str, (self.name,))
+
+
+def _received(_: object, *fields: Any) -> Row:
+    return Row(*fields)
 
 
 def slug(text: str) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from steadyclip.heads import Head
 from steadyclip.models import DualEncoder
-from steadyclip.models.encoder import Side
+from steadyclip.models.encoder import Side, turned_off
 from steadyclip.objectives.features import Batch, Features, Image, Read, State, TextView, seeded
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class Planner:
     @property
     def prompts(self) -> PromptTokens | None:
         """The adapter of learned tokens, if there is one."""
-        return dict(self.model.adapters.items()).get("prompts")  # type: ignore[return-value]
+        adapters = self.model.adapters  # a ModuleDict, which has no get()
+        return adapters["prompts"] if "prompts" in adapters else None  # type: ignore[return-value]  # noqa: SIM401
 
     @property
     def conditional(self) -> bool:
@@ -218,7 +219,9 @@ class Planner:
             prompts.given = given[start:stop]
         average = p.state == "average"
         wanted = () if p.state == "frozen" else p.wanted - {"feature", "patches"}
-        mode = self.model.frozen() if p.state == "frozen" else evaluating(self.model, average)
+        mode = self.model.frozen() if p.state == "frozen" else contextlib.nullcontext()
+        if average:  # without dropout
+            mode = turned_off(self.model.modules(), "training")
         with seeded(*p.words, start), self.arithmetic(), mode:
             values = self.average if average else None
             return self.model.run(p.tower, inputs, patches=p.patches, values=values, wanted=wanted)
@@ -267,19 +270,6 @@ class Made:
             assert self.pass_.given is not None
             self.pass_.given.backward(self.given.grad, retain_graph=keep)
             self.given.grad = None
-
-
-@contextlib.contextmanager
-def evaluating(model: DualEncoder, whether: bool = True) -> Iterator[None]:
-    """No dropout inside; afterwards every module is in the mode it was in."""
-    training = [module for module in model.modules() if module.training] if whether else []
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _states(reads: Sequence[Read]) -> list[State]:

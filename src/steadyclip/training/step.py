@@ -19,7 +19,6 @@ from steadyclip.methods.base import Method
 from steadyclip.methods.planner import Made, Planner
 from steadyclip.models import DualEncoder
 from steadyclip.objectives import Batch, Features, as_objective
-from steadyclip.objectives.terms import reads_of
 
 
 class Step:
@@ -38,7 +37,7 @@ class Step:
         self.model, self.classes, self.templates, self.accumulate = model, tuple(classes), tuple(templates), accumulate
         self.objective = as_objective(method.objective())
         self.planner: Planner = method.planner(model)
-        self.reads = self.planner.canonical(reads_of(self.objective, model.head.reads()))
+        self.reads = method.reads(model)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def gradients(self, batch: Batch, seed: int, whole: int | None = None) -> dict[str, Tensor]:
