@@ -66,8 +66,6 @@ class Drawing:
     set: str
     team: str
     """The set's name for pretraining sets."""
-    style: str
-    """The words that the set's names end or begin with: ``outline``, ``bold``; empty where there are none."""
     name: str
     """Lower-case words joined by hyphens, without the style: ``arrow-up``."""
     icon: str
@@ -77,6 +75,8 @@ class Drawing:
     """Left, top, width, height of the view box."""
     colored: bool
     """The drawing brings its own colors; all others take the color that they are given."""
+    style: str = ""
+    """The words that the set's names end or begin with: ``outline``, ``bold``; empty where there are none."""
     also: tuple[str, ...] = ()
     """Other names by the set's own aliases, as words."""
     categories: tuple[str, ...] = ()
@@ -90,6 +90,11 @@ class Drawing:
     def text(self) -> str:
         """The name as words: ``arrow up``."""
         return self.name.replace("-", " ")
+
+    @property
+    def is_brand(self) -> bool:
+        """The drawing is a logo: its name means a product, not a thing."""
+        return self.set in ("simple-icons", "fa7-brands") or self.icon.find("-logo") > 0 or "logos" in self.categories
 
     @property
     def svg(self) -> str:
