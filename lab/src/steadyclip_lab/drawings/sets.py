@@ -53,7 +53,7 @@ MOST = 5000
 
 _STYLES = frozenset(
     "outline outlined outlines filled fill line linear solid bold thin light regular duotone duo twotone rounded round "
-    "sharp broken baseline stroke rotated".split()
+    "sharp baseline stroke".split()
 )
 _SKIN = re.compile(r"skin-tone|-tone-?\d|-(?:(?:medium-)?(?:dark|light)|medium)$")
 _WORD = re.compile(r"[a-z]{3}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product, zip_longest
@@ -18,11 +18,10 @@ from steadyclip_lab.drawings.captions import caption
 from steadyclip_lab.drawings.sets import TRAIN, Drawing
 from steadyclip_lab.drawings.shelf import shelf
 from steadyclip_lab.suite.effects import COLORS, EFFECTS, colored, shown
-from steadyclip_lab.suite.scenes import SCENES, Scene
+from steadyclip_lab.suite.scenes import SCENES, Scene, render
 
 TEMPLATE = "an icon of a {}."
 MOST_CLASSES = 110
-PER_CLASS = {"train": 20, "val": 4, "test": 20}
 COLORED_THINGS = ("bell", "book", "car", "fish", "heart", "house", "key", "leaf", "star", "umbrella")
 STRANGERS = {"train": ("ph", "ri"), "val": ("ph", "ri"), "test": ("lucide", "fluent")}
 """The sets whose drawings stand behind the one that is named, in clutter."""
@@ -36,8 +35,14 @@ class Sample:
     drawing: Drawing
     label: str
     split: str
-    content: Callable[[], str]
-    """Makes the SVG."""
+    domain: str
+    seed: int
+    scene: Scene
+
+    def image(self) -> bytes:
+        """PNG bytes of 64 x 64 pixels."""
+        content = self.scene(random.Random(self.seed), self.drawing, _strangers(self.split))
+        return render(content, self.key)
 
     @property
     def caption(self) -> str:
@@ -55,6 +60,11 @@ class LabSet:
     scene: str = "plain"
     template: str = TEMPLATE
     per_class: tuple[int, int, int] = (20, 4, 20)
+    """Images of a class in training, validation and test (in each domain of the test)."""
+    domain: str = "all"
+    """Of training and validation, and of the test where there are no shifts."""
+    shifts: Mapping[str, str] | None = None
+    """Domain -> scene of the test."""
 
     @property
     def classes(self) -> list[str]:
@@ -67,18 +77,28 @@ class LabSet:
             names = read_table(self.table)
         return sorted(names, key=lambda one: _digest(f"{self.name}/{one}"))[:MOST_CLASSES]
 
-    def samples(self) -> Iterator[Sample]:
-        """All samples, class by class."""
-        for label in self.classes:
-            scene, drawings = self._shows(label)
-            for split, count in zip(PER_CLASS, self.per_class, strict=True):
-                number = self.per_class[0] if split == "val" else 0
-                trains = split != "test"
-                turns = _in_turn([one for one in drawings if (one.team in TRAIN) == trains], f"{self.name}/{label}")
-                for place in range(number, number + count if turns else number):
-                    yield self._sample(label, split, place, turns[place % len(turns)], scene)
+    def samples(self, label: str) -> Iterator[Sample]:
+        """The samples of a class: training, validation, test of each domain."""
+        _, _, tested = self.per_class
+        yield from self._taken(label, "train", self.domain, self.scene, range(self.per_class[0]))
+        yield from self._taken(label, "val", self.domain, self.scene, range(self.per_class[0], sum(self.per_class[:2])))
+        for domain, scene in (self.shifts or {self.domain: self.scene}).items():
+            yield from self._taken(label, "test", domain, scene, range(tested))
 
-    def _shows(self, label: str) -> tuple[Scene, list[Drawing]]:
+    def _taken(self, label: str, split: str, domain: str, scene: str, numbers: range) -> Iterator[Sample]:
+        """The drawings of a class in turn, one for each number."""
+        shows, drawings = self._shows(label, scene)
+        of_split = [one for one in drawings if (one.team in TRAIN) == (split != "test")]
+        if self.shifts:  # color stands in a domain of its own
+            of_split = [one for one in of_split if one.colored == (domain == "emoji")]
+        turns = _in_turn(of_split, f"{self.name}/{label}")
+        for number in numbers if turns else ():
+            drawing = turns[number % len(turns)]
+            seed = int(_digest(f"{self.name}/{split}/{domain}/{label}/{number}/{drawing.key}"), 16)
+            key = f"{split}/{domain}/{label.replace(' ', '-')}/{number:02d}-{drawing.set}-{drawing.icon}.png"
+            yield Sample(key, drawing, label, split, domain, seed, shows)
+
+    def _shows(self, label: str, scene: str) -> tuple[Scene, list[Drawing]]:
         """How a class is shown, and its drawings."""
         if self.table == "effects":
             filled = [one for one in shelf() if not one.colored and ("fill" in one.style or one.set == "fa7-solid")]
@@ -88,18 +108,7 @@ class LabSet:
         if self.table == "colored":
             color, thing = label.split(" ", 1)
             return colored(color), [one for one in drawings_of("objects", thing) if not one.colored]
-        return SCENES[self.scene], drawings_of(self.table, label)
-
-    def _sample(self, label: str, split: str, number: int, drawing: Drawing, scene: Scene) -> Sample:
-        seed = int(_digest(f"{self.name}/{split}/{label}/{number}/{drawing.key}"), 16)
-        others = _strangers(split)
-        return Sample(
-            key=f"{split}/{label.replace(' ', '-')}/{number:02d}-{drawing.set}-{drawing.icon}.png",
-            drawing=drawing,
-            label=label,
-            split=split,
-            content=lambda: scene(random.Random(seed), drawing, others),
-        )
+        return SCENES[scene], drawings_of(self.table, label)
 
 
 SUITE = {
@@ -110,7 +119,7 @@ SUITE = {
         LabSet("lab-clutter", "objects among other things", "objects", "clutter"),
         LabSet("lab-sketch", "objects drawn by hand", "objects", "sketch"),
         LabSet("lab-night", "objects that are small, dark and out of focus", "objects", "night"),
-        LabSet("lab-logos", "brands", "logos", "wild"),
+        LabSet("lab-logos", "brands", "logos", "wild", per_class=(20, 4, 30)),
         LabSet("lab-travel", "vehicles, buildings, places", "travel", "wild"),
         LabSet("lab-food", "food and drink", "food"),
         LabSet("lab-people", "people, actions, gestures", "people"),
@@ -119,6 +128,18 @@ SUITE = {
         LabSet("lab-colored", "a color and a thing", "colored"),
     )
 }
+"""The twelve data sets, by name."""
+
+ROBUST = LabSet(
+    "lab-robust",
+    "objects on plain grounds, and the same in five shifts",
+    "objects",
+    per_class=(40, 4, 10),
+    domain="plain",
+    shifts={scene: scene for scene in SCENES} | {"emoji": "plain"},
+)
+"""For robust fine-tuning and domain generalization."""
+DATA_SETS = {**SUITE, ROBUST.name: ROBUST}
 
 
 @cache
