@@ -61,7 +61,9 @@ class TestNames:
         }
 
     def test_style_words_and_numbers_go_where_the_rest_has_several(self, tmp_path: Path) -> None:
-        package = make_package(tmp_path, ours=icon_set("bell", "bell-outline-2", "traffic-light", "heart-broken", "heart"))
+        package = make_package(
+            tmp_path, ours=icon_set("bell", "bell-outline-2", "traffic-light", "heart-broken", "heart")
+        )
         assert names(package, "ours") == {
             "bell": ("", "bell"),
             "bell-outline-2": ("outline-2", "bell"),
@@ -86,7 +88,9 @@ class TestNames:
         assert set(names(package, "fluent")) == {"bell-28-filled", "bell-48-regular"}
 
     def test_aliases_are_names_but_mirrored_ones_are_not(self, tmp_path: Path) -> None:
-        content = icon_set("plane", aliases={"airplane": {"parent": "plane"}, "back": {"parent": "plane", "hFlip": True}})
+        content = icon_set(
+            "plane", aliases={"airplane": {"parent": "plane"}, "back": {"parent": "plane", "hFlip": True}}
+        )
         (one,) = make_package(tmp_path, ours=content).drawings("ours")
         assert one.also == ("airplane",)
 
@@ -164,7 +168,9 @@ def test_line_layer_keeps_black_strokes_alone() -> None:
 
 
 def test_captions_are_the_same_every_time() -> None:
-    one = Drawing("ours", "ours", "hot-dog", "hot-dog-thin", SQUARE, (0, 0, 16, 16), False, "thin", ("sausage",), ("food",))
+    one = Drawing(
+        "ours", "ours", "hot-dog", "hot-dog-thin", SQUARE, (0, 0, 16, 16), False, "thin", ("sausage",), ("food",)
+    )
     assert caption(one) == caption(one)
     assert "a hot dog" in caption(one)
     assert "thin line drawing" in caption(one)

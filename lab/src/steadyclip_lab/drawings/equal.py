@@ -18,7 +18,7 @@ SIDE = 24
 
 
 def rendered(drawing: Drawing, size: int = 64) -> bytes | None:
-    """PNG of the drawing on a transparent ground, black where it has no colors of its own; None if it cannot be drawn."""
+    """PNG on a transparent ground, black where the drawing has no colors of its own; None if it cannot be drawn."""
     import resvg_py
 
     svg = drawing.svg.replace("currentColor", "#000")

@@ -2,7 +2,8 @@
 
 - the shelf (``shelf.FILES``): the drawings that the data sets use, with the table of credits;
 - ``OUT/pretraining.tsv.xz``: which drawings pretrain, set, name and hash, without the pictures;
-- ``OUT/pairs.parquet`` and ``OUT/held.parquet``: the pretraining half as image-text pairs, and the teams held out of it.
+- ``OUT/pairs.parquet`` and ``OUT/held.parquet``: the pretraining half as image-text pairs, and the teams that were
+  held out of it.
 
 ``lab/recipes/drawings.sh`` fetches the package and calls this.
 """
@@ -100,9 +101,10 @@ def attribution(package: Package, shelf: Iterable[Drawing]) -> str:
             f"[{license_['title']}]({license_.get('url', '')}) |\n"
         )
     return (
-        "# Credits\n\nThe drawings in this folder come from these icon sets, taken from the npm package `@iconify/json`. They "
-        "are changed only in how they are shown; `openmoji.jsonl.xz` also holds the line layers of OpenMoji's drawings alone, "
-        "under the same license. Logos are trademarks of their owners and stand here as pictures to be recognized.\n\n"
+        "# Credits\n\nThe drawings in this folder come from these icon sets, taken from the npm package "
+        "`@iconify/json`. They are changed only in how they are shown; `openmoji.jsonl.xz` also holds the line layers of OpenMoji's\n"
+        "drawings alone, under the same license. Logos are trademarks of their owners; they stand here as images to be "
+        "recognized.\n\n"
         "| set | drawings | author | license |\n| --- | ---: | --- | --- |\n" + "".join(rows)
     )
 

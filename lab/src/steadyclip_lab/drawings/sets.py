@@ -33,8 +33,10 @@ TEST = {
 DOWNSTREAM = {name: team for teams in (TRAIN, TEST) for team, names in teams.items() for name in names}
 """Set -> its team, for the half that trains and tests."""
 
-PERMISSIVE = {"MIT", "Apache-2.0", "ISC", "BSD-3-Clause", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "OFL-1.1", "Unlicense"}
-"""SPDX names of the licenses that pretraining sets may have. OpenMoji (CC BY-SA) is downstream, in a file of its own."""
+PERMISSIVE = {
+    *("MIT", "Apache-2.0", "ISC", "BSD-3-Clause", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "OFL-1.1", "Unlicense")
+}
+"""SPDX names of the licenses that a pretraining set may have."""
 
 RELATIVES = {
     "feather": "lucide", "lucide-lab": "lucide", "la": "font-awesome", "fa6-solid": "font-awesome",
@@ -51,11 +53,13 @@ LOGOS = ("devicon", "devicon-plain", "skill-icons", "gcp", "k8s", "unjs", "vscod
 MOST = 5000
 """Drawings that a pretraining set gives at most, chosen by the hash of their keys."""
 
-_STYLES = frozenset(
-    "outline outlined outlines filled fill line linear solid bold thin light regular duotone duo twotone rounded round "
-    "sharp baseline stroke".split()
-)
+_STYLES = {
+    *("outline", "outlined", "outlines", "stroke", "line", "linear", "baseline", "filled", "fill", "solid", "duo"),
+    *("duotone", "twotone", "thin", "light", "regular", "bold", "round", "rounded", "sharp"),
+}
 _SKIN = re.compile(r"skin-tone|-tone-?\d|-(?:(?:medium-)?(?:dark|light)|medium)$")
+_BOX = {"left": 0, "top": 0, "width": 16, "height": 16}
+"""Of a set that says nothing, by the format's rules."""
 _WORD = re.compile(r"[a-z]{3}")
 
 
@@ -175,12 +179,7 @@ class Package:
                 name=styles[icon][1],
                 icon=icon,
                 body=one["body"],
-                box=(
-                    one.get("left", data.get("left", 0)),
-                    one.get("top", data.get("top", 0)),
-                    one.get("width", data.get("width", 16)),
-                    one.get("height", data.get("height", 16)),
-                ),
+                box=_box(data | one),
                 colored=colored,
                 also=tuple(also.get(icon, ())),
                 categories=tuple(categories.get(icon, ())),
@@ -194,6 +193,11 @@ def capped(drawings: Iterable[Drawing], most: int = MOST) -> list[Drawing]:
     """At most ``most`` of them, by the SHA-256 of their keys; in the order of their keys."""
     chosen = sorted(drawings, key=lambda one: hashlib.sha256(one.key.encode()).hexdigest())[:most]
     return sorted(chosen, key=lambda one: one.key)
+
+
+def _box(about: dict[str, Any]) -> tuple[float, float, float, float]:
+    left, top, width, height = (float(about.get(key, by_default)) for key, by_default in _BOX.items())
+    return left, top, width, height
 
 
 def _names(icons: Iterable[str], suffixes: dict[str, str], prefixes: dict[str, str]) -> dict[str, tuple[str, str]]:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
 from steadyclip_lab.drawings.sets import Drawing
 
 FOLDER = Path(__file__).parent / "shipped"
@@ -22,9 +24,7 @@ def shelf() -> tuple[Drawing, ...]:
     found = []
     for name in FILES:
         for line in lzma.decompress((FOLDER / name).read_bytes()).decode().splitlines():
-            data = json.loads(line)
-            data.pop("hash")
-            found.append(Drawing(**{key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}))
+            found.append(msgspec.json.decode(line, type=Drawing))
     return tuple(sorted(found, key=lambda one: one.key))
 
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.models.huggingface import quiet
 from steadyclip_lab.pretrain.config import PretrainConfig
-from steadyclip_lab.pretrain.photos import photos
 from steadyclip_lab.pretrain.pairs import Pairs, read_pairs
+from steadyclip_lab.pretrain.photos import photos
 from steadyclip_lab.pretrain.scenes import scenes
 from steadyclip_lab.pretrain.stage import Log, run_stage, start_from
 from steadyclip_lab.pretrain.student import (

@@ -29,7 +29,9 @@ def _masked(holes: str) -> Effect:
 
 
 def _filtered(steps: str) -> Effect:
-    return _through(f'<filter id="it" x="-20%" y="-20%" width="140%" height="140%">{steps}</filter>', 'filter="url(#it)"')
+    return _through(
+        f'<filter id="it" x="-20%" y="-20%" width="140%" height="140%">{steps}</filter>', 'filter="url(#it)"'
+    )
 
 
 def _several(places: Sequence[tuple[float, float]], side: float) -> Effect:
@@ -44,10 +46,9 @@ def _moved(transform: str) -> Effect:
     return lambda rng, drawing, ink, ground: f'<g transform="{transform}">{_whole(drawing, ink)}</g>'
 
 
-def _with(over: Callable[[str], str], side: float = 40.0, under: bool = False) -> Effect:
+def _with(over: Callable[[str], str], side: float = 40.0) -> Effect:
     def effect(rng: random.Random, drawing: Drawing, ink: Color, ground: Color) -> str:
-        shown, extra = _whole(drawing, ink, side), over(text_of(ink))
-        return extra + shown if under else shown + extra
+        return _whole(drawing, ink, side) + over(text_of(ink))
 
     return effect
 
@@ -73,6 +74,7 @@ _CHECKS = "".join(
     for x in range(0, 64, 8)
     for y in range(0, 64, 4)
 )
+_FRAME = '<rect x="4" y="4" width="56" height="56" fill="none" stroke="{0}" stroke-width="4"/>'
 _LINE = '<path d="{0}" fill="none" stroke="{1}" stroke-width="5"/>'
 
 EFFECTS: dict[str, Effect] = {
@@ -114,7 +116,7 @@ EFFECTS: dict[str, Effect] = {
     "lying on its side": _turned(90),
     "stretched": _moved("translate(0 16) scale(1 0.5)"),
     "narrow": _moved("translate(20 0) scale(0.38 1)"),
-    "framed": _with(lambda ink: f'<rect x="4" y="4" width="56" height="56" fill="none" stroke="{ink}" stroke-width="4"/>'),
+    "framed": _with(_FRAME.format),
     "crossed out": _with(lambda ink: _LINE.format("M6 6L58 58M58 6L6 58", ink)),
     "on a disk": _in_a('<circle cx="32" cy="32" r="29" fill="{}"/>'),
     "casting a shadow": _shadow,
