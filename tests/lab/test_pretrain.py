@@ -16,9 +16,9 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from steadyclip import load
 from steadyclip.core.errors import DataError, ModelError, SteadyClipError
+from steadyclip_lab.pretrain import augment
 from steadyclip_lab.pretrain.config import PretrainConfig
 from steadyclip_lab.pretrain.pairs import read_pairs
-from steadyclip_lab.pretrain.photos import photos
 from steadyclip_lab.pretrain.scenes import SHARES, scenes
 from steadyclip_lab.pretrain.stages import pretrain
 
@@ -189,7 +189,7 @@ def test_mistakes_are_clear(config: PretrainConfig, tmp_path: Path) -> None:
         pretrain(dataclasses.replace(config, distil_epochs=1, text_steps=1, joint_epochs=1), log=silent)
 
 
-@pytest.mark.parametrize(("show", "channels"), [(scenes, 4), (photos, 3)])
+@pytest.mark.parametrize(("show", "channels"), [(scenes, 4), (augment.drawings, 3), (augment.photos, 3)])
 def test_augmentation_is_seeded_and_keeps_pixels_in_range(show, channels: int) -> None:
     images_BCHW = torch.rand(24, channels, 16, 16, generator=torch.Generator().manual_seed(1))
     first, again, other = (show(images_BCHW, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
@@ -230,3 +230,12 @@ def test_transparency_is_kept_where_scenes_need_it(tmp_path: Path) -> None:
     assert kept.images_NCHW[0, 3, 8, 8] == 255
     assert kept.skipped == ["row 1: broken image (UnidentifiedImageError)"]
     assert (read_pairs(path, 16, "image", "text").images_NCHW[0, :, 0, 0] == 255).all()
+
+
+def test_drawings_stay_dark_on_light_or_light_on_dark() -> None:
+    """Ink and ground never come so near that the drawing vanishes."""
+    images_B3HW = torch.ones(64, 3, 32, 32)
+    images_B3HW[:, :, 10:22, 10:22] = 0
+    changed_B3HW = augment.drawings(images_B3HW, torch.Generator().manual_seed(3))
+    span_B = (changed_B3HW.amax((2, 3)) - changed_B3HW.amin((2, 3))).amax(1)
+    assert float(span_B.min()) > 0.1

@@ -102,8 +102,8 @@ def attribution(package: Package, shelf: Iterable[Drawing]) -> str:
         )
     return (
         "# Credits\n\nThe drawings in this folder come from these icon sets, taken from the npm package "
-        "`@iconify/json`. They are changed only in how they are shown; `openmoji.jsonl.xz` also holds the line layers of OpenMoji's\n"
-        "drawings alone, under the same license. Logos are trademarks of their owners; they stand here as images to be "
+        "`@iconify/json`.\nThey are changed only in how they are shown; `openmoji.jsonl.xz` also holds the line layers "
+        "of OpenMoji's drawings alone,\nunder the same license. Logos are trademarks of their owners; they stand here as images to be "
         "recognized.\n\n"
         "| set | drawings | author | license |\n| --- | ---: | --- | --- |\n" + "".join(rows)
     )

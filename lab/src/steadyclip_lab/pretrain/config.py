@@ -14,7 +14,7 @@ class PretrainConfig:
     """A small CLIP from image-text pairs, in four stages: teacher, distil, text, joint."""
 
     data: str
-    """Parquet of image bytes and text."""
+    """Parquet of image bytes and text, or `icons` for the pretraining half of the icon world."""
     out: Path
     """Folder for checkpoints, loss curves and the finished model; the same command again resumes."""
     image_column: str = "image"
@@ -27,9 +27,9 @@ class PretrainConfig:
     """Output folder of an earlier pretraining of the same sizes, to go on from; a stage of 0 epochs is taken over."""
     text_teacher: str = "all-minilm-l6-v2"
     """Sentence encoder that defines the space: the installed package of that name, or a local directory."""
-    augment: Literal["scenes", "photos"] = "photos"
-    """`photos`: random resized crop, flip, color jitter; `scenes`: drawings with transparency, shown on textures, among
-    others, sketched, at night."""
+    augment: Literal["drawings", "scenes", "photos"] = "drawings"
+    """`drawings`: colors, pose, stroke width; `scenes`: drawings with transparency, shown on textures, among others,
+    sketched, at night; `photos`: random resized crop, flip, color jitter."""
     templates: tuple[str, ...] = (
         "{}",
         "an icon of a {}.",

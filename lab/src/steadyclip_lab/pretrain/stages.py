@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.models.huggingface import quiet
+from steadyclip_lab.pretrain import augment
 from steadyclip_lab.pretrain.config import PretrainConfig
 from steadyclip_lab.pretrain.pairs import Pairs, read_pairs
-from steadyclip_lab.pretrain.photos import photos
 from steadyclip_lab.pretrain.scenes import scenes
 from steadyclip_lab.pretrain.stage import Log, run_stage, start_from
 from steadyclip_lab.pretrain.student import (
@@ -51,7 +51,7 @@ class _Lessons:
         self.config, self.pairs, self.device = config, pairs, device
         self._space = space
         self.names_NE = space.texts_NE[: len(pairs.texts)].to(device)
-        self.augment = {"scenes": scenes, "photos": photos}[config.augment]
+        self.augment = scenes if config.augment == "scenes" else getattr(augment, config.augment)
         # Class names are often two things ("fruit or vegetable"), which no drawing is called. The same for every seed,
         # as they are in the vocabulary, and one run must be able to go on from another.
         two = random.Random(1)
@@ -98,7 +98,7 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
         ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     )
     pairs = read_pairs(
-        Path(config.data), config.image_size, config.image_column, config.text_column, config.caption_column,
+        _parquet(config.data), config.image_size, config.image_column, config.text_column, config.caption_column,
         with_alpha=config.augment == "scenes",
     )  # fmt: skip
     if len(pairs.text_N) < config.batch_size:
@@ -216,6 +216,14 @@ def _joint_loss(both: nn.ModuleDict, lessons: _Lessons, tokenize: _Tokenize):
         return contrast + cosine_loss(text_ME, lessons.names_NE[distinct_M]) * 4
 
     return loss
+
+
+def _parquet(data: str) -> Path:
+    if data == "icons":
+        from steadyclip_lab.icons import pretraining_pairs
+
+        return pretraining_pairs()
+    return Path(data)
 
 
 def _claim(config: PretrainConfig) -> None:
