@@ -31,6 +31,15 @@ HELD_OUT = ("iconoir", "uil", "uim", "uis", "uit", "streamline-emojis")
 """Sets that choose between states of the model, and are not trained on: two teams of lines and one of emoji."""
 RELATIVE = 1 / 3
 """A set of which more than this share equals downstream drawings is left out whole."""
+_CREDITS = """# Credits
+
+The drawings in this folder come from these icon sets, taken from the npm package `@iconify/json`. They are changed only
+in how they are shown; `openmoji.jsonl.xz` also holds the line layers of OpenMoji's drawings alone, under the same
+license. Logos are trademarks of their owners; they stand here as images to be recognized.
+
+| set | drawings | author | license |
+| --- | ---: | --- | --- |
+"""
 TABLES = ("objects", "food", "people", "faces", "travel", "logos")
 
 
@@ -100,13 +109,7 @@ def attribution(package: Package, shelf: Iterable[Drawing]) -> str:
             f"| {about[name]['name']} (`{name}`) | {counts[name]} | [{author['name']}]({author.get('url', '')}) | "
             f"[{license_['title']}]({license_.get('url', '')}) |\n"
         )
-    return (
-        "# Credits\n\nThe drawings in this folder come from these icon sets, taken from the npm package "
-        "`@iconify/json`.\nThey are changed only in how they are shown; `openmoji.jsonl.xz` also holds the line layers "
-        "of OpenMoji's drawings alone,\nunder the same license. Logos are trademarks of their owners; they stand here as images to be "
-        "recognized.\n\n"
-        "| set | drawings | author | license |\n| --- | ---: | --- | --- |\n" + "".join(rows)
-    )
+    return _CREDITS + "".join(rows)
 
 
 def _with_lines(drawings: Iterable[Drawing]) -> Iterable[Drawing]:
