@@ -229,8 +229,3 @@ def test_mistakes(words: list[str], line: str) -> None:
         parse_rows(words)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_unknown_choice_of_recipes() -> None:
-    with pytest.raises(UsageError, match="auto or published"):
-        settings_for("icons-tiny", "best")  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how commands speak."""
+"""Options that several commands share, and how commands print."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import dataclasses
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from steadyclip.core.precision import best_device
+from steadyclip.data.sampling import Subset as SubsetName
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
 
-SubsetName = Literal["all", "base", "new"]
+
+__all__ = ["DataOptions", "SubsetName", "best_device", "say", "show"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,19 +47,8 @@ class DataOptions:
     def load(self) -> ImageData:
         from steadyclip.data import load_data
 
-        return load_data(
-            self.data, templates=self.templates or None, max_unreadable=self.max_unreadable,
-            image_column=self.image_column, label_column=self.label_column, root=self.root, sources=self.sources,
-        )  # fmt: skip
-
-
-def best_device(name: str) -> str:
-    """``auto`` as the accelerator if there is one."""
-    import torch
-
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+        given = {**vars(self), "templates": self.templates or None}
+        return load_data(given.pop("data"), **given)
 
 
 def say(*lines: str) -> None:

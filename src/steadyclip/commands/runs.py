@@ -1,4 +1,4 @@
-"""`train`, `evaluate`, `predict`: a run and what is done with it."""
+"""`train`, `evaluate`, `predict` and `methods`: a run and what is done with it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from steadyclip.commands.options import DataOptions, SubsetName, best_device, say, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.precision import Precision
+from steadyclip.experiments.settings import PUBLISHED, RecipeChoice, Settings
 from steadyclip.training.config import RunConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from steadyclip.evaluation import Record
     from steadyclip.evaluation.run import Run
     from steadyclip.experiments.rows import Row
-    from steadyclip.experiments.settings import Settings
     from steadyclip.methods import Method
     from steadyclip.models import DualEncoder
 
@@ -34,7 +34,7 @@ class Train:
     shells read brackets), or @FILE with such a row: docs/rows.md."""
     model: str = "icons-tiny"
     """Installed model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED."""
-    recipes: Literal["auto", "published"] = "auto"
+    recipes: RecipeChoice = "auto"
     """`auto` trains `icons-tiny` by recipes that were chosen for it, others as published."""
     shots: int | None = None
     """Training images per class, drawn as the field draws them; all of them if not given."""
@@ -56,8 +56,7 @@ class Train:
         result = fit(load(self.model), row.method, task, recipe=row.recipe, config=TrainConfig(**settings))
         if result.seconds:
             say(f"trained in {result.seconds:.0f} s")
-        file = row.label.partition("[")[0]
-        plugin = f" --plugin {file}" if ".py:" in file else ""
+        plugin = f" --plugin {row.file}" if row.file else ""
         say(f"run: {out}", f"next: steadyclip evaluate {out} {self.source.words}{plugin}")
 
 
@@ -93,6 +92,7 @@ class Evaluate:
     def __call__(self) -> None:
         from steadyclip.data import catalog, read_split
         from steadyclip.evaluation import evaluate, evaluate_averaged
+        from steadyclip.evaluation.records import scored_among
         from steadyclip.models import load
         from steadyclip.report import main_table
 
@@ -112,21 +112,21 @@ class Evaluate:
         trained = run.task.classes if run else data.classes
         same = set(trained) <= set(data.classes)
         shift = catalog.is_shift(data.name, data.classes, split["data"], trained)
-        templates = self.source.templates or (run.task.templates if run and (same or shift) else None)
-        subsets: list[SubsetName] = ["all"]
-        if self.subset:
-            subsets = [self.subset]
-        elif same and run and run.task.subset == "base":
-            subsets = ["base", "new"]
-        common: dict[str, Any] = {
+        halves: tuple[SubsetName, ...] = ("base", "new") if same and run and run.task.subset == "base" else ("all",)
+        options: dict[str, Any] = {
             "batch_size": self.batch_size, "workers": self.workers, "precision": precision, "progress": True,
         }  # fmt: skip
-        alphas = self._alphas(model, method, data, split, common)
+        alphas = self._alphas(model, method, data, split, options)
+        options["run"] = run
+        options["templates"] = self.source.templates or (run.task.templates if run and (same or shift) else None)
         records: list[Record] = []
-        for subset in subsets:
+        for subset in (self.subset,) if self.subset else halves:
             images = data.test_set(subset, self.domain, exclude=seen)
-            note = self._note(split["data"], len(trained), len(images.classes)) if shift and not same else ""
-            options = {"subset": subset, "templates": templates, "run": run, "note": note, **common}
+            options["subset"] = subset
+            if shift and not same:
+                known = catalog.find(split["data"])  # the run may have seen a half of its classes
+                among = max(len(trained), known.classes if known else 0)
+                options["note"] = scored_among(len(images.classes), among)
             if alphas is None:
                 found = [evaluate(model, method, images, **options)]
             else:
@@ -152,15 +152,6 @@ class Evaluate:
         if self.model is None:
             raise UsageError(f"{row.label} is scored on a model as it is: name one with --model.")
         return row
-
-    @staticmethod
-    def _note(source: str, trained: int, among: int) -> str:
-        """What a reader of the numbers must know, in the words of `bench`."""
-        from steadyclip.data import catalog
-        from steadyclip.evaluation.records import scored_among
-
-        known = catalog.find(source)  # the run may have seen a half of its classes
-        return scored_among(among, max(trained, known.classes if known else 0))
 
     def _alphas(
         self, model: DualEncoder, method: Method, data: ImageData, split: dict[str, Any], options: dict[str, Any]
@@ -226,6 +217,49 @@ class Predict:
                 print(f"  {probability:6.1%}  {name}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Methods:
+    """List the methods, or what one is: its facts, recipe and knobs."""
+
+    name: Positional[str | None] = None
+    """A method, or path/to/mine.py:Mine."""
+
+    def __call__(self) -> None:
+        from rich.table import Table
+
+        from steadyclip.experiments.rows import parse_row
+        from steadyclip.methods import methods
+        from steadyclip.methods.knobs import knob_help
+        from steadyclip.methods.registry import origin_of
+
+        if self.name is None:
+            table = Table("method", "what it is", "source", box=None)
+            for name, cls in methods().items():
+                table.add_row(name, cls.summary, origin_of(name) or cls.source)
+            show(table)
+            return
+        row = parse_row(self.name)
+        method = row.method
+        say(f"{method.name}: {method.summary}", f"source: {method.source}")
+        if origin := origin_of(method.name):
+            say(f"comes with {origin}")
+        facts = {
+            "learns": method.learns, "gradient steps": row.recipe is not None, "mergeable": method.mergeable,
+            "trains the model's own weights": method.own_weights, "compares the images of a batch": method.whole_batch,
+        }  # fmt: skip
+        say(f"facts: {', '.join(f'{fact}: {str(holds).lower()}' for fact, holds in facts.items())}")
+        if row.recipe:
+            recipe = {key: value for key, value in dataclasses.asdict(row.recipe).items() if value is not None}
+            say(f"recipe: {', '.join(f'{key}={value}' for key, value in recipe.items())}")
+        knobs = Table("knob", "default", "meaning", box=None)
+        meaning = knob_help(method)
+        for knob, value in method.knobs().items():
+            text = ":".join(map(str, value)) if isinstance(value, list) else str(value)
+            knobs.add_row(knob, text, meaning.get(knob, "pieces, as text"))
+        say("")
+        show(knobs if knobs.rows else "no knobs")
+
+
 def _register(plugin: str | None) -> None:
     """The method of a file, which the user names: a run never imports one by itself."""
     from steadyclip.methods import find_method
@@ -242,11 +276,10 @@ def _open_run(folder: Path, device: str, model: str | None = None) -> tuple[Dual
     return load_run(folder, model=load(model, device=at) if model else None, device=at)
 
 
-def _one_row(flag: str, text: str, settings: Settings | None = None) -> Row:
+def _one_row(flag: str, text: str, settings: Settings = PUBLISHED) -> Row:
     from steadyclip.experiments.rows import parse_rows
-    from steadyclip.experiments.settings import PUBLISHED
 
-    row, *others = parse_rows([text], settings or PUBLISHED)
+    row, *others = parse_rows([text], settings)
     if others:
         raise UsageError(f"{flag} takes one method, not {1 + len(others)}: `steadyclip bench` takes several.")
     return row
