@@ -9,11 +9,11 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from steadyclip.commands.options import say, show
+from steadyclip.commands.options import check_values, say, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.extensions import DATA, MODELS, absent, load_extension
 from steadyclip.core.precision import Precision
-from steadyclip.experiments.protocols import ProtocolName, check_values, make_plan
+from steadyclip.experiments.protocols import ProtocolName, make_plan
 from steadyclip.experiments.settings import RecipeChoice
 from steadyclip.training.config import TrainConfig
 
@@ -81,6 +81,10 @@ class Bench:
         if self.markdown and self.csv:
             raise UsageError("give --markdown or --csv, not both.")
         check_values("--seeds", self.seeds, least=0)  # the sample of -1 would be that of 1
+        check_values("--shots", self.shots, least=1)
+        check_values("--data", self.data)
+        check_values("--targets", self.targets)
+        check_values("--sources", self.sources or None)
         rows = parse_rows(self.methods, settings_for(self.model, self.recipes))
         plan = make_plan(self.protocol, self.data, self.targets, self.shots, self.sources, self.root)
         jobs = {name: int(value) if value.isdecimal() else value for name, value in pairs(self.slurm).items()}

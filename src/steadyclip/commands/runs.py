@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from steadyclip.commands.options import DataOptions, SubsetName, best_device, say, show
+from steadyclip.commands.options import DataOptions, SubsetName, best_device, check_values, print_json, say, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.precision import Precision
 from steadyclip.experiments.settings import PUBLISHED, RecipeChoice, Settings
@@ -196,20 +196,17 @@ class Predict:
     """`cpu`, `cuda`, or `auto`."""
 
     def __call__(self) -> None:
-        import json
-
         from steadyclip.deploy import predict
 
         if not self.images:
             raise UsageError("name at least one image: steadyclip predict RUN PHOTO ...")
-        if self.top < 1:
-            raise UsageError(f"--top must be 1 or more, not {self.top}.")
+        check_values("--top", [self.top], least=1)
         _register(self.plugin)
         model, method, run = _open_run(self.run, self.device)
         names = self.names or run.task.classes
         found = predict(model, method, self.images, names, run.task.templates, top=self.top)
         if self.json:
-            print(json.dumps([dataclasses.asdict(p) for p in found], indent=1, ensure_ascii=False))
+            print_json([dataclasses.asdict(prediction) for prediction in found])
             return
         for prediction in found:
             print(prediction.path)

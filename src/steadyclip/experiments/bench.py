@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steadyclip.core.errors import DataError, SteadyClipError, UsageError
+from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.core.progress import Display, spell
 from steadyclip.evaluation.records import Record
 from steadyclip.experiments.cell import Bench, Outcome
@@ -91,15 +91,19 @@ def run_bench(
     for line in settings_lines(rows, model):
         log(line)
     _need_folder(bench.out)
-    for line in unreadable_lines(every, bench):
-        log(line)
-    return _run(every, bench, launcher)
+    old = {file.parts[-3] for file in bench.out.glob("*/records/*.json") if b'"schema": 1,' in file.read_bytes()[:40]}
+    if old:
+        log(
+            f"{bench.out} holds {len(old)} cells of version 0.x, such as {min(old)}: they are not used, and everything "
+            "that is asked for is trained and scored anew. Remove them before `steadyclip report`."
+        )
+    return _run(every, bench, launcher, log)
 
 
-def _run(cells: Sequence[Cell], bench: Bench, launcher: Launcher) -> GridResult:
+def _run(cells: Sequence[Cell], bench: Bench, launcher: Launcher, log: Callable[[str], None]) -> GridResult:
     records, failed, work = {}, {}, {}
     for i, cell in enumerate(cells):
-        stored = bench.stored(cell)
+        stored = bench.stored(cell, log)
         if len(stored) == len(cell.tests):
             records[i] = tuple(stored.values())
         else:
@@ -152,25 +156,6 @@ def settings_lines(rows: Iterable[Row], model: str) -> list[str]:
     lines = [f"{', '.join(of)}: recipes {name} (--recipes published for the papers')" for name, of in groups.items()]
     if lines and published:
         lines.append(f"{', '.join(published)}: published recipes; none were chosen for {model}")
-    return lines
-
-
-def unreadable_lines(cells: Iterable[Cell], bench: Bench) -> list[str]:
-    """A line on each record of ``cells`` that is broken or of another version, and will be scored again, and one line
-    on the cells of version 0.x."""
-    old = {file.parts[-3] for file in bench.out.glob("*/records/*.json") if b'"schema": 1,' in file.read_bytes()[:40]}
-    lines = []
-    if old:
-        lines.append(
-            f"{bench.out} holds {len(old)} cells of version 0.x, such as {min(old)}: they are not used, and everything "
-            "that is asked for is trained and scored anew. Remove them before `steadyclip report`."
-        )
-    for file in dict.fromkeys(bench.record_file(cell, test) for cell in cells for test in cell.tests):
-        try:
-            if file.exists():
-                Record.read(file)
-        except DataError as error:
-            lines.append(f"scored again: {error}")
     return lines
 
 

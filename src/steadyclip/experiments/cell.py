@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,16 +93,23 @@ class Bench:
             parts.append(f"alpha{test.wise_alpha:g}")
         return self.folder(cell) / "records" / f"{'-'.join(parts)}.json"
 
-    def stored(self, cell: Cell) -> dict[Target, Record]:
-        """The records that are there, without broken ones and those of other images, prompts or precision."""
+    def stored(self, cell: Cell, log: Callable[[str], None] = lambda line: None) -> dict[Target, Record]:
+        """The records that are there, less those of other images, prompts or precision, and less those of another
+        version and broken ones, which ``log`` is told of."""
         found = {}
         for test in cell.tests:
-            with contextlib.suppress(DataError):
-                record = Record.read(self.record_file(cell, test))
-                scored = record.data.hash, record.data.templates, record.precision
-                content = _content(test, cell.sample, cell.seed, self.root)
-                if scored == (content, self.test_set(cell, test).templates, self.config_of(cell).precision):
-                    found[test] = record
+            file = self.record_file(cell, test)
+            if not file.exists():
+                continue
+            try:
+                record = Record.read(file)
+            except DataError as error:
+                log(f"scored again: {error}")
+                continue
+            scored = record.data.hash, record.data.templates, record.precision
+            content = _content(test, cell.sample, cell.seed, self.root)
+            if scored == (content, self.test_set(cell, test).templates, self.config_of(cell).precision):
+                found[test] = record
         return found
 
     def work(self, cell: Cell) -> int:

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from steadyclip.core.errors import UsageError
 from steadyclip.data.sampling import Subset
@@ -150,10 +150,6 @@ def make_plan(
     Raises:
         UsageError: the protocol takes one source, or one number of shots, or needs targets.
     """
-    check_values("--data", data)
-    check_values("--targets", targets)
-    check_values("--shots", shots, least=1)
-    check_values("--sources", sources or None)
     if sources and protocol not in ("domain-generalization", "robust"):
         raise UsageError(f"{protocol} knows no domains: --sources belongs to domain-generalization and robust.")
     if targets and protocol in ("base-to-new", "few-shot"):
@@ -207,18 +203,6 @@ def _around(
     templates = imagenet_80() if opened.name == "ImageNet" else None
     prompts = None if builtin and builtin.generic_prompt else GENERIC
     return from_source(dataclasses.replace(source, templates=templates), None, domains, shifted, others, prompts)
-
-
-def check_values(flag: str, values: Sequence[Any] | None, least: int | None = None) -> None:
-    """Raises UsageError where ``flag`` is given without a value, with one below ``least``, or with one twice."""
-    if values is None:
-        return
-    if not values:
-        raise UsageError(f"{flag} needs at least one value.")
-    if least is not None and min(values) < least:
-        raise UsageError(f"{flag} must be {least} or more, not {min(values)}.")
-    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
-        raise UsageError(f"{flag}: {twice[0]} is given twice, leave one out.")
 
 
 def cells(plan: Plan, rows: Sequence[Row], seeds: Sequence[int], wise_alphas: Sequence[float] = ()) -> list[Cell]:

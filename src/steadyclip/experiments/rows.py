@@ -163,15 +163,12 @@ def _read(name: str, changes: dict[str, str], settings: Settings) -> tuple[Metho
 def _recipe(recipe: Recipe | None, changes: dict[str, Any]) -> Recipe | None:
     if recipe is None or not changes:
         return recipe
-    lengths = [name for name in _LENGTHS if changes.get(name) is not None]
-    if len(lengths) > 1:
-        raise UsageError(f"give one of {' and '.join(lengths)}.")
-    if lengths:
+    if any(changes.get(name) is not None for name in _LENGTHS):
         changes = {**dict.fromkeys(_LENGTHS), **changes}
     try:
         recipe = dataclasses.replace(recipe, **changes)
-    except ValueError:
-        raise UsageError(f"give one of {', '.join(_LENGTHS)}.") from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     check_recipe(recipe)
     return recipe
 
