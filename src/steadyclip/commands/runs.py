@@ -17,7 +17,6 @@ from steadyclip.training.config import RunConfig, TrainConfig
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
     from steadyclip.evaluation import Record
-    from steadyclip.evaluation.run import Run
     from steadyclip.experiments.rows import Row
     from steadyclip.methods import Method
     from steadyclip.models import DualEncoder
@@ -93,20 +92,25 @@ class Evaluate:
         from steadyclip.data import catalog, read_split
         from steadyclip.evaluation import evaluate, evaluate_averaged
         from steadyclip.evaluation.records import scored_among
+        from steadyclip.methods import find_method
         from steadyclip.models import load
         from steadyclip.report import main_table
+        from steadyclip.training import load_run
 
-        _register(self.plugin)
+        if self.plugin:  # a run folder never imports a file by itself
+            find_method(self.plugin)
         folder, run, precision = Path(self.run), None, self.precision
         row = None if folder.is_dir() else self._row()
         data = self.source.load()
         split: dict[str, Any] = {"data": data.name, "train": [], "val": []}
+        device = best_device(self.device)
+        model = load(self.model, device=device) if self.model else None
         if row is None:
-            model, method, run = _open_run(folder, self.device, self.model)
+            model, method, run = load_run(folder, model=model, device=device)
             split = read_split(folder / "split.json")
         else:
+            assert model is not None
             method, precision = row.method, row.config.get("precision", precision)
-            model = load(str(self.model), device=best_device(self.device))
             folder = Path("runs") / f"{data.name}-{row.slug}-{Path(model.name).name}"
         seen = {key for part in ("train", "val") for key, _ in split[part]} if data.name == split["data"] else set()
         trained = run.task.classes if run else data.classes
@@ -197,12 +201,15 @@ class Predict:
 
     def __call__(self) -> None:
         from steadyclip.deploy import predict
+        from steadyclip.methods import find_method
+        from steadyclip.training import load_run
 
         if not self.images:
             raise UsageError("name at least one image: steadyclip predict RUN PHOTO ...")
         check_values("--top", [self.top], least=1)
-        _register(self.plugin)
-        model, method, run = _open_run(self.run, self.device)
+        if self.plugin:
+            find_method(self.plugin)
+        model, method, run = load_run(self.run, device=best_device(self.device))
         names = self.names or run.task.classes
         found = predict(model, method, self.images, names, run.task.templates, top=self.top)
         if self.json:
@@ -255,22 +262,6 @@ class Methods:
             knobs.add_row(knob, text, meaning.get(knob, "pieces, as text"))
         say("")
         show(knobs if knobs.rows else "no knobs")
-
-
-def _register(plugin: str | None) -> None:
-    """The method of a file, which the user names: a run never imports one by itself."""
-    from steadyclip.methods import find_method
-
-    if plugin:
-        find_method(plugin)
-
-
-def _open_run(folder: Path, device: str, model: str | None = None) -> tuple[DualEncoder, Method, Run]:
-    from steadyclip.models import load
-    from steadyclip.training import load_run
-
-    at = best_device(device)
-    return load_run(folder, model=load(model, device=at) if model else None, device=at)
 
 
 def _one_row(flag: str, text: str, settings: Settings = PUBLISHED) -> Row:

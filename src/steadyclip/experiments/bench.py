@@ -11,7 +11,7 @@ from pathlib import Path
 from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.core.progress import Display, spell
 from steadyclip.evaluation.records import Record
-from steadyclip.experiments.cell import Bench, Outcome
+from steadyclip.experiments.cell import Bench
 from steadyclip.experiments.launchers import Launcher, one_by_one
 from steadyclip.experiments.protocols import Cell, Plan, cells, open_data
 from steadyclip.experiments.rows import Row
@@ -131,7 +131,8 @@ def _run(cells: Sequence[Cell], bench: Bench, launcher: Launcher, log: Callable[
                 seconds = (time.monotonic() - start) * rest / max(1, total - rest)
                 left = f"{spell(seconds)} left" if work else ""
                 shown.update(completed=done, note=left)
-                shown.say(f"[{done}/{len(cells)}] {cell.title}: {_ended(outcome)}{left and f', {left}'}")
+                ended = f"failed: {outcome.error}" if outcome.error else f"done in {spell(outcome.seconds)}"
+                shown.say(f"[{done}/{len(cells)}] {cell.title}: {ended}{left and f', {left}'}")
             if busy:
                 cell, owner = busy[0]
                 if id(cell) not in waited:
@@ -140,10 +141,6 @@ def _run(cells: Sequence[Cell], bench: Bench, launcher: Launcher, log: Callable[
                 time.sleep(POLL_SECONDS)
     kept = tuple(record for i in sorted(records) for record in records[i])
     return GridResult(kept, tuple((cells[i], failed[i]) for i in sorted(failed)))
-
-
-def _ended(outcome: Outcome) -> str:
-    return f"failed: {outcome.error}" if outcome.error else f"done in {spell(outcome.seconds)}"
 
 
 def settings_lines(rows: Iterable[Row], model: str) -> list[str]:

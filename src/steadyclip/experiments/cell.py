@@ -115,7 +115,7 @@ class Bench:
     def work(self, cell: Cell) -> int:
         """Images that the cell encodes, to estimate the time left."""
         recipe, images = cell.row.recipe, sum(len(self.test_set(cell, test)) for test in cell.tests)
-        if recipe:  # a step costs about three forward passes
+        if recipe and cell.seed is not None:  # a step costs about three forward passes
             task = _task(cell.sample, cell.seed, self.root)
             images += 3 * recipe.batch_size * recipe.total_steps(len(task.train), len(task.classes))
         return images
@@ -187,9 +187,8 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
 
 
 @functools.lru_cache(maxsize=256)
-def _task(sample: Sample, seed: int | None, root: Path | None) -> ImageTask:
-    data = open_data(sample.data, root)
-    return data.task(shots=sample.shots, seed=seed or 1, subset=sample.subset, verify=False)
+def _task(sample: Sample, seed: int, root: Path | None) -> ImageTask:
+    return open_data(sample.data, root).task(sample.shots, seed, sample.subset, verify=False)
 
 
 @functools.lru_cache(maxsize=256)

@@ -68,7 +68,12 @@ def side_by_side(jobs: int) -> Launcher:
                         raise outcome
                     yield cell, outcome
         finally:
-            _stop([process for process, _ in running.values()])
+            for process, _ in running.values():
+                process.terminate()
+            for process, _ in running.values():
+                process.join(_PATIENCE)
+                process.kill()
+                process.join()
 
     return launch if jobs > 1 else one_by_one
 
@@ -117,15 +122,6 @@ def _result(pipe: Any, process: Any) -> Outcome | SteadyClipError:
         code = process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return Outcome(error=f"its process {how}{' (out of memory?)' if code == -signal.SIGKILL else ''}")
-
-
-def _stop(processes: Sequence[Any]) -> None:
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(_PATIENCE)
-        process.kill()
-        process.join()
 
 
 def through_submitit(parameters: Mapping[str, Any] | None = None, cluster: str = "slurm") -> Launcher:
