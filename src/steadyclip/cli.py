@@ -16,10 +16,9 @@ from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from steadyclip import __version__
 from steadyclip.commands.anchors import Anchors
-from steadyclip.commands.bench import Bench, Demo
+from steadyclip.commands.bench import Bench, Demo, Report
 from steadyclip.commands.data import Data
-from steadyclip.commands.runs import Evaluate, Predict, Train
-from steadyclip.commands.tables import Methods, Report
+from steadyclip.commands.runs import Evaluate, Methods, Predict, Train
 from steadyclip.core.errors import SteadyClipError, UsageError, nearest
 from steadyclip.core.extensions import COMMANDS as GROUP
 from steadyclip.core.extensions import absent, extensions, load_extension

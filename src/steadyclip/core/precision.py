@@ -21,6 +21,15 @@ def check_precision(precision: str) -> None:
         raise UsageError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}.")
 
 
+def best_device(name: str) -> str:
+    """``auto`` as the accelerator, if there is one."""
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @contextlib.contextmanager
 def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
     """Models run with ``precision`` inside: bf16 is autocast; weights, losses and features stay in fp32.
