@@ -206,7 +206,7 @@ class DualEncoder(nn.Module):
             layout = Layout(valid_BN, summary_B, causal=False)
         else:
             layout = self._backend.text_layout(self.network, inputs)
-            if self._templated() is not None:
+            if any(adapter.template is not None for adapter in adapters):
                 if "slots" not in inputs:
                     raise ModelError("these tokens leave no room for the learned ones: tokenize(texts, slots=True).")
                 layout = layout.replaced(view.start, inputs["slots"])
