@@ -51,7 +51,7 @@ def test_equals_a_loop_over_keys(queries) -> None:
 
 def test_without_weight_it_is_zero_shot(queries) -> None:
     found_BC, _ = votes(queries, alpha=0.0)
-    torch.testing.assert_close(found_BC, tiny("clip").logits(queries, text_features()).detach())
+    torch.testing.assert_close(found_BC, zero_shot_logits(tiny("clip"), queries, text_features()).detach())
 
 
 def test_without_sharpness_balanced_classes_get_a_constant(queries) -> None:

@@ -154,8 +154,11 @@ class DualEncoder(nn.Module):
             ``Adapter.emitted`` describes them, those of several adapters joined on axis 1.
 
         Raises:
-            ModelError: an output is wanted that no adapter gives, or tokens leave no room for learned ones.
+            ModelError: an output is wanted that no adapter gives, a value is of no parameter, or tokens leave no room
+                for learned ones.
         """
+        if values is not None and (unknown := values.keys() - dict(self.named_parameters()).keys()):
+            raise ModelError(f"values are given for parameters that the model does not have: {_some(sorted(unknown))}.")
         if values is None and not self.tuned:
             values = self._frozen_copy
         device = self.device
