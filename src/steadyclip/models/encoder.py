@@ -84,8 +84,7 @@ class DualEncoder(nn.Module):
     @property
     def prompted(self) -> str | None:
         """What follows the learned tokens that take the place of a text's first words, such as "{}."; None: no such."""
-        adapter = self._templated()
-        return None if adapter is None else adapter.template
+        return getattr(self._templated(), "template", None)
 
     def tokenize(self, texts: Sequence[str], slots: bool = False) -> Tokens:
         """Texts -> (M, L) token ids, padded and truncated as the checkpoint wants it.
