@@ -10,6 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import pytest
 import torch
 
 import steadyclip
@@ -26,6 +27,7 @@ KINDS: dict[str, tuple[AdapterSpec, str]] = {
 }
 
 
+@pytest.mark.newest  # torch 2.6 cannot trace a wrapper that transformers 5.6 puts around its towers
 def test_a_pass_is_one_graph_with_the_same_gradients() -> None:
     path = str(Path(steadyclip.__file__).parents[1])
     result = subprocess.run(

@@ -97,32 +97,22 @@ class TestCache:
             assert [key for key, _ in found.skipped] == [pictures.keys[4]]
         assert self.encodings == 1
 
-    @pytest.mark.parametrize("place", [b"png", b'"checksum"', b'"F32"', b""])  # b"": in a tensor
-    @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
-    def test_damage_is_never_trusted(
-        self, model: DualEncoder, pictures: ImageSet, tmp_path: Path, place: bytes, damage: str
+    @pytest.mark.parametrize("damage", ["header", "truncate", "remove"])
+    def test_a_damaged_file_is_written_again(
+        self, model: DualEncoder, pictures: ImageSet, tmp_path: Path, damage: str
     ) -> None:
         first = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
         (file,) = (tmp_path / "cache").iterdir()
         content = bytearray(file.read_bytes())
-        content[content.index(place) + 1 if place else -10] ^= 1
+        content[content.index(b'"F32"') + 1] ^= 1
         if damage == "remove":
             file.unlink()
         else:
-            file.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+            file.write_bytes(content if damage == "header" else content[: len(content) // 2])
         again = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
         assert self.encodings == 2
         assert torch.equal(first.features_ND, again.features_ND)
         assert image_features(model, pictures, cache=tmp_path / "cache", frozen=True).cached
-
-    def test_another_key_under_the_same_name(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
-        """Whole, but of other weights, as if two hashes were equal."""
-        image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
-        (file,) = (tmp_path / "cache").iterdir()
-        image_features(tiny("clip", seed=1), pictures, cache=tmp_path / "other", frozen=True)
-        (other,) = (tmp_path / "other").iterdir()
-        other.replace(file)
-        assert not image_features(model, pictures, cache=tmp_path / "cache", frozen=True).cached
 
     def test_other_pixels_under_the_same_names(
         self, model: DualEncoder, pictures: ImageSet, make_pictures: Callable[..., ImageSet], tmp_path: Path
