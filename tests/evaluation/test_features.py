@@ -97,18 +97,19 @@ class TestCache:
             assert [key for key, _ in found.skipped] == [pictures.keys[4]]
         assert self.encodings == 1
 
-    @pytest.mark.parametrize("damage", ["header", "truncate", "remove"])
+    @pytest.mark.parametrize("place", [b'"checksum"', b'"F32"', b""])  # b"": in a tensor
+    @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
     def test_a_damaged_file_is_written_again(
-        self, model: DualEncoder, pictures: ImageSet, tmp_path: Path, damage: str
+        self, model: DualEncoder, pictures: ImageSet, tmp_path: Path, place: bytes, damage: str
     ) -> None:
         first = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
         (file,) = (tmp_path / "cache").iterdir()
         content = bytearray(file.read_bytes())
-        content[content.index(b'"F32"') + 1] ^= 1
+        content[content.index(place) + 1 if place else -10] ^= 1
         if damage == "remove":
             file.unlink()
         else:
-            file.write_bytes(content if damage == "header" else content[: len(content) // 2])
+            file.write_bytes(content if damage == "flip" else content[: len(content) // 2])
         again = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
         assert self.encodings == 2
         assert torch.equal(first.features_ND, again.features_ND)

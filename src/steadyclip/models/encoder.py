@@ -386,13 +386,18 @@ class DualEncoder(nn.Module):
         """
         if self._weights_hash is None:
             weights = self._frozen_copy or {f"network.{n}": p for n, p in self.network.named_parameters()}
-            digest = hashlib.sha256()
-            for name in sorted(weights):
-                values = weights[name].detach().to("cpu", torch.float32).contiguous().numpy()
-                digest.update(f"{name} {list(values.shape)}\n".encode())
-                digest.update(np.ascontiguousarray(values, "<f4").data)
-            self._weights_hash = digest.hexdigest()[:16]
+            self._weights_hash = digest(weights)
         return self._weights_hash
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """16 hex digits over names, shapes and float32 values."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().to("cpu", torch.float32).contiguous().numpy()
+        found.update(f"{name} {list(values.shape)}\n".encode())
+        found.update(np.ascontiguousarray(values, "<f4").data)
+    return found.hexdigest()[:16]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from steadyclip.core.files import write_atomic
 from steadyclip.core.precision import Precision, arithmetic
 from steadyclip.core.progress import Progress
 from steadyclip.data import loader
-from steadyclip.models.encoder import DualEncoder, turned_off
+from steadyclip.models.encoder import DualEncoder, digest, turned_off
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
@@ -101,7 +101,7 @@ def image_features(
         image_set.accept(skipped)
         rows = {what: torch.cat([output[what] for output in outputs]).cpu() for what in outputs[0]}
         if path is not None:
-            write_atomic(path, save(rows, {"skipped": json.dumps(skipped)}))
+            write_atomic(path, save(rows, {"skipped": json.dumps(skipped), "checksum": digest(rows)}))
     unreadable = dict(skipped)
     there = [i for i, key in enumerate(image_set.keys) if key not in unreadable]
     labels_N = torch.tensor([image_set.labels[i] for i in there])
@@ -116,11 +116,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], tuple[tuple[str, str], ...]] | None:
-    """The rows and the skipped images in a file of the cache; None if there is none, or it is not whole."""
+    """The rows and the skipped images in a file of the cache; None if there is none, or it is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            skipped = json.loads(file.metadata()["skipped"])
-            rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata, rows = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata["checksum"] != digest(rows):
+            return None
+        skipped = json.loads(metadata["skipped"])
         return rows, tuple((key, reason) for key, reason in skipped)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
