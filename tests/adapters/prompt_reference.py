@@ -29,7 +29,7 @@ def fresh(prompts: PromptTokens, tower: str, given_D: Tensor | None = None) -> l
 def through_blocks(
     model: DualEncoder, x_1NW: Tensor, tower: Any, tokens: list[Tensor], at: int, keys_N: Tensor | None
 ) -> Tensor:
-    """All blocks, with ``tokens`` at the inputs of the first blocks, of which the first has its own already. ``keys_N``: which may be seen."""
+    """All blocks, with ``tokens`` at the inputs of the second and following ones. ``keys_N``: which may be seen."""
     L = len(tokens[0])
     for block in tower.blocks:
         if 0 < block.index < len(tokens):

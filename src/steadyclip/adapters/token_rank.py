@@ -111,10 +111,7 @@ class TokenRankBlock(BottleneckBlock):
         return handles
 
     def emitted(self, tower: str) -> dict[str, Tensor]:
-        """ "delta": (B, 1, 2), sum of |delta| over tokens and channels, and how many numbers were added up.
-
-        The sum over rows of the first by that of the second, mean over the blocks, is the mean size of what is added.
-        """
+        """ "delta": (B, 1, 2), sum of |delta| over tokens and channels, and how many numbers were added up."""
         size_B12, self._size_B12 = self._size_B12, None
         return {} if size_B12 is None else {"delta": size_B12}
 
@@ -237,12 +234,11 @@ def group_ranks(scores_BN: Tensor, layout: Layout, ranks: Sequence[int], shares:
 def watch_tokens(model: DualEncoder) -> Iterator[list[TokenTrace]]:
     """Inside, every adapted block that runs appends its ``TokenTrace`` to the list that this gives."""
     adapters = [adapter for adapter in model.adapters.modules() if isinstance(adapter, TokenRankBlock)]
-    before = [adapter.traces for adapter in adapters]
     traces: list[TokenTrace] = []
     for adapter in adapters:
         adapter.traces = traces
     try:
         yield traces
     finally:
-        for adapter, was in zip(adapters, before, strict=True):
-            adapter.traces = was
+        for adapter in adapters:
+            adapter.traces = None

@@ -22,8 +22,17 @@ from steadyclip.core.progress import progress_bar
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.evaluation import metrics
 from steadyclip.evaluation.drift import measure
-from steadyclip.evaluation.records import ClassScore, Confusion, DataInfo, Example, Metrics, Record
-from steadyclip.evaluation.run import MethodInfo, ModelInfo, Run
+from steadyclip.evaluation.records import (
+    ClassScore,
+    Confusion,
+    DataInfo,
+    Example,
+    MethodInfo,
+    Metrics,
+    ModelInfo,
+    Record,
+    Run,
+)
 from steadyclip.evaluation.scorer import Scorer
 from steadyclip.heads import NoHead
 from steadyclip.methods.base import Method
