@@ -234,11 +234,12 @@ def group_ranks(scores_BN: Tensor, layout: Layout, ranks: Sequence[int], shares:
 def watch_tokens(model: DualEncoder) -> Iterator[list[TokenTrace]]:
     """Inside, every adapted block that runs appends its ``TokenTrace`` to the list that this gives."""
     adapters = [adapter for adapter in model.adapters.modules() if isinstance(adapter, TokenRankBlock)]
+    before = [adapter.traces for adapter in adapters]
     traces: list[TokenTrace] = []
     for adapter in adapters:
         adapter.traces = traces
     try:
         yield traces
     finally:
-        for adapter in adapters:
-            adapter.traces = None
+        for adapter, was in zip(adapters, before, strict=True):
+            adapter.traces = was
