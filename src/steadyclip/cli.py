@@ -22,7 +22,7 @@ from steadyclip.commands.runs import Evaluate, Methods, Predict, Train
 from steadyclip.core.errors import SteadyClipError, UsageError, nearest
 from steadyclip.core.extensions import COMMANDS as GROUP
 from steadyclip.core.extensions import absent, extensions, load_extension
-from steadyclip.core.memory import keep_freed_memory
+from steadyclip.core.precision import keep_freed_memory
 
 COMMANDS = {
     "demo": Demo, "train": Train, "evaluate": Evaluate, "predict": Predict, "methods": Methods, "data": Data,

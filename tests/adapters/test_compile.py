@@ -20,8 +20,7 @@ from steadyclip.models.testing import installed_families, tiny
 PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 TEXTS = ["a cat", "a sea lion"]
 KINDS: dict[str, tuple[AdapterSpec, str]] = {
-    "prompts": (Prompts("both", length=2, depth=2), "extra"),
-    "later": (Prompts("both", length=2, enter=1), "extra"),
+    "prompts": (Prompts("both", length=2, depth=2), "feature"),
     "token_rank": (TokenRank(), "delta"),
     "orthogonal": (Orthogonal(), "feature"),
 }
@@ -35,7 +34,7 @@ def test_a_pass_is_one_graph_with_the_same_gradients() -> None:
     )
     assert result.returncode == 0, result.stderr[-3000:]
     # It takes seconds each, so the other families, of which SigLIP 2 is SigLIP's network, with one kind only.
-    others = [f"later {family}" for family in installed_families() if family in ("siglip", "open_clip")]
+    others = [f"prompts {family}" for family in installed_families() if family in ("siglip", "open_clip")]
     assert result.stdout.splitlines() == [*(f"{kind} clip" for kind in KINDS), *others]
 
 
@@ -64,4 +63,4 @@ if __name__ == "__main__":
         compare(each, "clip")
     for name in installed_families():
         if name in ("siglip", "open_clip"):
-            compare("later", name)
+            compare("prompts", name)

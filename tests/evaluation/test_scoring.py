@@ -14,8 +14,7 @@ from steadyclip.adapters import Weights
 from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.data import ImageSet
 from steadyclip.evaluation import Scorer, evaluate, metrics, scorer, scoring
-from steadyclip.evaluation.records import Record
-from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo
+from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, Results, Run, TaskInfo
 from steadyclip.heads import LinearHead
 from steadyclip.heads.linear import _LinearHead
 from steadyclip.methods import Method, NoHead, Recipe, get_method

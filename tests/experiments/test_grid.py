@@ -16,7 +16,7 @@ import pytest
 from grid_world import ROWS, contents, in_process, killed_after, run_slow_table, run_table, table
 
 from steadyclip.core.errors import DataError, SteadyClipError
-from steadyclip.core.locks import owning
+from steadyclip.core.files import owning
 from steadyclip.data import load_data
 from steadyclip.evaluation.records import load_records
 from steadyclip.experiments import bench, cell, launchers, protocols

@@ -17,11 +17,15 @@ from steadyclip.evaluation.records import (
     DataInfo,
     Drift,
     Example,
+    MethodInfo,
     Metrics,
+    ModelInfo,
     Record,
+    Results,
+    Run,
+    TaskInfo,
     TowerDrift,
 )
-from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo
 from steadyclip.experiments.protocols import (
     GENERIC,
     Plan,

@@ -200,7 +200,7 @@ class Predict:
     """`cpu`, `cuda`, or `auto`."""
 
     def __call__(self) -> None:
-        from steadyclip.deploy import predict
+        from steadyclip.evaluation import predict
         from steadyclip.methods import find_method
         from steadyclip.training import load_run
 

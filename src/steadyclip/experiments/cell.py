@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, SteadyClipError
-from steadyclip.core.files import write_atomic
-from steadyclip.core.locks import owning
+from steadyclip.core.files import owning, write_atomic
 from steadyclip.core.precision import best_device
-from steadyclip.evaluation.records import Record, scored_among
-from steadyclip.evaluation.run import MethodInfo, ModelInfo, TaskInfo
+from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, TaskInfo, scored_among
 from steadyclip.experiments.protocols import Cell, Sample, Target, open_data
 from steadyclip.experiments.rows import slug
 from steadyclip.training.config import TrainConfig

@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from steadyclip.core.errors import SteadyClipError, UsageError
-from steadyclip.core.memory import keep_freed_memory
+from steadyclip.core.precision import keep_freed_memory
 from steadyclip.experiments.cell import Bench, Outcome, attempt
 from steadyclip.experiments.protocols import Cell
 
