@@ -218,7 +218,7 @@ def test_a_method_that_needs_no_training(photos: Path, model: Path, tmp_path: Pa
         ("train --data {photos} --method lora,full", 2, "--method takes one method, not 2"),
         ("train --data {photos} --method @nowhere.txt", 2, "the file of rows nowhere.txt cannot be read: No such file"),
         ("train --data {photos} --method zero-shot[epochs=3]", 2, "nothing is trained by gradient steps, epochs"),
-        ("train --data {photos} --method lora[epochs=3,steps=3]", 2, "give one of steps and epochs"),
+        ("train --data {photos} --method lora[epochs=3,steps=3]", 2, "exactly one of steps, steps_per_shot and epochs"),
         ("train --data {photos} --method lora[rank=0]", 2, "knob rank=0 of 'low_rank' must be at least 1"),
         ("train --data {photos} --model {model} --method arf[captions=no.parquet]", 2, "captions=no.parquet of 'arf'"),
         ("train --data {photos} --method {photos}/mine.py:Mine", 2, "there is no file {photos}/mine.py"),

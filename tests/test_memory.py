@@ -10,7 +10,7 @@ import pytest
 PROBE = """
 import os, sys
 import torch
-from steadyclip.core.memory import keep_freed_memory
+from steadyclip.core.precision import keep_freed_memory
 
 def megabytes():
     with open("/proc/self/statm") as file:

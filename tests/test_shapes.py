@@ -25,8 +25,8 @@ def test_a_wrong_shape_is_caught_in_each_kind_of_function() -> None:
         top1(torch.zeros(3, dtype=torch.long), torch.zeros(4, dtype=torch.long))
     with pytest.raises(TypeCheckError, match="images_BCHW"):
         cut_squares(torch.zeros(3, 8, 8), torch.zeros(1, 2, dtype=torch.long), 2)
-    with pytest.raises(TypeCheckError, match="text_CD"):
-        DualEncoder.logits(None, torch.zeros(2, 8), torch.zeros(3, 7))  # type: ignore[arg-type]
+    with pytest.raises(TypeCheckError, match="images_BCHW"):
+        DualEncoder.encode_image(None, torch.zeros(3, 8, 8))  # type: ignore[arg-type]
 
 
 def test_what_is_returned_is_checked() -> None:

@@ -16,14 +16,13 @@ from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from steadyclip import __version__
 from steadyclip.commands.anchors import Anchors
-from steadyclip.commands.bench import Bench, Demo
+from steadyclip.commands.bench import Bench, Demo, Report
 from steadyclip.commands.data import Data
-from steadyclip.commands.runs import Evaluate, Predict, Train
-from steadyclip.commands.tables import Methods, Report
+from steadyclip.commands.runs import Evaluate, Methods, Predict, Train
 from steadyclip.core.errors import SteadyClipError, UsageError, nearest
 from steadyclip.core.extensions import COMMANDS as GROUP
 from steadyclip.core.extensions import absent, extensions, load_extension
-from steadyclip.core.memory import keep_freed_memory
+from steadyclip.core.precision import keep_freed_memory
 
 COMMANDS = {
     "demo": Demo, "train": Train, "evaluate": Evaluate, "predict": Predict, "methods": Methods, "data": Data,

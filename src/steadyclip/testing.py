@@ -194,7 +194,7 @@ def _merge_is_forward(method: Method, model: DualEncoder) -> None:
     assert not model.adapters, "adapters are left after the merge"
     error = max(float((a - b).abs().max()) for a, b in zip(before, _encoded(model), strict=True))
     assert error < 1e-5, f"merged features differ by {error:.1e}"
-    model.attach_head(head)
+    model.head = head
     plain = method if method.head.learns else dataclasses.replace(get_method("zero-shot"), head=method.head)
     error = float((logits_BC - _logits(plain, model)).abs().max())
     assert error < 1e-3, f"merged logits differ by {error:.1e}"

@@ -27,17 +27,13 @@ def fresh(prompts: PromptTokens, tower: str, given_D: Tensor | None = None) -> l
 
 
 def through_blocks(
-    model: DualEncoder, x_1NW: Tensor, tower: Any, tokens: list[Tensor], enter: int, at: int, keys_N: Tensor | None
+    model: DualEncoder, x_1NW: Tensor, tower: Any, tokens: list[Tensor], at: int, keys_N: Tensor | None
 ) -> Tensor:
-    """All blocks, with ``tokens`` put in at the inputs of blocks ``enter`` and on. ``keys_N``: which may be seen."""
-    L, there = len(tokens[0]), enter == 0
+    """All blocks, with ``tokens`` at the inputs of the second and following ones. ``keys_N``: which may be seen."""
+    L = len(tokens[0])
     for block in tower.blocks:
-        j = block.index - enter
-        if 0 < j < len(tokens) or (j == 0 and enter):
-            x_1NW = torch.cat([x_1NW[:, :at], tokens[j][None], x_1NW[:, at + (L if there else 0) :]], dim=1)
-            if not there and keys_N is not None:
-                keys_N = torch.cat([keys_N[:at], torch.ones(L, dtype=torch.bool), keys_N[at:]])
-            there = True
+        if 0 < block.index < len(tokens):
+            x_1NW = torch.cat([x_1NW[:, :at], tokens[block.index][None], x_1NW[:, at + L :]], dim=1)
         length = x_1NW.shape[1]
         seen_NN = torch.ones(length, length, dtype=torch.bool)
         if tower.name == "text" and model.family in ("clip", "open_clip"):
@@ -53,24 +49,21 @@ def through_blocks(
 
 
 def text_feature(model: DualEncoder, prompts: PromptTokens, tokens: dict[str, Tensor], given_D: Tensor | None = None):
-    """(D,) of the one text in ``tokens``, which has slots where words are replaced."""
+    """(D,) of the one text in ``tokens``."""
     network: Any = model.network
     hf = model.family != "open_clip"
     ids_N = tokens["input_ids"][0]
     embeddings = network.text_model.embeddings if hf else network
     words_NW = embeddings.token_embedding.weight[ids_N]
     positions_NW = embeddings.position_embedding.weight if hf else embeddings.positional_embedding
-    start, L, enter = int(model.family in ("clip", "open_clip")), prompts.length, prompts.spec.enter
+    start, L = int(model.family in ("clip", "open_clip")), prompts.length
     own = fresh(prompts, "text", given_D)
-    if enter == 0:
-        words_NW = torch.cat([words_NW[:start], own[0], words_NW[start + L :]])
+    words_NW = torch.cat([words_NW[:start], own[0], words_NW[start + L :]])
     x_1NW = (words_NW + positions_NW[: len(ids_N)])[None]
     keys_N = tokens["attention_mask"][0].bool() if "attention_mask" in tokens else None
     prompts.enabled = False
-    x_1NW = through_blocks(model, x_1NW, model.text_tower, own, enter, start, keys_N)
+    x_1NW = through_blocks(model, x_1NW, model.text_tower, own, start, keys_N)
     prompts.enabled = True
-    if enter:
-        x_1NW = torch.cat([x_1NW[:, :start], x_1NW[:, start + L :]], dim=1)
     if not hf:
         return (network.ln_final(x_1NW)[0] @ network.text_projection)[ids_N.argmax()]
     x_NW = network.text_model.final_layer_norm(x_1NW)[0]
@@ -79,10 +72,10 @@ def text_feature(model: DualEncoder, prompts: PromptTokens, tokens: dict[str, Te
     return network.text_model.head(x_NW[-1])
 
 
-def image_tokens(model: DualEncoder, prompts: PromptTokens, image_CHW: Tensor) -> tuple[Tensor, Tensor]:
-    """(1, N, W) the tower's own tokens and (1, L, W) the learned ones, as the last block leaves them."""
+def image_tokens(model: DualEncoder, prompts: PromptTokens, image_CHW: Tensor) -> Tensor:
+    """(1, N, W) the tower's own tokens, as the last block leaves them."""
     network: Any = model.network
-    own, enter = fresh(prompts, "image"), prompts.spec.enter
+    own = fresh(prompts, "image")
     prompts.enabled = False
     if model.family == "open_clip":
         visual = network.visual
@@ -93,11 +86,10 @@ def image_tokens(model: DualEncoder, prompts: PromptTokens, image_CHW: Tensor) -
         x_1NW = network.vision_model.embeddings(image_CHW[None])
         norm = network.vision_model.pre_layrnorm if model.family == "clip" else torch.nn.Identity()
     count = x_1NW.shape[1]
-    if enter == 0:
-        x_1NW = torch.cat([x_1NW, own[0][None]], dim=1)
-    x_1NW = through_blocks(model, norm(x_1NW), model.image_tower, own, enter, count, None)
+    x_1NW = torch.cat([x_1NW, own[0][None]], dim=1)
+    x_1NW = through_blocks(model, norm(x_1NW), model.image_tower, own, count, None)
     prompts.enabled = True
-    return x_1NW[:, :count], x_1NW[:, count:]
+    return x_1NW[:, :count]
 
 
 def image_features(model: DualEncoder, x_1NW: Tensor) -> tuple[Tensor, Tensor]:

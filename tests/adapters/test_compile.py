@@ -10,6 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import pytest
 import torch
 
 import steadyclip
@@ -19,13 +20,13 @@ from steadyclip.models.testing import installed_families, tiny
 PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 TEXTS = ["a cat", "a sea lion"]
 KINDS: dict[str, tuple[AdapterSpec, str]] = {
-    "prompts": (Prompts("both", length=2, depth=2), "extra"),
-    "later": (Prompts("both", length=2, enter=1), "extra"),
+    "prompts": (Prompts("both", length=2, depth=2), "feature"),
     "token_rank": (TokenRank(), "delta"),
     "orthogonal": (Orthogonal(), "feature"),
 }
 
 
+@pytest.mark.newest  # torch 2.6 cannot trace a wrapper that transformers 5.6 puts around its towers
 def test_a_pass_is_one_graph_with_the_same_gradients() -> None:
     path = str(Path(steadyclip.__file__).parents[1])
     result = subprocess.run(
@@ -33,7 +34,7 @@ def test_a_pass_is_one_graph_with_the_same_gradients() -> None:
     )
     assert result.returncode == 0, result.stderr[-3000:]
     # It takes seconds each, so the other families, of which SigLIP 2 is SigLIP's network, with one kind only.
-    others = [f"later {family}" for family in installed_families() if family in ("siglip", "open_clip")]
+    others = [f"prompts {family}" for family in installed_families() if family in ("siglip", "open_clip")]
     assert result.stdout.splitlines() == [*(f"{kind} clip" for kind in KINDS), *others]
 
 
@@ -62,4 +63,4 @@ if __name__ == "__main__":
         compare(each, "clip")
     for name in installed_families():
         if name in ("siglip", "open_clip"):
-            compare("later", name)
+            compare("prompts", name)

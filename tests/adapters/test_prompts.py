@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadyclip.adapters import Prompts, PromptTokens, TokenRank, watch_tokens
-from steadyclip.adapters.prompts import grown_mask
 from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.models import DualEncoder
 from steadyclip.models.testing import installed_families, tiny
@@ -25,7 +24,6 @@ KINDS = {
     "shallow": Prompts("both", length=3),
     "words": Prompts("text", init="a photo of a"),
     "deep": Prompts("both", length=2, depth=2),
-    "later": Prompts("both", length=2, enter=1),
     "coupled": Prompts("both", length=2, depth=2, coupling="project"),
     "conditional": Prompts("text", length=2, meta=5),
 }
@@ -73,41 +71,21 @@ def test_texts_equal_explicit_concatenation(family: str, kind: str) -> None:
             torch.testing.assert_close(got_MD[m], expected_D, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["shallow", "deep", "later", "coupled"])
+@pytest.mark.parametrize("kind", ["shallow", "deep", "coupled"])
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_images_patches_and_extra_tokens_equal_explicit_concatenation(family: str, kind: str) -> None:
+def test_images_and_patches_equal_explicit_concatenation(family: str, kind: str) -> None:
     model, prompts = adapted(family, KINDS[kind])
-    output = model.run("image", PIXELS, patches=True, wanted=("extra",))
+    output = model.run("image", PIXELS, patches=True)
     assert output["patches"].shape == (2, 4, 4, model.embed_dim)
-    assert output["extra"].shape == (2, prompts.length, 32)
-    norm = model.image_tower.norm
-    assert norm is not None
     for b, image_CHW in enumerate(PIXELS):
-        own, learned = reference.image_tokens(model, prompts, image_CHW)
+        own = reference.image_tokens(model, prompts, image_CHW)
         image_D, patch_YXD = reference.image_features(model, own)
         torch.testing.assert_close(output["feature"][b], image_D, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(output["patches"][b], patch_YXD, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(output["extra"][b], norm(learned)[0], atol=1e-5, rtol=1e-5)
     image_BD, patch_BYXD = model.encode_patches(PIXELS)
     assert torch.equal(image_BD, model.encode_image(PIXELS))
     assert torch.equal(patch_BYXD, F.normalize(output["patches"], dim=-1))
-
-
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("start", [0, 1])
-@pytest.mark.parametrize("boolean", [True, False])
-def test_a_mask_grows_as_loops_say(start: int, causal: bool, boolean: bool) -> None:
-    seen_NN = torch.ones(4, 4, dtype=torch.bool)
-    seen_NN[:, 3] = False  # padding
-    if causal:
-        seen_NN = seen_NN.tril()
-    mask = seen_NN if boolean else torch.zeros(4, 4).masked_fill(~seen_NN, -torch.inf)
-    grown = grown_mask(mask[None], start, 2, causal=causal)[0]
-    old = [*range(start), None, None, *range(start, 4)]
-    for q, k in torch.cartesian_prod(torch.arange(6), torch.arange(6)).tolist():
-        expected = (k <= q or not causal) and old[k] != 3
-        assert bool(grown[q, k] if boolean else grown[q, k] == 0) == expected
 
 
 # ---- where they start, and off
@@ -145,7 +123,7 @@ def test_off_is_the_frozen_model_bit_for_bit(family: str, kind: str) -> None:
     assert torch.equal(model.encode_text(NAMES), plain.encode_text(NAMES))
 
 
-@pytest.mark.parametrize("spec", [KINDS["words"], KINDS["deep"], KINDS["later"]], ids=["words", "deep", "later"])
+@pytest.mark.parametrize("spec", [KINDS["words"], KINDS["deep"]], ids=["words", "deep"])
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_the_other_texts_of_a_batch_change_nothing(family: str, spec: Prompts) -> None:
@@ -160,7 +138,7 @@ def test_the_other_texts_of_a_batch_change_nothing(family: str, spec: Prompts) -
 
 
 @pytest.mark.parametrize("score", ["summary", "received"])
-@pytest.mark.parametrize("kind", ["shallow", "words", "later"])
+@pytest.mark.parametrize("kind", ["shallow", "words"])
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_scores_and_ranks_never_count_learned_tokens(family: str, kind: str, score: Any) -> None:
@@ -176,11 +154,11 @@ def test_scores_and_ranks_never_count_learned_tokens(family: str, kind: str, sco
         assert image.ranks_BN.shape[1] == usual + L
         assert (image.ranks_BN[:, usual:] == 0).all()
     assert ((image.ranks_BN > 0).sum(1) == usual).all()
-    start, grown = model.text_tower.start, L if kind == "later" else 0
-    assert text.ranks_BN.shape[1] == tokens["input_ids"].shape[1] + grown
+    start = model.text_tower.start
+    assert text.ranks_BN.shape[1] == tokens["input_ids"].shape[1]
     assert (text.ranks_BN[:, start : start + L] == 0).all()
     if not family.startswith("siglip"):  # the first group begins with the token that the feature is read from
-        ends_M = tokens["input_ids"].argmax(dim=1) + grown
+        ends_M = tokens["input_ids"].argmax(dim=1)
         assert (text.ranks_BN.gather(1, ends_M[:, None]) == 6).all()
         assert torch.equal((text.ranks_BN > 0).sum(1), ends_M + 1 - L)
     for trace in traces:
@@ -342,14 +320,12 @@ def test_tokens_without_room_are_refused() -> None:
     [
         ({"length": 0}, "length=0 of 'prompts' must be at least 1"),
         ({"depth": 0}, "depth=0 of 'prompts' must be at least 1"),
-        ({"enter": -1}, "enter=-1 of 'prompts' must be 0 or more"),
         ({"meta": 0}, "meta=0 of 'prompts' must be at least 1"),
         ({"template": "name"}, "template='name' of 'prompts' must be text with {} in"),
         ({"coupling": "project"}, "coupling='project' of 'prompts' must be none where towers is not both"),
         ({"towers": "image", "meta": 2}, "meta=2 of 'prompts' must be none where towers is image"),
-        ({"init": "a", "enter": 1}, "init='a' of 'prompts' must be none where"),
-        ({"depth": 3}, "enter=0 and depth=3 need 3 blocks, but the text tower of tiny-clip has 2: lower one"),
-        ({"depth": 2, "enter": 1}, "enter=1 and depth=2 need 3 blocks"),
+        ({"towers": "image", "init": "a"}, "init='a' of 'prompts' must be none where"),
+        ({"depth": 3}, "depth=3, but the text tower of tiny-clip has 2 blocks: lower it"),
         ({"init": " "}, "init=' ' has no word tokens for tiny-clip"),
         ({"length": 30}, "30 learned tokens leave no room for a name among the 32 tokens"),
         ({"init": "words " * 9}, "learned tokens leave no room for a name"),

@@ -12,7 +12,7 @@ import pytest
 
 from steadyclip.core.errors import DataError
 from steadyclip.data import ImageData, load_data
-from steadyclip.data.catalog import check, entry
+from steadyclip.data.catalog import check, find
 
 _BESIDE = Path(__file__).parents[2].parent / "shared" / "data" / "caltech-101-96px.tar"
 TAR = Path(os.environ.get("STEADYCLIP_CALTECH", _BESIDE))
@@ -34,7 +34,7 @@ def data(root: Path) -> ImageData:
 
 def test_sizes_names_and_template(data: ImageData):
     assert {split: len(images) for split, images in data.splits.items()} == {"train": 4128, "val": 1649, "test": 2465}
-    assert entry("caltech101").counts == {"train": 4128, "val": 1649, "test": 2465}
+    assert find("caltech101").counts == {"train": 4128, "val": 1649, "test": 2465}
     assert len(data.classes) == 100
     assert data.name == "Caltech101"
     assert data.templates == ("a photo of a {}.",)

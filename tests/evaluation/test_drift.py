@@ -10,8 +10,7 @@ from msgspec import structs
 from steadyclip.core.errors import DataError
 from steadyclip.evaluation.drift import linear_cka, mean_cosine, measure
 from steadyclip.evaluation.forgetting import change, forgetting, held_out
-from steadyclip.evaluation.records import ClassScore, DataInfo, Metrics, Record
-from steadyclip.evaluation.run import MethodInfo, ModelInfo
+from steadyclip.evaluation.records import ClassScore, DataInfo, MethodInfo, Metrics, ModelInfo, Record
 from steadyclip.evaluation.scorer import Scorer
 from steadyclip.methods import get_method
 from steadyclip.models.testing import tiny

@@ -62,12 +62,6 @@ def test_ece_of_known_cases() -> None:
     assert metrics.ece(torch.full((10,), 0.8), torch.arange(10) < 6) == pytest.approx(0.2)
 
 
-def test_harmonic() -> None:
-    assert metrics.harmonic(0.5, 0.5) == 0.5
-    assert metrics.harmonic(0.8, 0.4) == pytest.approx(2 / (1 / 0.8 + 1 / 0.4))
-    assert metrics.harmonic(0.0, 0.0) == 0.0
-
-
 def test_bootstrap_interval_agrees_with_resampling_the_images() -> None:
     correct_N = torch.arange(400) < 260
     low, high = metrics.bootstrap_interval(correct_N, seed=0, draws=4000)

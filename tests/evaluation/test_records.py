@@ -8,8 +8,20 @@ import pytest
 from msgspec import structs
 
 from steadyclip.core.errors import DataError
-from steadyclip.evaluation.records import ClassScore, Confusion, DataInfo, Example, Metrics, Record, load_records
-from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo
+from steadyclip.evaluation.records import (
+    ClassScore,
+    Confusion,
+    DataInfo,
+    Example,
+    MethodInfo,
+    Metrics,
+    ModelInfo,
+    Record,
+    Results,
+    Run,
+    TaskInfo,
+    load_records,
+)
 
 RECORD = Record(
     created="2026-11-20T10:00:00+00:00",

@@ -14,13 +14,13 @@ from steadyclip.adapters import Weights
 from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.data import ImageSet
 from steadyclip.evaluation import Scorer, evaluate, metrics, scorer, scoring
-from steadyclip.evaluation.records import Record
-from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo
+from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, Results, Run, TaskInfo
 from steadyclip.heads import LinearHead
 from steadyclip.heads.linear import _LinearHead
 from steadyclip.methods import Method, NoHead, Recipe, get_method
 from steadyclip.models import DualEncoder
 from steadyclip.models.testing import tiny
+from zero_shot import zero_shot_logits
 
 RUN = Run(
     created="2026-11-20T10:00:00+00:00",
@@ -84,7 +84,7 @@ def test_record_equals_a_bare_loop(model: DualEncoder, pictures: ImageSet, pixel
         for name in pictures.classes:
             means.append(model.encode_text([template.format(name) for template in pictures.templates]).mean(dim=0))
         text_CD = torch.nn.functional.normalize(torch.stack(means), dim=-1)
-        probabilities = model.logits(model.encode_image(pixels), text_CD).softmax(dim=-1)
+        probabilities = zero_shot_logits(model, model.encode_image(pixels), text_CD).softmax(dim=-1)
     confidence, predicted = probabilities.max(dim=-1)
     record = evaluate(model, Plain(), pictures, batch_size=7)
     assert record.metrics is not None

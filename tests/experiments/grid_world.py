@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from steadyclip.experiments.bench import run_bench
-from steadyclip.experiments.grid import GridResult, Launcher, one_by_one
-from steadyclip.experiments.launchers import forkserver, side_by_side
-from steadyclip.experiments.protocols import BaseToNew, Protocol
+from steadyclip.experiments.bench import GridResult, run_bench
+from steadyclip.experiments.launchers import Launcher, forkserver, side_by_side
+from steadyclip.experiments.protocols import Plan, base_to_new
 from steadyclip.experiments.rows import parse_rows
 from steadyclip.models.testing import write_tiny
 from steadyclip.training import TrainConfig
@@ -42,23 +41,22 @@ def table(
     out: Path,
     rows: Sequence[str] = ROWS,
     seeds: Sequence[int] = (1, 2),
-    protocol: Protocol | None = None,
+    plan: Plan | None = None,
     jobs: int = 1,
     log: Any = lambda line: None,
     launcher: Launcher | None = None,
     wise_alphas: Sequence[float] = (),
     **config: Any,
 ) -> GridResult:
-    """The table of ``rows`` on the world's photos, base to new with 3 shots unless another protocol is given."""
+    """The table of ``rows`` on the world's photos, base to new with 3 shots unless another plan is given."""
     return run_bench(
-        protocol or BaseToNew((str(world / "photos"),), 3),
+        plan or base_to_new([str(world / "photos")], 3),
         parse_rows(rows),
         seeds,
         model=str(world / "model"),
         out=out,
         config=TrainConfig(**{"progress": False, "device": "cpu", "checkpoint_steps": 1, **config}),
-        launcher=launcher or (side_by_side(jobs) if jobs > 1 else one_by_one),
-        side_by_side=jobs,
+        launcher=launcher or side_by_side(jobs),
         wise_alphas=wise_alphas,
         log=log,
     )

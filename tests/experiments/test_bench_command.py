@@ -95,7 +95,7 @@ def test_settings_of_the_embedded_model_are_said() -> None:
         (["--seeds"], 2, "--seeds needs at least one"),
         (["--jobs", "0"], 2, "--jobs must be 1 or more"),
         (["--markdown", "--csv"], 2, "not both"),
-        (["--shots", "0", "--methods", "lora"], 2, "shots must be 1 or more"),
+        (["--shots", "0", "--methods", "lora"], 2, "--shots must be 1 or more"),
         (["--data", "icosn"], 1, "Did you mean 'icons'?"),
         (["--data", "{world}/model"], 1, "model"),
         (["--model", "nowhere"], 1, "no model 'nowhere'"),

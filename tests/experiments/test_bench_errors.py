@@ -31,8 +31,13 @@ def the_line(capsys: pytest.CaptureFixture[str]) -> str:
     [
         (["--seeds", "1", "2", "1"], "--seeds: 1 is given twice, leave one out"),
         (["--seeds", "-1"], "--seeds must be 0 or more, not -1"),
-        (["--shots"], "--shots needs at least one number"),
-        (["--shots", "0"], "--shots: shots must be 1 or more, not 0"),  # even where nothing learns
+        (["--shots"], "--shots needs at least one value"),
+        (["--shots", "0"], "--shots must be 1 or more, not 0"),  # even where nothing learns
+        (["--shots", "4", "-1"], "--shots must be 1 or more, not -1"),
+        (["--shots", "4", "1", "4"], "--shots: 4 is given twice"),
+        (["--data"], "--data needs at least one value"),
+        (["--data", "icons", "icons"], "--data: icons is given twice"),
+        (["--targets", "emoji", "emoji"], "--targets: emoji is given twice"),
         (["--jobs", "-2"], "--jobs must be 1 or more, not -2"),
         (["--workers", "-1"], "workers=-1 must be 0 or more"),
         (["zero-shot"], "row 'zero-shot' is given twice: leave one out"),

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import sys
 import time
+from multiprocessing import connection
 from pathlib import Path
 
 import pytest
 from grid_world import ROWS, contents, in_process, killed_after, run_slow_table, run_table, table
 
 from steadyclip.core.errors import DataError, SteadyClipError
-from steadyclip.core.locks import owning
+from steadyclip.core.files import owning
 from steadyclip.data import load_data
 from steadyclip.evaluation.records import load_records
-from steadyclip.experiments import cell, grid
-from steadyclip.experiments.choose import choose
+from steadyclip.experiments import bench, cell, launchers, protocols
 from steadyclip.experiments.launchers import through_submitit
-from steadyclip.experiments.protocols import CrossDataset, FewShot
+from steadyclip.experiments.protocols import Source, few_shot, from_source, make_plan
 from steadyclip.report import main_table
 
 LORA = ROWS[2]
@@ -57,7 +58,7 @@ def test_records_of_every_row_seed_and_half(reference: Path, world: Path) -> Non
 
 def test_nothing_finished_is_done_again(reference: Path, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in reference.rglob("*") if path.is_file()}
-    monkeypatch.setattr(grid, "attempt", lambda *_: pytest.fail("a finished cell was tried"))
+    monkeypatch.setattr(launchers, "attempt", lambda *_: pytest.fail("a finished cell was tried"))
     table(world, reference)
     assert {path: path.stat().st_mtime_ns for path in reference.rglob("*") if path.is_file()} == before
 
@@ -100,7 +101,7 @@ def test_an_image_that_was_overwritten_is_trained_on_anew(world: Path, tmp_path:
 
 def open_again() -> None:
     """As a new process does: within one, data is listed and hashed once."""
-    for cached in (cell._open, cell._task, cell._test_set, cell._task_info, cell._content_of_test_set):
+    for cached in (protocols.open_data, cell._task, cell._test_set, cell._task_info, cell._content):
         cached.cache_clear()
 
 
@@ -153,14 +154,16 @@ def test_each_precision_has_its_own_zero_shot(world: Path, tmp_path: Path) -> No
 
 def test_protocols_share_what_is_trained(world: Path, tmp_path: Path) -> None:
     photos = str(world / "photos")
-    result = table(world, tmp_path, [*ROWS[:1], LORA], (1,), FewShot((photos,), (1, 2)))
+    result = table(world, tmp_path, [*ROWS[:1], LORA], (1,), few_shot([photos], (1, 2)))
     assert len(list(tmp_path.glob("lora*"))) == 2
     (curve,) = main_table(result.records).sections
     assert (curve.title, curve.columns) == ("photos, few-shot", ("1 shot", "2 shots"))
     zero, lora = curve.rows
     assert zero.cells[0].value == zero.cells[1].value
     assert lora.cells[0].seeds == 1
-    crossed = table(world, tmp_path, [*ROWS[:1], LORA], (1,), CrossDataset(photos, ("icon-animals", "icon-food"), 2))
+    crossed = table(
+        world, tmp_path, [*ROWS[:1], LORA], (1,), from_source(Source(photos), 2, others=("icon-animals", "icon-food"))
+    )
     assert len(list(tmp_path.glob("lora*"))) == 2
     (transfer,) = main_table(crossed.records).sections
     assert transfer.title == "photos to other data"
@@ -186,13 +189,10 @@ def test_other_domains_and_data_after_one_training(world: Path, tmp_path: Path) 
     source, same, other = (str(photos / f"{name}.csv") for name in ("source", "few", "other"))
     rows = [ROWS[0], "lora[steps=1,batch_size=6]"]
 
-    def open_data(data):
-        return load_data(data.name, sources=data.sources)
-
-    shift = choose("domain-generalization", [source], open_data, shots=[4])
+    shift = make_plan("domain-generalization", [source], shots=[4])
     (section,) = main_table(table(world, out, rows, (1,), shift).records).sections
     assert (section.title, section.columns) == ("source to other domains", ("sun", "snow"))
-    robust = choose("robust", [source], open_data, targets=["snow", same, other])
+    robust = make_plan("robust", [source], targets=["snow", same, other])
     result = table(world, out, rows, (1,), robust)
     (section,) = main_table(result.records).sections
     assert section.title == "source to other domains and other data"
@@ -281,19 +281,17 @@ def test_side_by_side_a_process_that_dies_fails_its_cell_only(
     world: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is killed from outside, as a machine without memory does."""
-    from steadyclip.experiments import launchers
-
     killed: list[int] = []
 
-    class Fragile(launchers._Worker):
-        def start(self, cell) -> None:
-            super().start(cell)
-            if not killed:
-                killed.append(self.process.pid or 0)
-                os.kill(killed[0], signal.SIGKILL)
+    def wait(pipes):
+        if not killed:
+            first = min(multiprocessing.active_children(), key=lambda process: process.pid or 0)
+            killed.append(first.pid or 0)
+            os.kill(killed[0], signal.SIGKILL)
+        return connection.wait(pipes)
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(launchers, "_Worker", Fragile)
+    monkeypatch.setattr(launchers, "wait", wait)
     ((cell, error),) = table(world, tmp_path, jobs=2).failed
     assert (cell.row.label, error) == ("zero-shot", "its process was killed by SIGKILL (out of memory?)")
     assert not table(world, tmp_path, jobs=2).failed
@@ -363,17 +361,17 @@ def test_a_folder_that_cannot_be_locked(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_another_grid_is_at_is_waited_for(world: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(grid, "POLL_SECONDS", 0.05)
-    real, tries = grid.attempt, []
+    monkeypatch.setattr(bench, "POLL_SECONDS", 0.05)
+    real, tries = launchers.attempt, []
 
-    def busy_twice(cell, bench):
-        tries.append(cell)
-        return grid.Outcome(owner="process 7 on elsewhere") if len(tries) < 3 else real(cell, bench)
+    def busy_twice(each, bench):
+        tries.append(each)
+        return cell.Outcome(owner="process 7 on elsewhere") if len(tries) < 3 else real(each, bench)
 
-    monkeypatch.setattr(grid, "attempt", busy_twice)
+    monkeypatch.setattr(launchers, "attempt", busy_twice)
     result = table(world, tmp_path, ["zero-shot"], progress=True)
     assert len(result.records) == 2
-    assert capsys.readouterr().err.count("process 7 on elsewhere is at it") == 1
+    assert capsys.readouterr().err.count("process 7 on elsewhere is working on it") == 1
 
 
 def test_submitit_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,8 +212,8 @@ def test_a_file_of_rows(tmp_path: Path) -> None:
         (["lora[rank=0]"], "must be at least 1"),
         (["lora[rank=4,rank=5]"], "'rank' is given twice"),
         (["lora[layers=q:z]"], "must be"),
-        (["full[epochs=3,steps=4]"], "give one of steps and epochs"),
-        (["full[epochs=none]"], "give one of steps, steps_per_shot, epochs"),
+        (["full[epochs=3,steps=4]"], "exactly one of steps, steps_per_shot and epochs"),
+        (["full[epochs=none]"], "exactly one of steps, steps_per_shot and epochs"),
         (["full[learning_rate=-1]"], "learning_rate=-1.0 must be 0 or more"),
         (["full[momentum=1]"], "momentum=1.0 must be from 0 to below 1"),
         (["full[views=-1]"], "views=-1 must be 0 or more"),
@@ -229,8 +229,3 @@ def test_mistakes(words: list[str], line: str) -> None:
         parse_rows(words)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_unknown_choice_of_recipes() -> None:
-    with pytest.raises(UsageError, match="auto or published"):
-        settings_for("icons-tiny", "best")  # pyright: ignore[reportArgumentType]

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -16,7 +16,7 @@ from steadyclip.commands.bench import Bench
 from steadyclip.commands.options import DataOptions
 from steadyclip.data import catalog
 from steadyclip.data.builtin import find_builtin
-from steadyclip.experiments.protocols import PROTOCOLS
+from steadyclip.experiments.protocols import ProtocolName
 from steadyclip.experiments.rows import parse_rows
 from steadyclip.experiments.settings import settings_for
 
@@ -67,7 +67,7 @@ def test_its_commands_are_taken(script: str, tmp_path: Path) -> None:
 
 
 def check_bench(command: Bench) -> None:
-    assert command.protocol in PROTOCOLS
+    assert command.protocol in get_args(ProtocolName)
     rows = parse_rows(command.methods, settings_for(command.model, command.recipes))
     assert command.seeds
     names = (*command.data, *(command.targets or ()))

@@ -18,6 +18,7 @@ from steadyclip.objectives import AttentiveCutout, Cutout
 from steadyclip.objectives.features import seeded
 from steadyclip.testing import train_a_little
 from steadyclip.training.step import Step
+from zero_shot import zero_shot_logits
 
 
 def trained_a_little(method) -> DualEncoder:
@@ -111,9 +112,9 @@ def test_regularization_holds_the_model_near_the_frozen_one() -> None:
         method = OrthSR(l1=weight, l2=weight, cut="plain")
         model, batch = attached(method), make_batch()
         trained(Step(method, model, NAMES, TEMPLATES), batch, 12, 3e-3)
-        tuned = model.logits(*encoded(model, batch))
+        tuned = zero_shot_logits(model, *encoded(model, batch))
         with model.frozen():
-            frozen = model.logits(*encoded(model, batch))
+            frozen = zero_shot_logits(model, *encoded(model, batch))
         return kl(frozen, tuned)
 
     assert distance(10.0) < 0.5 * distance(0.0)

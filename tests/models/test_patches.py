@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
 
@@ -70,11 +69,3 @@ def test_a_patch_takes_the_way_of_the_image(model: DualEncoder) -> None:
         tokens_BNE = network.vision_model(pixel_values=PIXELS).last_hidden_state
         expected = network.vision_model.head(tokens_BNE[:, 5:6])
     torch.testing.assert_close(patch_BYXD[:, 1, 1], F.normalize(expected, dim=-1), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_logits_are_float32_also_under_autocast(model: DualEncoder, precision: torch.dtype) -> None:
-    image_BD, text_CD = (F.normalize(torch.randn(3, model.embed_dim), dim=-1) for _ in range(2))
-    with torch.autocast("cpu", precision, enabled=precision is torch.bfloat16):
-        logits_BC = model.logits(image_BD, text_CD)
-    torch.testing.assert_close(logits_BC, model.logit_scale * image_BD @ text_CD.T + model.logit_bias)

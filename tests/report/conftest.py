@@ -17,19 +17,24 @@ from steadyclip.evaluation.records import (
     DataInfo,
     Drift,
     Example,
+    MethodInfo,
     Metrics,
+    ModelInfo,
     Record,
+    Results,
+    Run,
+    TaskInfo,
     TowerDrift,
 )
-from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo
 from steadyclip.experiments.protocols import (
-    BaseToNew,
-    CrossDataset,
-    DomainGeneralization,
-    FewShot,
-    Protocol,
-    RobustFineTuning,
+    GENERIC,
+    Plan,
+    Source,
     Target,
+    base_to_new,
+    cells,
+    few_shot,
+    from_source,
 )
 from steadyclip.experiments.rows import parse_rows
 from steadyclip.experiments.settings import settings_for
@@ -145,12 +150,12 @@ def experiment() -> list[Record]:
 _DOMAINS = ("fill", "duotone", "solid", "emoji")
 _TOPICS = ("animals", "food", "transport", "nature", "objects", "symbols", "concepts")
 ICON_SETS = tuple(f"icon-{topic}" for topic in _TOPICS)
-PROTOCOLS: dict[str, Protocol] = {
-    "base-to-new": BaseToNew(("icons",)),
-    "few-shot": FewShot(("icons",)),
-    "cross-dataset": CrossDataset("icons", ICON_SETS),
-    "domain-generalization": DomainGeneralization("icons", _DOMAINS),
-    "robust": RobustFineTuning("icons", _DOMAINS, zero_shot=ICON_SETS),
+PROTOCOLS: dict[str, Plan] = {
+    "base-to-new": base_to_new(["icons"]),
+    "few-shot": few_shot(["icons"]),
+    "cross-dataset": from_source(Source("icons"), others=ICON_SETS),
+    "domain-generalization": from_source(Source("icons"), domains=_DOMAINS),
+    "robust": from_source(Source("icons"), None, _DOMAINS, others=ICON_SETS, prompts=GENERIC),
 }
 
 
@@ -175,7 +180,7 @@ def grid() -> Callable[[str], list[Record]]:
             ["zero-shot", *(name for name in methods() if name != "zero-shot")], settings_for("icons-tiny")
         )
         found = []
-        for cell in PROTOCOLS[protocol].cells(rows, (1, 2, 3)):
+        for cell in cells(PROTOCOLS[protocol], rows, (1, 2, 3)):
             name = cell.row.label
             for test in cell.tests:
                 rng = random.Random(f"{name} {test} {cell.sample} {cell.seed}")

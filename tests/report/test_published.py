@@ -28,7 +28,7 @@ def score(make: Make) -> Callable[..., Record]:
     """A record of one of the field's data sets, with as many classes as it has."""
 
     def record(method: str, name: str, subset: str = "all", *, role: str = "", **more: object) -> Record:
-        count = catalog.entry(name).classes
+        count = catalog.find(name).classes
         count = {"base": math.ceil(count / 2), "new": count // 2}.get(subset, count)
         classes = [f"class {i}" for i in range(count)]
         more = {"model": MODELS[0], "source": "ImageNet", **more}

@@ -11,6 +11,7 @@ from steadyclip.methods import get_method
 from steadyclip.methods.arf import ARF
 from steadyclip.objectives import InfoNCE, Objective
 from steadyclip.training import TrainConfig, fit, load_run
+from zero_shot import zero_shot_logits
 
 
 class NotANumber(InfoNCE):
@@ -80,5 +81,7 @@ def test_flyp_learns(tmp_path) -> None:
     fit(model, get_method("flyp"), task, recipe=recipe, config=TrainConfig(augment=False, progress=False))
     images_BCHW = torch.stack([model.preprocess(task.train.read(i)) for i in range(len(task.train))])
     with torch.no_grad():
-        logits_BC = model.logits(model.encode_image(images_BCHW), model.encode_text([f"a {c}." for c in task.classes]))
+        logits_BC = zero_shot_logits(
+            model, model.encode_image(images_BCHW), model.encode_text([f"a {c}." for c in task.classes])
+        )
     assert (logits_BC.argmax(dim=-1) == torch.tensor(task.train.labels)).float().mean() > 0.9

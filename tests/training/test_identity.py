@@ -13,7 +13,7 @@ from training_world import RECIPE, Everything, clip, config, make_task
 
 from steadyclip.core.errors import SteadyClipError
 from steadyclip.data import ImageTask
-from steadyclip.evaluation.run import MethodInfo, ModelInfo
+from steadyclip.evaluation.records import MethodInfo, ModelInfo
 from steadyclip.training import TrainConfig, fit
 from steadyclip.training.config import DECIDES
 from steadyclip.training.run import Run, Untrained, describe, digest, identity

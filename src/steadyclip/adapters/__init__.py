@@ -1,27 +1,13 @@
 """What is trained on a frozen model: values with knobs (``LowRank(rank=4)``) that make small parts acting by hooks."""
 
-from steadyclip.adapters.base import AdapterSpec, Towers
+from steadyclip.adapters.base import AdapterSpec, Towers, Weights
 from steadyclip.adapters.bottleneck import Bottleneck, BottleneckBlock
 from steadyclip.adapters.low_rank import LowRank, LowRankLayer
 from steadyclip.adapters.orthogonal import Orthogonal, OrthogonalMaps
 from steadyclip.adapters.prompts import Prompts, PromptTokens
 from steadyclip.adapters.token_rank import TokenRank, TokenRankBlock, TokenTrace, watch_tokens
-from steadyclip.adapters.weights import Weights
 
 __all__ = [
-    "AdapterSpec",
-    "Bottleneck",
-    "BottleneckBlock",
-    "LowRank",
-    "LowRankLayer",
-    "Orthogonal",
-    "OrthogonalMaps",
-    "PromptTokens",
-    "Prompts",
-    "TokenRank",
-    "TokenRankBlock",
-    "TokenTrace",
-    "Towers",
-    "Weights",
-    "watch_tokens",
-]
+    "AdapterSpec", "Bottleneck", "BottleneckBlock", "LowRank", "LowRankLayer", "Orthogonal", "OrthogonalMaps",
+    "PromptTokens", "Prompts", "TokenRank", "TokenRankBlock", "TokenTrace", "Towers", "Weights", "watch_tokens",
+]  # fmt: skip

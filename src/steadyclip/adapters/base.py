@@ -1,9 +1,10 @@
-"""What every adapter specification is: knobs, and how they become parameters on a model."""
+"""What every adapter specification is: knobs, and how they become parameters on a model. ``Weights`` adds none."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from steadyclip.core.errors import ModelError
 from steadyclip.core.spec import Spec
 
 if TYPE_CHECKING:
@@ -44,3 +45,14 @@ class AdapterSpec(Spec):
     def chosen(self, model: DualEncoder) -> list[Tower]:
         """The towers of ``model`` that are adapted."""
         return [tower for tower in (model.image_tower, model.text_tower) if tower.name in self.touches]
+
+
+class Weights(AdapterSpec):
+    """Every weight of the chosen towers, the logit scale and the bias. Nothing is added to the model."""
+
+    own_weights: ClassVar[bool] = True
+
+    def attach(self, model: DualEncoder) -> None:
+        if any(weight.requires_grad for weight in model.network.parameters()):
+            raise ModelError("two pieces want to train the model's own weights: leave one Weights out.")
+        model.train_weights(self.towers)

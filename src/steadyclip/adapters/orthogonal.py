@@ -9,7 +9,7 @@ Shapes: n blocks of a tower, K diagonal blocks of width c in a map (K c inputs),
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,7 +55,7 @@ class OrthogonalMaps(Adapter):
     """The maps of one tower: one for each of ``spec.layers`` in every block. All start as the identity, exactly.
 
     A diagonal block is the Cayley map of a generator: ``S = (P - P^T) / 2``, ``Q = (I - S) (I + S)^-1``. All blocks of
-    one width in the tower are solved in one call, once for a forward pass, in float32 also under autocast.
+    one width in the tower are solved in one call, once for each forward pass, in float32 also under autocast.
 
     Shapes: for each layer P (n, K, c, c), or, packed, the strict upper triangle of S, (n, K, c (c - 1) / 2).
 
@@ -71,28 +71,33 @@ class OrthogonalMaps(Adapter):
         self.widths: dict[str, int] = {}
         for layer in spec.layers:
             linears: list[nn.Linear] = [getattr(block, layer) for block in tower.blocks]
+            inputs = sorted({linear.in_features for linear in linears})
+            if len(inputs) > 1:
+                raise ModelError(
+                    f"{layer} of the {tower.name} tower has {inputs} inputs in different blocks: leave it out."
+                )
+            if inputs[0] % spec.blocks:
+                raise ModelError(
+                    f"{inputs[0]} inputs of {layer} in the {tower.name} tower are no multiple of blocks={spec.blocks}."
+                )
             self.places |= {linear: (layer, index) for index, linear in enumerate(linears)}
-            self.widths[layer] = c = _width(tower.name, layer, {linear.in_features for linear in linears}, spec.blocks)
+            self.widths[layer] = c = inputs[0] // spec.blocks
             shape = len(linears), spec.blocks, *((c * (c - 1) // 2,) if spec.storage == "packed" else (c, c))
             self.P[layer] = nn.Parameter(torch.zeros(shape, device=linears[0].weight.device))
-        self._turns: _Turns | None = None  # of the pass under way
-        self._kept: tuple[Any, _Turns, list[Tensor]] | None = None
+        self._turns: dict[str, list[_Turn]] | None = None  # of the pass under way
+        self._kept: tuple[Any, dict[str, list[_Turn]], list[Tensor]] | None = None
 
     def prepare(self, tower: str) -> None:
-        """Solve all maps of the tower. Without gradients they are kept for as long as the parameters are the same.
-
-        The same means the same tensors, unchanged: the values that ``functional_call`` puts in the place of the
-        parameters are other tensors, whatever their versions.
-        """
+        """Solve all maps of the tower. Without gradients they are kept for as long as the parameters are the same."""
         if tower != self.tower:
             return
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             self._turns = self._solve_all()
             return
-        tensors = [*self.P.values()]
-        now = torch.is_inference_mode_enabled(), [(id(P), P._version) for P in tensors]
+        tensors = [P.detach() for P in self.P.values()]
+        now = torch.is_inference_mode_enabled(), [(P.data_ptr(), P._version) for P in self.P.values()]
         if self._kept is None or self._kept[0] != now:
-            self._kept = now, self._solve_all(), tensors  # held, so that no other tensor gets their ids
+            self._kept = now, self._solve_all(), tensors  # held, so that no other tensor gets their addresses
         self._turns = self._kept[1]
 
     def emitted(self, tower: str) -> dict[str, Tensor]:
@@ -121,8 +126,8 @@ class OrthogonalMaps(Adapter):
     def _weights_are_cheaper(self, linear: nn.Linear, c: int, x: Tensor) -> bool:
         """By multiplications, divided by the number of inputs.
 
-        To turn rows costs their number times c, and with gradients three times that: forward, for the rows, and for S.
-        The weights then cost T O more, for the gradient of the turned weight, which a frozen weight does not need.
+        To turn rows costs their number times c, with gradients three times that (forward, for the rows, for S). With
+        gradients, turned weights cost tokens x outputs more, for their own gradient, which frozen weights do not need.
         """
         if self.spec.rotate != "auto":
             return self.spec.rotate == "weights"
@@ -139,15 +144,14 @@ class OrthogonalMaps(Adapter):
             assert isinstance(linear, nn.Linear)
             linear.weight.copy_(turns[layer][index].back(linear.weight))
 
-    # ---- the maps
-
     def maps(self) -> dict[str, tuple[Tensor, ...]]:
         """Layer -> the diagonal (K, c, c) of A for each block of the tower, float32, without gradients."""
         turns = self._solve_all()
         return {layer: tuple(turn.A_Kcc.detach() for turn in turns[layer]) for layer in self.widths}
 
-    def _solve_all(self) -> _Turns:
-        turns: _Turns = {}
+    def _solve_all(self) -> dict[str, list[_Turn]]:
+        """Layer -> the map of each block of the tower."""
+        turns: dict[str, list[_Turn]] = {}
         with torch.autocast(next(iter(self.P.values())).device.type, enabled=False):
             for c in set(self.widths.values()):
                 layers = [layer for layer, width in self.widths.items() if width == c]
@@ -173,15 +177,6 @@ class OrthogonalMaps(Adapter):
         if self.spec.inverse == "neumann":
             return map(_Turn, _neumann(S, self.spec.neumann_terms))
         return map(_Turn, cayley(S), _Slot.apply(S))  # pyright: ignore[reportArgumentType]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OrthogonalMaps:
-        self._kept = None  # to another device
-        super()._apply(fn, recurse)
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies solve their own maps: tensors with a graph cannot be copied."""
-        return {**self.__dict__, "_kept": None, "_turns": None}
 
 
 @torch.no_grad()
@@ -222,10 +217,6 @@ class _Turn:
         turned = _Turned.apply(rows.to(dtype), self.slot_Kcc, A_Kcc.to(dtype), sign)
         assert isinstance(turned, Tensor)
         return turned
-
-
-_Turns = dict[str, list[_Turn]]
-"""Layer -> the map of each block of the tower."""
 
 
 class _Slot(torch.autograd.Function):
@@ -284,12 +275,3 @@ def _times(rows: Tensor, blocks_Kcc: Tensor) -> Tensor:
 def _blocks(rows: Tensor, K: int) -> Tensor:
     """Rows (..., K c) -> (K, rows, c)."""
     return rows.reshape(-1, K, rows.shape[-1] // K).transpose(0, 1)
-
-
-def _width(tower: str, layer: str, inputs: set[int], blocks: int) -> int:
-    if len(inputs) != 1:
-        raise ModelError(f"{layer} of the {tower} tower has {sorted(inputs)} inputs in different blocks: leave it out.")
-    (width,) = inputs
-    if width % blocks:
-        raise ModelError(f"{width} inputs of {layer} in the {tower} tower are no multiple of blocks={blocks}.")
-    return width // blocks

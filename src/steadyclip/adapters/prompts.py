@@ -1,16 +1,12 @@
 """Learned tokens in a tower's input: CoOp, CoCoOp, MaPLe, PromptSRC and what is built like them.
 
-Text: the learned tokens take the place of a text's first words, behind the start token. The sentence is tokenized
-whole, ``init`` words included, so that words and positions are those of the sentence that they start from; without
-``init``, placeholder ids hold the place. Image: they stand behind the tower's own tokens, without positions, and pass
-its first norm. Deep: the inputs of the first ``depth`` blocks get fresh tokens in these places. Behind the last block
-added tokens are taken off again, so that pooling, patches and export see the usual ones.
+Text: the learned tokens replace a text's first words, behind the start token. The sentence is tokenized as a whole,
+``init`` words included, so that words and positions are those of the sentence that they start from; without ``init``,
+placeholder ids hold the place. Image: they stand behind the tower's own tokens, without positions, and are removed
+behind the last block, so that pooling, patches and export see the usual tokens. With ``depth`` above 1, the inputs of
+the next blocks get fresh tokens in the same places.
 
-Not here: positions "middle" and "front" of the name, and CoOp's class-specific tokens, which tie a model to its
-classes.
-
-Source: Zhou et al. 2022 (CoOp; CoCoOp), Jia et al. 2022 (VPT), Khattak et al. 2023 (MaPLe; PromptSRC), Guo and Gu 2025
-(MMRL: tokens that enter at a later block).
+Source: Zhou et al. 2022 (CoOp; CoCoOp), Jia et al. 2022 (VPT), Khattak et al. 2023 (MaPLe; PromptSRC).
 
 Shapes: B sequences, N tokens of the tower, W its width, L learned tokens, J blocks with fresh ones, M texts, D width of
 the features.
@@ -42,7 +38,7 @@ class Prompts(AdapterSpec):
     length: int = 4
     """L: learned tokens of a tower; ``init`` sets it where it is given."""
     depth: int = 1
-    """J: blocks whose input gets fresh tokens; 1: only where they enter."""
+    """J: blocks whose input gets fresh tokens; 1: the first block only."""
     init: str | None = None
     """Words whose embeddings the text tokens start from, such as "a photo of a"; none: small random values."""
     template: str = "{}."
@@ -51,29 +47,24 @@ class Prompts(AdapterSpec):
     """Image tokens are learned for themselves, or (project) linear maps of the text tokens, as in MaPLe."""
     meta: int | None = None
     """Hidden width of a net that shifts the text tokens by an image feature, as in CoCoOp; none: no such net."""
-    enter: int = 0
-    """Block, counted from 0, at whose input the tokens appear. Above 0 no words are replaced: a text grows too."""
 
     def __post_init__(self) -> None:
         for knob in ("length", "depth"):
             self.require(knob, getattr(self, knob) >= 1, "at least 1")
-        self.require("enter", self.enter >= 0, "0 or more")
         self.require("meta", self.meta is None or self.meta >= 1, "at least 1, or none")
         self.require("template", "{}" in self.template, "text with {} in the place of the name")
         self.require("coupling", self.coupling == "none" or self.towers == "both", "none where towers is not both")
         self.require("meta", self.meta is None or self.towers != "image", "none where towers is image")
-        words = self.towers != "image" and self.enter == 0
-        self.require("init", self.init is None or words, "none where towers is image or enter is above 0")
+        self.require("init", self.init is None or self.towers != "image", "none where towers is image")
 
     def attach(self, model: DualEncoder) -> None:
-        needed = self.enter + self.depth
         for tower in self.chosen(model):
             if any(isinstance(other, PromptTokens) and tower.name in other.towers for other in model.adapters.values()):
                 raise ModelError(f"prompts: the {tower.name} tower has learned tokens already; give it one Prompts.")
-            if needed > len(tower.blocks):
+            if self.depth > len(tower.blocks):
                 raise UsageError(
-                    f"prompts: enter={self.enter} and depth={self.depth} need {needed} blocks, but the {tower.name} "
-                    f"tower of {model.name} has {len(tower.blocks)}: lower one of them."
+                    f"prompts: depth={self.depth}, but the {tower.name} tower of {model.name} has {len(tower.blocks)} "
+                    "blocks: lower it."
                 )
         model.attach("prompts_image" if self.towers == "image" else "prompts", PromptTokens(model, self))
 
@@ -85,11 +76,10 @@ class PromptTokens(Adapter):
     text's width to the image's; ``net``, D -> meta -> W.
 
     Attributes:
-        towers: the views of the towers that get tokens, by name.
+        towers: those that get tokens, by name.
         length: L.
-        slots: the tokens take the place of a text's first words, so that texts must be tokenized with room for them.
         conditional: the text tokens depend on ``given``.
-        given: (M, D), what the net reads for each text of the next pass: unit image features. Each pass takes it.
+        given: (M, D), unit image features, one row for each text of the next pass, which takes them.
     """
 
     def __init__(self, model: DualEncoder, spec: Prompts) -> None:
@@ -98,14 +88,13 @@ class PromptTokens(Adapter):
         self.towers = {tower.name: tower for tower in spec.chosen(model)}
         self.places = {block.module: (name, i) for name, t in self.towers.items() for i, block in enumerate(t.blocks)}
         self.places |= {tower.embed: (name, 0) for name, tower in self.towers.items()}
-        self.slots = "text" in self.towers and spec.enter == 0
-        self.template = spec.template if self.slots else None
+        self.template = spec.template if "text" in self.towers else None
         self.conditional = spec.meta is not None
         self.given: Tensor | None = None
         self._ids_L = None if spec.init is None else _word_ids(model, spec.init)
         self.length = spec.length if self._ids_L is None else len(self._ids_L)
         context = model.text_tower.context
-        if self.slots and model.text_tower.start + self.length + 2 > context:  # a name, the end
+        if "text" in self.towers and model.text_tower.start + self.length + 2 > context:  # a name, the end
             raise UsageError(
                 f"prompts: {self.length} learned tokens leave no room for a name among the {context} tokens that "
                 f"the text tower of {model.name} reads: take fewer, or shorter init words."
@@ -127,26 +116,19 @@ class PromptTokens(Adapter):
             layers = nn.Linear(model.embed_dim, spec.meta), nn.ReLU(), nn.Linear(spec.meta, width["text"])
             self.net = nn.Sequential(*layers).to(device)
         self._fresh: Sequence[Tensor] | None = None  # of each of the J blocks, in the pass under way
-        self._taken_off: Tensor | None = None
 
     def install(self) -> list[RemovableHandle]:
         handles: list[RemovableHandle] = []
         for name, tower in self.towers.items():
-            if self.spec.enter == 0:
-                handles.append(tower.embed.register_forward_hook(self._enter))
-            first, last = self.spec.enter or 1, self.spec.enter + self.spec.depth
-            for block in tower.blocks:
-                # A text that has grown needs a grown mask in every block from there on.
-                if first <= block.index < last or (name == "text" and 0 < self.spec.enter <= block.index):
-                    handles.append(block.module.register_forward_pre_hook(self._before_block, with_kwargs=True))
-            if self.added(name):
+            handles.append(tower.embed.register_forward_hook(self._enter))
+            for block in tower.blocks[1 : self.spec.depth]:
+                handles.append(block.module.register_forward_pre_hook(self._before_block))
+            if name == "image":
                 handles.append(tower.blocks[-1].module.register_forward_hook(self._take_off))
         return handles
 
     def added(self, tower: str) -> int:
-        return self.length if tower in self.towers and (tower == "image" or self.spec.enter) else 0
-
-    # ---- one pass
+        return self.length if tower == "image" and tower in self.towers else 0
 
     def prepare(self, tower: str) -> None:
         if tower not in self.towers:
@@ -163,11 +145,8 @@ class PromptTokens(Adapter):
         self._fresh = [first, *self.text[1:]]
 
     def emitted(self, tower: str) -> dict[str, Tensor]:
-        """ "extra": (B, L, W), what was taken off behind the last block, behind the tower's last norm."""
-        taken_off_BLW, self._taken_off, self._fresh = self._taken_off, None, None
-        if taken_off_BLW is None:
-            return {}
-        return {"extra": self.towers[tower].norm(taken_off_BLW).float()}
+        self._fresh = None
+        return {}
 
     def _tokens(self, j: int, x_BNW: Tensor) -> Tensor:
         if self._fresh is None:
@@ -177,52 +156,22 @@ class PromptTokens(Adapter):
             raise ModelError(f"learned tokens are given for {len(new)} texts, but {len(x_BNW)} are read.")
         return new if new.ndim == 3 else new.expand(len(x_BNW), -1, -1)
 
-    def _enter(self, module: nn.Module, inputs: tuple[Any, ...], x_BNW: Tensor) -> Tensor:
-        """A text's first words make way; those of an image are all kept."""
-        name = self.places[module][0]
-        return self._replace(name, x_BNW, 0, self.length if name == "text" else 0) if self.enabled else x_BNW
-
-    def _cut(self, name: str, x_BNW: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What stands before, in, and behind the place of ``count`` learned tokens."""
+    def _replaced(self, name: str, x_BNW: Tensor, j: int, count: int) -> Tensor:
+        """The j-th fresh tokens in the place of ``count`` tokens."""
         start = self.towers["text"].start if name == "text" else x_BNW.shape[1] - count
-        return x_BNW[:, :start], x_BNW[:, start : start + count], x_BNW[:, start + count :]
+        return torch.cat([x_BNW[:, :start], self._tokens(j, x_BNW), x_BNW[:, start + count :]], dim=1)
 
-    def _replace(self, name: str, x_BNW: Tensor, j: int, there: int) -> Tensor:
-        """The j-th fresh tokens in the place of ``there`` tokens."""
-        before, _, behind = self._cut(name, x_BNW, there)
-        return torch.cat([before, self._tokens(j, x_BNW), behind], dim=1)
+    def _enter(self, module: nn.Module, inputs: tuple[Any, ...], x_BNW: Tensor) -> Tensor:
+        """A text's first words make way; the tokens of an image are all kept."""
+        name, _ = self.places[module]
+        return self._replaced(name, x_BNW, 0, self.length if name == "text" else 0) if self.enabled else x_BNW
 
-    def _before_block(
-        self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if not self.enabled:
-            return None
-        (name, index), x_BNW, enter = self.places[module], inputs[0], self.spec.enter
-        if index - enter < self.spec.depth:
-            x_BNW = self._replace(name, x_BNW, index - enter, 0 if 0 < index == enter else self.length)
-        others = inputs[1:]
-        if name == "text" and enter:
-            usual = x_BNW.shape[1] - self.length
-            others = tuple(self._grown(value, usual) for value in others)
-            options = {key: self._grown(value, usual) for key, value in options.items()}
-        return (x_BNW, *others), options
-
-    def _grown(self, value: Any, length: int) -> Any:
-        """A mask over pairs of ``length`` tokens, which a backend may pass to its blocks, with room for ours."""
-        if not isinstance(value, Tensor) or value.ndim < 2 or value.shape[-2:] != (length, length):
-            return value
-        tower = self.towers["text"]
-        return grown_mask(value, tower.start, self.length, causal=tower.layout(length).causal)
+    def _before_block(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        name, index = self.places[module]
+        return (self._replaced(name, inputs[0], index, self.length), *inputs[1:]) if self.enabled else None
 
     def _take_off(self, module: nn.Module, inputs: tuple[Any, ...], x_BNW: Tensor) -> Tensor:
-        if not self.enabled:
-            return x_BNW
-        before, learned_BLW, behind = self._cut(self.places[module][0], x_BNW, self.length)
-        if "extra" in self.wanted:
-            self._taken_off = learned_BLW
-        return torch.cat([before, behind], dim=1)
-
-    # ---- texts
+        return x_BNW[:, : -self.length] if self.enabled else x_BNW
 
     def with_slots(self, texts: Sequence[str], tokenize: Callable[[Sequence[str], int], Tokens]) -> Tokens:
         """Texts, tokenized with their first L words for the learned tokens.
@@ -254,25 +203,6 @@ class PromptTokens(Adapter):
             raise UsageError(f"prompts: the tokenizer reads init={init!r} otherwise in front of the names; change it.")
         cut = {name: x[:, :context] for name, x in tokens.items()}
         return {**cut, "slots": torch.full((len(ids_MN),), L)}
-
-
-def grown_mask(mask: Tensor, start: int, count: int, *, causal: bool) -> Tensor:
-    """An attention mask (..., N, N) for sequences into which ``count`` tokens have been put, the first at ``start``.
-
-    The new tokens see what the token before them sees and are seen by all; ``causal``: by what follows only. Booleans
-    say who is seen, other numbers are added to the attention logits.
-    """
-    length, device = mask.shape[-1], mask.device
-    places = torch.arange(length, device=device)
-    rows = torch.cat([places[:start], places.new_full((count,), max(start - 1, 0)), places[start:]])
-    mask = mask.index_select(-2, rows)
-    boolean = mask.dtype == torch.bool
-    seen = mask.new_full((*mask.shape[:-1], count), boolean)
-    mask = torch.cat([mask[..., :start], seen, mask[..., start:]], dim=-1)
-    if causal:
-        future = torch.ones(length + count, length + count, dtype=torch.bool, device=device).triu(1)
-        mask = mask.masked_fill(future, False if boolean else -torch.inf)
-    return mask
 
 
 def _word_ids(model: DualEncoder, init: str) -> Tensor:

@@ -111,10 +111,7 @@ class TokenRankBlock(BottleneckBlock):
         return handles
 
     def emitted(self, tower: str) -> dict[str, Tensor]:
-        """ "delta": (B, 1, 2), sum of |delta| over tokens and channels, and how many numbers were added up.
-
-        The sum over rows of the first by that of the second, mean over the blocks, is the mean size of what is added.
-        """
+        """ "delta": (B, 1, 2), sum of |delta| over tokens and channels, and how many numbers were added up."""
         size_B12, self._size_B12 = self._size_B12, None
         return {} if size_B12 is None else {"delta": size_B12}
 

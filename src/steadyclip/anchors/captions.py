@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from steadyclip.anchors.journal import Journal
 from steadyclip.core.errors import DataError
-from steadyclip.core.locks import owning
+from steadyclip.core.files import owning
 from steadyclip.core.progress import Progress
 from steadyclip.core.provenance import versions
 from steadyclip.data.decode import UnreadableImage, quiet

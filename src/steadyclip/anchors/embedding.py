@@ -28,8 +28,7 @@ from steadyclip.anchors.pool import MANIFEST, SCHEMA, Pool, differences, read_ma
 from steadyclip.anchors.sources import PART_ROWS, Part, Row, find_parts
 from steadyclip.anchors.writing import JOURNAL, PartWriter, finished_part
 from steadyclip.core.errors import DataError
-from steadyclip.core.files import write_atomic
-from steadyclip.core.locks import owning
+from steadyclip.core.files import owning, write_atomic
 from steadyclip.core.progress import Progress
 from steadyclip.data.content import threads
 from steadyclip.data.decode import UnreadableImage, decode, quiet

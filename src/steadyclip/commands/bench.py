@@ -1,4 +1,4 @@
-"""`bench` and `demo`: the tables of the field, from trainings to page."""
+"""`bench`, `demo` and `report`: tables and pages, from trainings or from records."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from steadyclip.commands.options import say, show
+from steadyclip.commands.options import check_values, say, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.extensions import DATA, MODELS, absent, load_extension
 from steadyclip.core.precision import Precision
+from steadyclip.experiments.protocols import ProtocolName, make_plan
+from steadyclip.experiments.settings import RecipeChoice
 from steadyclip.training.config import TrainConfig
-
-ProtocolName = Literal["base-to-new", "few-shot", "cross-dataset", "domain-generalization", "robust"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
     """Train and score several methods by a protocol of the field: table, page, Markdown and CSV.
 
-    The same command again goes on where it stopped, and trains nothing where it is finished.
+    The same command again continues where it stopped, and trains nothing that is finished.
     """
 
     protocol: Positional[ProtocolName]
@@ -46,7 +46,7 @@ class Bench:
     (1): 0.25 0.5 0.75, for instance (WiSE-FT)."""
     model: str = "icons-tiny"
     """Installed model, local directory or hub id, or open_clip:MODEL/PRETRAINED."""
-    recipes: Literal["auto", "published"] = "auto"
+    recipes: RecipeChoice = "auto"
     """`auto` trains `icons-tiny` by recipes that were chosen for it, others as published."""
     root: Path | None = None
     """Folder that holds the data sets."""
@@ -72,10 +72,7 @@ class Bench:
     """Print the table as CSV."""
 
     def __call__(self) -> None:
-        from steadyclip.data import load_data
         from steadyclip.experiments.bench import run_bench
-        from steadyclip.experiments.choose import choose, refuse_repeated
-        from steadyclip.experiments.grid import one_by_one
         from steadyclip.experiments.launchers import side_by_side, through_submitit
         from steadyclip.experiments.rows import pairs, parse_rows
         from steadyclip.experiments.settings import settings_for
@@ -83,30 +80,24 @@ class Bench:
 
         if self.markdown and self.csv:
             raise UsageError("give --markdown or --csv, not both.")
-        if not self.seeds:
-            raise UsageError("--seeds needs at least one.")
-        if min(self.seeds) < 0:  # the sample of -1 would be that of 1
-            raise UsageError(f"--seeds must be 0 or more, not {min(self.seeds)}.")
-        if self.shots == ():
-            raise UsageError("--shots needs at least one number, or is left out.")
-        refuse_repeated("--seeds", self.seeds)
+        check_values("--seeds", self.seeds, least=0)  # the sample of -1 would be that of 1
+        check_values("--shots", self.shots, least=1)
+        check_values("--data", self.data)
+        check_values("--targets", self.targets)
+        check_values("--sources", self.sources or None)
         rows = parse_rows(self.methods, settings_for(self.model, self.recipes))
-        root = self.root
-        protocol = choose(
-            self.protocol, self.data, lambda data: load_data(data.name, sources=data.sources, root=root), self.targets,
-            self.shots, self.sources,
-        )  # fmt: skip
+        plan = make_plan(self.protocol, self.data, self.targets, self.shots, self.sources, self.root)
         jobs = {name: int(value) if value.isdecimal() else value for name, value in pairs(self.slurm).items()}
-        if self.launcher == "slurm":
-            launcher, at_once = through_submitit(jobs), 10**6
-        else:
-            launcher, at_once = (one_by_one if self.jobs == 1 else side_by_side(self.jobs)), self.jobs
+        launcher = through_submitit(jobs) if self.launcher == "slurm" else side_by_side(self.jobs)
         config = TrainConfig(precision=self.precision, device=self.device, workers=self.workers, progress=self.progress)
         config.check()
-        log = _note if self.markdown or self.csv else say
+
+        def log(line: str) -> None:
+            print(line, file=sys.stderr if self.markdown or self.csv else sys.stdout, flush=True)
+
         result = run_bench(
-            protocol, rows, self.seeds, model=self.model, out=self.out, config=config, root=root, launcher=launcher,
-            side_by_side=at_once, wise_alphas=self.wise_alphas, log=log,
+            plan, rows, self.seeds, model=self.model, out=self.out, config=config, root=self.root, launcher=launcher,
+            wise_alphas=self.wise_alphas, log=log,
         )  # fmt: skip
         if result.records:
             table = main_table(result.records)
@@ -116,7 +107,7 @@ class Bench:
                 show(table)
             stem = self.out / "-".join([self.protocol, *(Path(spec).name for spec in self.data)])
             page, *others = write_tables(result.records, stem, f"{self.protocol}: {', '.join(self.data)}")
-            log(f"page: {page}", f"tables: {', '.join(map(str, others))}")
+            log(f"page: {page}\ntables: {', '.join(map(str, others))}")
         result.check()
 
 
@@ -139,11 +130,30 @@ class Demo:
         for group, name in ((DATA, "icons"), (MODELS, "icons-tiny")):
             if load_extension(group, name) is None:
                 raise UsageError(f"demo needs {name!r}: {absent(group, name)}.")
-        Bench(
-            "base-to-new", methods=self.methods, shots=(self.shots,), seeds=self.seeds, out=self.out, jobs=self.jobs
-        )()
+        Bench("base-to-new", **{**vars(self), "shots": (self.shots,)})()
 
 
-def _note(*lines: str) -> None:
-    for line in lines:
-        print(line, file=sys.stderr, flush=True)
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Make the table and one self-contained HTML page from records."""
+
+    records: Positional[tuple[Path, ...]]
+    """Record files, or folders that hold some (runs, for instance)."""
+    out: Path = Path("report.html")
+    """The page."""
+    title: str | None = None
+    """Heading of the page; by default the names of the data sets."""
+    markdown: bool = False
+    """Print the table as Markdown."""
+
+    def __call__(self) -> None:
+        from steadyclip.evaluation import load_records
+        from steadyclip.report import main_table, write_page
+
+        records = load_records(self.records)
+        table = main_table(records)
+        if self.markdown:
+            print(table.markdown(), end="")
+        else:
+            show(table)
+        say(f"page: {write_page(records, self.out, self.title)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from steadyclip.commands.options import DataOptions, SubsetName, say, show
+from steadyclip.commands.options import DataOptions, SubsetName, print_json, say, show
 from steadyclip.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -24,14 +24,12 @@ class DataList:
     """Print JSON instead of a table."""
 
     def __call__(self) -> None:
-        import json
-
         from rich.table import Table
 
         from steadyclip.data.catalog import catalog
 
         if self.json:
-            print(json.dumps([dataclasses.asdict(entry) for entry in catalog()], indent=1, ensure_ascii=False))
+            print_json([dataclasses.asdict(entry) for entry in catalog()])
             return
         table = Table(box=None, header_style="bold")
         for column in ("name", "classes", "images", "domains", "license", "home"):
@@ -126,11 +124,9 @@ class DataSample:
     """Print JSON instead of lines."""
 
     def __call__(self) -> None:
-        import json
-
         task = self.source.load().task(shots=self.shots, seed=self.seed, subset=self.subset, verify=False)
         if self.json:
-            print(json.dumps(task.split_json(), indent=1, ensure_ascii=False))
+            print_json(task.split_json())
             return
         say(*task.summary())
         for split, images in (("train", task.train), ("val", task.val)):

@@ -1,17 +1,24 @@
-"""Options that several commands share, and how commands speak."""
+"""Options that several commands share, and how commands print."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
+
+from steadyclip.core.errors import UsageError
+from steadyclip.core.precision import best_device
+from steadyclip.data.sampling import Subset as SubsetName
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
 
-SubsetName = Literal["all", "base", "new"]
+
+__all__ = ["DataOptions", "SubsetName", "best_device", "check_values", "print_json", "say", "show"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,19 +50,25 @@ class DataOptions:
     def load(self) -> ImageData:
         from steadyclip.data import load_data
 
-        return load_data(
-            self.data, templates=self.templates or None, max_unreadable=self.max_unreadable,
-            image_column=self.image_column, label_column=self.label_column, root=self.root, sources=self.sources,
-        )  # fmt: skip
+        given = {**vars(self), "templates": self.templates or None}
+        return load_data(given.pop("data"), **given)
 
 
-def best_device(name: str) -> str:
-    """``auto`` as the accelerator if there is one."""
-    import torch
+def check_values(flag: str, values: Sequence[Any] | None, least: int | None = None) -> None:
+    """Raises UsageError where ``flag`` is given without a value, with one below ``least``, or with one twice."""
+    if values is None:
+        return
+    if not values:
+        raise UsageError(f"{flag} needs at least one value.")
+    if least is not None and min(values) < least:
+        raise UsageError(f"{flag} must be {least} or more, not {min(values)}.")
+    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise UsageError(f"{flag}: {twice[0]} is given twice, leave one out.")
 
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+
+def print_json(value: Any) -> None:
+    """Indented, on standard output."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def say(*lines: str) -> None:

@@ -1,4 +1,4 @@
-"""`train`, `evaluate`, `predict`: a run and what is done with it."""
+"""`train`, `evaluate`, `predict` and `methods`: a run and what is done with it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from steadyclip.commands.options import DataOptions, SubsetName, best_device, say, show
+from steadyclip.commands.options import DataOptions, SubsetName, best_device, check_values, print_json, say, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.precision import Precision
+from steadyclip.experiments.settings import PUBLISHED, RecipeChoice, Settings
 from steadyclip.training.config import RunConfig, TrainConfig
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
     from steadyclip.evaluation import Record
-    from steadyclip.evaluation.run import Run
     from steadyclip.experiments.rows import Row
-    from steadyclip.experiments.settings import Settings
     from steadyclip.methods import Method
     from steadyclip.models import DualEncoder
 
@@ -34,7 +33,7 @@ class Train:
     shells read brackets), or @FILE with such a row: docs/rows.md."""
     model: str = "icons-tiny"
     """Installed model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED."""
-    recipes: Literal["auto", "published"] = "auto"
+    recipes: RecipeChoice = "auto"
     """`auto` trains `icons-tiny` by recipes that were chosen for it, others as published."""
     shots: int | None = None
     """Training images per class, drawn as the field draws them; all of them if not given."""
@@ -56,8 +55,7 @@ class Train:
         result = fit(load(self.model), row.method, task, recipe=row.recipe, config=TrainConfig(**settings))
         if result.seconds:
             say(f"trained in {result.seconds:.0f} s")
-        file = row.label.partition("[")[0]
-        plugin = f" --plugin {file}" if ".py:" in file else ""
+        plugin = f" --plugin {row.file}" if row.file else ""
         say(f"run: {out}", f"next: steadyclip evaluate {out} {self.source.words}{plugin}")
 
 
@@ -93,40 +91,46 @@ class Evaluate:
     def __call__(self) -> None:
         from steadyclip.data import catalog, read_split
         from steadyclip.evaluation import evaluate, evaluate_averaged
+        from steadyclip.evaluation.records import scored_among
+        from steadyclip.methods import find_method
         from steadyclip.models import load
         from steadyclip.report import main_table
+        from steadyclip.training import load_run
 
-        _register(self.plugin)
+        if self.plugin:  # a run folder never imports a file by itself
+            find_method(self.plugin)
         folder, run, precision = Path(self.run), None, self.precision
         row = None if folder.is_dir() else self._row()
         data = self.source.load()
         split: dict[str, Any] = {"data": data.name, "train": [], "val": []}
+        device = best_device(self.device)
+        model = load(self.model, device=device) if self.model else None
         if row is None:
-            model, method, run = _open_run(folder, self.device, self.model)
+            model, method, run = load_run(folder, model=model, device=device)
             split = read_split(folder / "split.json")
         else:
+            assert model is not None
             method, precision = row.method, row.config.get("precision", precision)
-            model = load(str(self.model), device=best_device(self.device))
             folder = Path("runs") / f"{data.name}-{row.slug}-{Path(model.name).name}"
         seen = {key for part in ("train", "val") for key, _ in split[part]} if data.name == split["data"] else set()
         trained = run.task.classes if run else data.classes
         same = set(trained) <= set(data.classes)
         shift = catalog.is_shift(data.name, data.classes, split["data"], trained)
-        templates = self.source.templates or (run.task.templates if run and (same or shift) else None)
-        subsets: list[SubsetName] = ["all"]
-        if self.subset:
-            subsets = [self.subset]
-        elif same and run and run.task.subset == "base":
-            subsets = ["base", "new"]
-        common: dict[str, Any] = {
+        halves: tuple[SubsetName, ...] = ("base", "new") if same and run and run.task.subset == "base" else ("all",)
+        options: dict[str, Any] = {
             "batch_size": self.batch_size, "workers": self.workers, "precision": precision, "progress": True,
         }  # fmt: skip
-        alphas = self._alphas(model, method, data, split, common)
+        alphas = self._alphas(model, method, data, split, options)
+        options["run"] = run
+        options["templates"] = self.source.templates or (run.task.templates if run and (same or shift) else None)
         records: list[Record] = []
-        for subset in subsets:
+        for subset in (self.subset,) if self.subset else halves:
             images = data.test_set(subset, self.domain, exclude=seen)
-            note = self._note(split["data"], len(trained), len(images.classes)) if shift and not same else ""
-            options = {"subset": subset, "templates": templates, "run": run, "note": note, **common}
+            options["subset"] = subset
+            if shift and not same:
+                known = catalog.find(split["data"])  # the run may have seen a half of its classes
+                among = max(len(trained), known.classes if known else 0)
+                options["note"] = scored_among(len(images.classes), among)
             if alphas is None:
                 found = [evaluate(model, method, images, **options)]
             else:
@@ -152,15 +156,6 @@ class Evaluate:
         if self.model is None:
             raise UsageError(f"{row.label} is scored on a model as it is: name one with --model.")
         return row
-
-    @staticmethod
-    def _note(source: str, trained: int, among: int) -> str:
-        """What a reader of the numbers must know, in the words of `bench`."""
-        from steadyclip.data import catalog
-        from steadyclip.evaluation.records import scored_among
-
-        known = catalog.find(source)  # the run may have seen a half of its classes
-        return scored_among(among, max(trained, known.classes if known else 0))
 
     def _alphas(
         self, model: DualEncoder, method: Method, data: ImageData, split: dict[str, Any], options: dict[str, Any]
@@ -205,20 +200,20 @@ class Predict:
     """`cpu`, `cuda`, or `auto`."""
 
     def __call__(self) -> None:
-        import json
-
-        from steadyclip.deploy import predict
+        from steadyclip.evaluation import predict
+        from steadyclip.methods import find_method
+        from steadyclip.training import load_run
 
         if not self.images:
             raise UsageError("name at least one image: steadyclip predict RUN PHOTO ...")
-        if self.top < 1:
-            raise UsageError(f"--top must be 1 or more, not {self.top}.")
-        _register(self.plugin)
-        model, method, run = _open_run(self.run, self.device)
+        check_values("--top", [self.top], least=1)
+        if self.plugin:
+            find_method(self.plugin)
+        model, method, run = load_run(self.run, device=best_device(self.device))
         names = self.names or run.task.classes
         found = predict(model, method, self.images, names, run.task.templates, top=self.top)
         if self.json:
-            print(json.dumps([dataclasses.asdict(p) for p in found], indent=1, ensure_ascii=False))
+            print_json([dataclasses.asdict(prediction) for prediction in found])
             return
         for prediction in found:
             print(prediction.path)
@@ -226,27 +221,53 @@ class Predict:
                 print(f"  {probability:6.1%}  {name}")
 
 
-def _register(plugin: str | None) -> None:
-    """The method of a file, which the user names: a run never imports one by itself."""
-    from steadyclip.methods import find_method
+@dataclasses.dataclass(frozen=True)
+class Methods:
+    """List the methods, or what one is: its facts, recipe and knobs."""
 
-    if plugin:
-        find_method(plugin)
+    name: Positional[str | None] = None
+    """A method, or path/to/mine.py:Mine."""
+
+    def __call__(self) -> None:
+        from rich.table import Table
+
+        from steadyclip.experiments.rows import parse_row
+        from steadyclip.methods import methods
+        from steadyclip.methods.knobs import knob_help
+        from steadyclip.methods.registry import origin_of
+
+        if self.name is None:
+            table = Table("method", "what it is", "source", box=None)
+            for name, cls in methods().items():
+                table.add_row(name, cls.summary, origin_of(name) or cls.source)
+            show(table)
+            return
+        row = parse_row(self.name)
+        method = row.method
+        say(f"{method.name}: {method.summary}", f"source: {method.source}")
+        if origin := origin_of(method.name):
+            say(f"comes with {origin}")
+        facts = {
+            "learns": method.learns, "gradient steps": row.recipe is not None, "mergeable": method.mergeable,
+            "trains the model's own weights": method.own_weights, "compares the images of a batch": method.whole_batch,
+        }  # fmt: skip
+        say(f"facts: {', '.join(f'{fact}: {str(holds).lower()}' for fact, holds in facts.items())}")
+        if row.recipe:
+            recipe = {key: value for key, value in dataclasses.asdict(row.recipe).items() if value is not None}
+            say(f"recipe: {', '.join(f'{key}={value}' for key, value in recipe.items())}")
+        knobs = Table("knob", "default", "meaning", box=None)
+        meaning = knob_help(method)
+        for knob, value in method.knobs().items():
+            text = ":".join(map(str, value)) if isinstance(value, list) else str(value)
+            knobs.add_row(knob, text, meaning.get(knob, "pieces, as text"))
+        say("")
+        show(knobs if knobs.rows else "no knobs")
 
 
-def _open_run(folder: Path, device: str, model: str | None = None) -> tuple[DualEncoder, Method, Run]:
-    from steadyclip.models import load
-    from steadyclip.training import load_run
-
-    at = best_device(device)
-    return load_run(folder, model=load(model, device=at) if model else None, device=at)
-
-
-def _one_row(flag: str, text: str, settings: Settings | None = None) -> Row:
+def _one_row(flag: str, text: str, settings: Settings = PUBLISHED) -> Row:
     from steadyclip.experiments.rows import parse_rows
-    from steadyclip.experiments.settings import PUBLISHED
 
-    row, *others = parse_rows([text], settings or PUBLISHED)
+    row, *others = parse_rows([text], settings)
     if others:
         raise UsageError(f"{flag} takes one method, not {1 + len(others)}: `steadyclip bench` takes several.")
     return row

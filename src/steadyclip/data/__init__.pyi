@@ -8,4 +8,3 @@ from .task import ImageData as ImageData
 from .task import ImageTask as ImageTask
 from .task import Report as Report
 from .task import read_split as read_split
-from .task import write_split as write_split

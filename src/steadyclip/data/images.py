@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,9 +58,9 @@ class FileStore:
         return self.root / key
 
 
-@dataclass
+@dataclass(frozen=True)
 class ParquetStore:
-    """Images as bytes in one column of a parquet file. Opened at first use, by each process for itself.
+    """Images as bytes in one column of a parquet file, which each process opens at its first use.
 
     ``key_column`` holds the keys; without one they are ``row_key`` of the rows.
     """
@@ -67,17 +68,17 @@ class ParquetStore:
     path: Path
     column: str
     key_column: str | None = None
-    _opened: tuple[Any, dict[str, int]] | None = field(default=None, init=False, repr=False, compare=False)
 
     def read(self, key: str) -> bytes:
         with _OPENING:
-            images, rows = self._opened = self._opened or self._open()
+            images, rows = self._opened
         return image_bytes(images[rows[key]].as_py(), key)
 
     def file(self, key: str) -> Path:
         return self.path
 
-    def _open(self) -> tuple[Any, dict[str, int]]:
+    @cached_property
+    def _opened(self) -> tuple[Any, dict[str, int]]:
         table = Table.open(self.path).arrow([name for name in (self.column, self.key_column) if name])
         if self.key_column is None:
             keys = map(row_key, range(1, len(table) + 1))
@@ -86,7 +87,7 @@ class ParquetStore:
         return table.column(self.column), {key: row for row, key in enumerate(keys)}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
+        return {name: value for name, value in self.__dict__.items() if name != "_opened"}
 
 
 def image_bytes(value: Any, key: str) -> bytes:

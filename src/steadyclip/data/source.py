@@ -11,9 +11,8 @@ from steadyclip.core.errors import DataError, UsageError, nearest
 from steadyclip.core.extensions import DATA, absent
 from steadyclip.data import catalog
 from steadyclip.data.builtin import builtin_names, find_builtin
-from steadyclip.data.layouts import ARCHIVES, find_zhou, read_folder, read_zhou
+from steadyclip.data.layouts import ARCHIVES, find_zhou, read_folder, read_manifest, read_zhou
 from steadyclip.data.listing import Listing, assemble
-from steadyclip.data.manifest import read_manifest
 from steadyclip.data.prompts import resolve_templates
 from steadyclip.data.tables import PARQUET, TEXT
 from steadyclip.data.task import ImageData

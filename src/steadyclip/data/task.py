@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from steadyclip.core.errors import DataError, UsageError, nearest
-from steadyclip.core.files import write_atomic
 from steadyclip.data.images import ImageSet, Skipped
 from steadyclip.data.sampling import Subset, class_range, few_shot
 
@@ -251,11 +250,6 @@ class ImageData:
 
 
 _SPLIT = {"data", "subset", "shots", "seed", "classes", "train", "val"}
-
-
-def write_split(task: ImageTask, path: Path) -> None:
-    """Write ``task.split_json()`` to ``path``, which says exactly what a run was trained on."""
-    write_atomic(path, json.dumps(task.split_json(), indent=1, ensure_ascii=False).encode())
 
 
 def read_split(path: Path) -> dict[str, Any]:

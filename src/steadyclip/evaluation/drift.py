@@ -20,8 +20,8 @@ _IMAGES = 8
 def linear_cka(a_ND: Tensor, b_NE: Tensor) -> float:
     """Linear centered kernel alignment of two sets of features of the same N samples, in [0, 1].
 
-    1 where one is the other, rotated, shifted and scaled as a whole; NaN-free: 1 where neither varies, 0 where only one
-    does. Source: Kornblith et al. 2019, equations 4 and 5 (linear kernel), in feature space.
+    1 where one is the other, rotated, shifted and scaled as a whole, or where neither varies; 0 where only one does.
+    Source: Kornblith et al. 2019, equations 4 and 5 (linear kernel), in feature space.
     """
     a_ND, b_NE = (x.double() - x.double().mean(dim=0) for x in (a_ND, b_NE))
     shared = (a_ND.T @ b_NE).square().sum()

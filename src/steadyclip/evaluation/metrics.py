@@ -5,8 +5,6 @@ Shapes: N images, C classes. Everything takes CPU tensors and returns Python flo
 
 from __future__ import annotations
 
-import statistics
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,11 +37,6 @@ def ece(confidence_N: Tensor, correct_N: Tensor, bins: int = 15) -> float:
     bin_N = torch.bucketize(confidence_N.double(), edges[1:-1])
     gap_N = correct_N.double() - confidence_N.double()
     return torch.zeros(bins, dtype=torch.float64).index_add(0, bin_N, gap_N).abs().sum().item() / len(gap_N)
-
-
-def harmonic(base: float, new: float) -> float:
-    """H = 2BN / (B + N); 0 when either is 0."""
-    return statistics.harmonic_mean((base, new))
 
 
 def bootstrap_interval(correct_N: Tensor, seed: int = 0, draws: int = 1000) -> tuple[float, float]:

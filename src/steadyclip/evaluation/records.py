@@ -1,27 +1,151 @@
-"""One evaluation = one JSON record. Tables, plots and pages are made from records only.
+"""One training = one typed ``Run`` in its ``run.json``; one evaluation = one JSON ``Record``, which holds the run.
 
-A record says everything that its numbers depend on: model and weights hash, method and knobs, the run it was trained
-by, data and content hash, templates, seed, versions and commit. Accuracies are fractions; times are seconds.
+Tables, plots and pages are made from records only. A record says everything that its numbers depend on: model and
+weights hash, method and knobs, the run it was trained by, data and content hash, templates, seed, versions and commit.
+Accuracies are fractions; times are seconds.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 
 from steadyclip.core.errors import DataError
 from steadyclip.core.schema import Document, parse
-from steadyclip.evaluation.run import MethodInfo, ModelInfo, Run, Skipped
 
+if TYPE_CHECKING:
+    from steadyclip.data import ImageTask
+    from steadyclip.methods.base import Method
+
+Skipped = tuple[tuple[str, str], ...]
+"""(key, reason) of images that could not be read."""
 Place = tuple[str, str, str | None]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class DataInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The test images: ``hash`` is over the images themselves, labels and classes; ``skipped`` lists (key, reason)."""
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of what stands in a run or a record."""
+
+
+class ModelInfo(Part, frozen=True):
+    """The pretrained model: its name as given to ``load``, its family, and the hash of its pretrained weights."""
+
+    name: str
+    family: str
+    weights_hash: str
+
+
+class MethodInfo(Part, frozen=True):
+    """The method, by its name in the registry and the plain values of all its knobs.
+
+    Attributes:
+        label: its name followed by the knobs that are not at their defaults; in a grid the row as it was typed.
+        files: knob -> hash of the content of the file that it names.
+        origin: the package or the file that it came with; "" for a method of this package.
+    """
+
+    name: str
+    knobs: dict[str, Any]
+    label: str
+    files: dict[str, str] = {}
+    origin: str = ""
+
+    @classmethod
+    def of(cls, method: Method, label: str = "") -> MethodInfo:
+        """What records and runs keep of ``method``; the label is its own by default."""
+        from steadyclip.methods.registry import origin_of
+
+        knobs = json.loads(json.dumps(method.knobs()))  # tuples become lists, as they come back from a file
+        return cls(method.name, knobs, label or method.row, method.files(), origin_of(method.name))
+
+
+class TaskInfo(Part, frozen=True):
+    """What was trained on; ``content`` is a hash over the images themselves, their labels and captions."""
+
+    name: str
+    subset: str
+    shots: int | None
+    seed: int
+    content: str
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    train_images: int
+    val_images: int
+    skipped: Skipped = ()
+
+    @classmethod
+    def of(cls, task: ImageTask) -> TaskInfo:
+        """What runs keep of ``task``. Reads its images, where they were not hashed before."""
+        same = ("name", "subset", "shots", "seed", "content", "classes", "templates", "skipped")
+        fields = {name: getattr(task, name) for name in same}
+        return cls(**fields, train_images=len(task.train), val_images=len(task.val))
+
+
+class Results(Part, frozen=True):
+    """What a training came to.
+
+    Attributes:
+        steps: optimizer steps, 0 where something was learned without any.
+        seconds: in training steps with their checkpoints, of all sittings together; without steps, in filling the head.
+        images_per_second: training images over that time; None when no image was encoded.
+        loss: mean of the last interval, in all and by term.
+        choices: what the method chose by itself, such as a strength by the validation images.
+        unreadable: training images that could not be decoded.
+    """
+
+    steps: int
+    seconds: float
+    images_per_second: float | None
+    processes: int = 1
+    device: str = "cpu"
+    loss: dict[str, float] = {}
+    choices: dict[str, Any] = {}
+    unreadable: Skipped = ()
+
+
+class Run(Document, frozen=True, kw_only=True):
+    """One training: what it was made from, and its ``results`` once it is finished.
+
+    ``recipe`` and ``config`` hold the fields of ``Recipe`` and ``TrainConfig`` as plain values, so that a run outlives
+    their next change. ``recipe`` is None where nothing is trained by gradient steps. ``training.run`` says which of
+    these facts decide the result.
+    """
+
+    SCHEMA: ClassVar[int] = 2
+    KIND: ClassVar[str] = "run"
+    SPELLED: ClassVar[str] = "a run"
+    REDO: ClassVar[str] = "train again into another folder"
+
+    schema: Literal[2] = 2
+    kind: Literal["run"] = "run"
+    created: str
+    completed: str | None = None
+    model: ModelInfo
+    method: MethodInfo
+    recipe: dict[str, Any] | None
+    config: dict[str, Any]
+    task: TaskInfo
+    results: Results | None = None
+    versions: dict[str, str]
+    commit: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Trained to the end: there is nothing left to do."""
+        return self.results is not None
+
+    @property
+    def seed(self) -> int:
+        """Of the training; that of the sample is ``task.seed``."""
+        return self.config["seed"]
+
+
+class DataInfo(Part, frozen=True):
+    """The test images; ``hash`` is over the images themselves, labels and classes."""
 
     name: str
     subset: str
@@ -43,8 +167,8 @@ class DataInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.place, self.templates
 
 
-class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Fractions in [0, 1]; ``interval95`` is the bootstrap interval of ``top1`` over test images."""
+class Metrics(Part, frozen=True):
+    """``interval95`` is the bootstrap interval of ``top1`` over test images."""
 
     top1: Fraction
     mean_per_class: Fraction
@@ -52,21 +176,21 @@ class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interval95: tuple[Fraction, Fraction]
 
 
-class TowerDrift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TowerDrift(Part, frozen=True):
     """Trained against frozen features of one tower: linear CKA and mean cosine, 1 where nothing moved."""
 
     cka: float
     cosine: float
 
 
-class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Drift(Part, frozen=True):
     """``image`` over the test images, ``text`` over the prompts of their classes."""
 
     image: TowerDrift
     text: TowerDrift
 
 
-class ClassScore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ClassScore(Part, frozen=True):
     """Images of one class, and how many were classified right."""
 
     name: str
@@ -74,14 +198,14 @@ class ClassScore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     correct: int
 
 
-class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Example(Part, frozen=True):
     """One wrongly classified image; ``thumbnail`` is a base64 PNG of at most 64 pixels a side."""
 
     key: str
     thumbnail: str
 
 
-class Confusion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Confusion(Part, frozen=True):
     """``count`` images of the class ``true`` were taken for ``predicted``."""
 
     true: str
@@ -90,15 +214,14 @@ class Confusion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     examples: tuple[Example, ...]
 
 
-class Record(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Record(Document, frozen=True, kw_only=True):
     """One evaluation. ``metrics`` is None, and ``reason`` says why, when the method cannot classify among the names.
 
-    ``training`` is the run, None for a method that was not trained; ``images_per_second`` is None when no image was
-    encoded (features came from the cache, or there was nothing to score). ``drift`` is None where it was not measured;
+    ``training`` is None for a method that was not trained; ``images_per_second`` is None when no image was encoded
+    (features came from the cache, or there was nothing to score). ``drift`` is None where it was not measured;
     ``wise_alpha`` is the share of the trained weights where they were averaged with the pretrained ones; ``precision``
-    is the arithmetic of the scoring. Records of a grid also have ``settings``, where the recipe comes from, and the
-    ``role`` of the test images beside those of training: "id" more of the same, "ood" the same classes elsewhere,
-    "transfer" other classes.
+    is that of the scoring. Records of a grid also have ``settings``, where the recipe comes from, and the ``role`` of
+    the test images: "id" more of what was trained on, "ood" the same classes elsewhere, "transfer" other classes.
     """
 
     SCHEMA: ClassVar[int] = 2

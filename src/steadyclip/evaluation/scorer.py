@@ -1,4 +1,4 @@
-"""From image features to classes: the head of a method among given names.
+"""From images to classes: the head of a method among given names.
 
 Shapes: N images, B images in a batch, C classes, D feature width.
 """
@@ -6,6 +6,8 @@ Shapes: N images, B images in a batch, C classes, D feature width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.core.precision import Precision, arithmetic
+from steadyclip.data import read_image
 from steadyclip.models.features import evaluating
 from steadyclip.objectives import Batch, Image, Plain
 
@@ -47,7 +50,7 @@ class Scorer:
             raise UsageError(f"a head needs class names and templates; there are {len(names)} and {len(templates)}.")
         if bad := [template for template in templates if "{}" not in template]:
             raise UsageError(f"template {bad[0]!r} has no {{}} where the class name goes.")
-        self.model, self.names, self.templates, self.precision = model, tuple(names), tuple(templates), precision
+        self.model, self.names, self.templates = model, tuple(names), tuple(templates)
         self.planner = method.planner(model)
         if model.head is None or model.head.spec != method.head:
             if method.head.learns:
@@ -59,8 +62,7 @@ class Scorer:
         self.planner.head.check_names(self.names)
         self.planner.arithmetic = lambda: arithmetic(model.device, precision)
         self.reads = self.planner.canonical([Image(), *self.planner.head.reads(scoring=True)])
-        views = {read.view for read in self.reads if read.tower == "image"} - {Plain()}
-        if views:
+        if views := {read.view for read in self.reads if read.tower == "image"} - {Plain()}:
             raise UsageError(f"the head of {method.name!r} reads {views}, but a score is of plain images only.")
         self._texts = {}
         if not self.planner.conditional:
@@ -73,9 +75,8 @@ class Scorer:
         """Logits (B, C) from raw outputs of the image tower by name, "feature" (B, D) among them."""
         device = self.model.device
         known = {read: rows[read.what].to(device) for read in self.reads if read.tower == "image"}
-        batch = Batch(
-            torch.zeros(len(rows["feature"]), dtype=torch.long, device=device), known={**self._texts, **known}
-        )
+        labels_B = torch.zeros(len(rows["feature"]), dtype=torch.long, device=device)
+        batch = Batch(labels_B, known={**self._texts, **known})
         f = self.planner.features(self.names, self.templates, batch, scoring=True)
         with evaluating(self.model):
             self.planner.fill(f, self.reads)
@@ -91,3 +92,45 @@ class Scorer:
             predicted.append(best_B.indices.cpu())
             confidence.append(best_B.values.cpu())
         return torch.cat(predicted), torch.cat(confidence)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best names for one image, best first, with the softmax over all names."""
+
+    path: str
+    names: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+def predict(
+    model: DualEncoder,
+    method: Method,
+    paths: Sequence[str | Path],
+    names: Sequence[str],
+    templates: Sequence[str],
+    *,
+    top: int = 5,
+    batch_size: int = 64,
+) -> list[Prediction]:
+    """One prediction for each image, in order.
+
+    Args:
+        names: classes to choose among; a method that cannot name new classes takes only those it was trained on.
+        templates: prompts with ``{}`` for the name.
+        top: how many names to give, at most all of them.
+
+    Raises:
+        DataError: an image is not there or cannot be read.
+        NoHead: the method cannot classify among these names.
+    """
+    scorer, found = Scorer(model, method, names, templates), []
+    for start in range(0, len(paths), batch_size):
+        part = paths[start : start + batch_size]
+        images_BCHW = torch.stack([model.preprocess(read_image(path)) for path in part])
+        with evaluating(model):
+            probabilities_BC = scorer.logits(model.run("image", images_BCHW)).softmax(dim=-1)
+        best_BK = probabilities_BC.topk(min(top, len(names)))
+        for path, values_K, labels_K in zip(part, best_BK.values.tolist(), best_BK.indices.tolist(), strict=True):
+            found.append(Prediction(str(path), tuple(str(names[i]) for i in labels_K), tuple(values_K)))
+    return found

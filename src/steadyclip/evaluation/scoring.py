@@ -17,13 +17,22 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 from torch import Tensor
 
-from steadyclip.core.precision import Precision, check_precision
+from steadyclip.core.precision import Precision
 from steadyclip.core.progress import progress_bar
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.evaluation import metrics
 from steadyclip.evaluation.drift import measure
-from steadyclip.evaluation.records import ClassScore, Confusion, DataInfo, Example, Metrics, Record
-from steadyclip.evaluation.run import MethodInfo, ModelInfo, Run
+from steadyclip.evaluation.records import (
+    ClassScore,
+    Confusion,
+    DataInfo,
+    Example,
+    MethodInfo,
+    Metrics,
+    ModelInfo,
+    Record,
+    Run,
+)
 from steadyclip.evaluation.scorer import Scorer
 from steadyclip.heads import NoHead
 from steadyclip.methods.base import Method
@@ -77,7 +86,6 @@ def evaluate(
         DataError: too few images can be read, or a template has no ``{}``.
         UsageError: a precision that is not known.
     """
-    check_precision(precision)
     templates = tuple(templates or image_set.templates)
     run = run if method.learns else None
     domains = sorted({domain for domain in image_set.domains if domain is not None})

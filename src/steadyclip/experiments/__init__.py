@@ -1,1 +1,1 @@
-"""Protocols: which trainings and evaluations make a table."""
+"""Tables of the field: rows, protocols, cells, and where the cells run."""

@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,22 +17,21 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, SteadyClipError
-from steadyclip.core.files import write_atomic
-from steadyclip.core.locks import owning
-from steadyclip.evaluation.records import Record, scored_among
-from steadyclip.evaluation.run import MethodInfo, ModelInfo, TaskInfo
-from steadyclip.experiments.protocols import Cell, Sample, Source, Target
+from steadyclip.core.files import owning, write_atomic
+from steadyclip.core.precision import best_device
+from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, TaskInfo, scored_among
+from steadyclip.experiments.protocols import Cell, Sample, Target, open_data
 from steadyclip.experiments.rows import slug
 from steadyclip.training.config import TrainConfig
 from steadyclip.training.run import Untrained, describe, digest
 
 if TYPE_CHECKING:
-    from steadyclip.data import ImageData, ImageSet, ImageTask
+    from steadyclip.data import ImageSet, ImageTask
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended: its ``records``, or one line of ``error``, or the ``owner`` that is at it elsewhere."""
+    """How a cell ended: its ``records``, or one line of ``error``, or the ``owner`` that is working on it elsewhere."""
 
     records: tuple[Record, ...] = ()
     error: str | None = None
@@ -41,136 +41,114 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all cells of a grid share, and where they are on disk. Small and picklable: other processes work with it.
+    """What all cells of a grid share, and where they are on disk. Small and picklable: worker processes get it.
 
     Attributes:
         model: as for ``load``.
         weights_hash: of the model.
-        out: folder of the grid: a folder for each cell, ``features`` of the frozen model, ``locks``.
+        out: folder of the grid.
         config: how to train; a row may change it.
-        root: folder with the data sets, where ``data`` names one of the catalog.
+        root: folder with the data sets of the catalog.
     """
 
     model: str
     weights_hash: str
     out: Path
-    config: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    config: TrainConfig
     root: Path | None = None
 
-    def data(self, source: Source) -> ImageData:
-        """The data set, listed once for each process."""
-        return _open(source, self.root)
-
-    def task(self, cell: Cell) -> ImageTask:
-        """What the cell trains on, its images not yet opened."""
-        return _task(cell.sample, cell.seed or 1, self.root)
+    def config_of(self, cell: Cell) -> TrainConfig:
+        """How the cell is trained."""
+        changes: dict[str, Any] = {**cell.row.config, "seed": cell.seed or 1, "feature_folder": self.out / "features"}
+        return dataclasses.replace(self.config, **changes)
 
     def test_set(self, cell: Cell, test: Target) -> ImageSet:
         """The images of ``test``, without any that the cell trains on."""
         return _test_set(test, cell.sample, cell.seed, self.root)
 
-    def config_of(self, cell: Cell) -> TrainConfig:
-        """How the cell is trained."""
-        return dataclasses.replace(self._settings(cell), out=self.folder(cell), feature_folder=self.features)
-
-    @property
-    def features(self) -> Path:
-        """Where features of the frozen model are kept."""
-        return self.out / "features"
-
     def folder(self, cell: Cell) -> Path:
-        """The cell's own: its name ends in a hash of its identity, so that other settings, another model or other
-        training images, under the same names too, have another folder."""
-        data = self.data(cell.sample.data).name
-        parts = [cell.row.slug, slug(data)]
-        if cell.seed is not None:
-            shots = "all" if cell.sample.shots is None else f"{cell.sample.shots}shot"
-            parts += [cell.sample.subset, shots, f"seed{cell.seed}"]
-        return self.out / "-".join([*parts, self._digest(cell)])
+        """The cell's own. Its name ends in a hash of the facts that decide the result, so that other settings, another
+        model or other training images, even under the same names, have another folder."""
+        row, config, model = cell.row, self.config_of(cell), ModelInfo(self.model, "", self.weights_hash)
+        parts = [row.slug, slug(open_data(cell.sample.data, self.root).name)]
+        if cell.seed is None:
+            what = Untrained(model, MethodInfo.of(row.method), config.precision)
+        else:
+            parts += [
+                cell.sample.subset,
+                f"{cell.sample.shots}shot" if cell.sample.shots else "all",
+                f"seed{cell.seed}",
+            ]
+            what = describe(model, row.method, _task_info(cell.sample, cell.seed, self.root), row.recipe, config)
+        return self.out / "-".join([*parts, digest(what)])
 
     def record_file(self, cell: Cell, test: Target) -> Path:
         """Where the record of ``test`` belongs."""
-        parts = [slug(self.data(test.data).name), test.subset, *([slug(test.domain)] if test.domain else [])]
+        parts = [slug(open_data(test.data, self.root).name), test.subset, *([slug(test.domain)] if test.domain else [])]
         if test.data.templates is not None:
             parts.append(hashlib.sha256(json.dumps(test.data.templates).encode()).hexdigest()[:6])
         if test.wise_alpha is not None:
             parts.append(f"alpha{test.wise_alpha:g}")
         return self.folder(cell) / "records" / f"{'-'.join(parts)}.json"
 
-    def stored(self, cell: Cell) -> tuple[Record, ...] | None:
-        """The records of a finished cell, or None where there is something left to do."""
-        found = [self._stored(cell, test) for test in cell.tests]
-        records = tuple(record for record in found if record is not None)
-        return records if len(records) == len(found) else None
-
-    def missing(self, cell: Cell) -> list[Target]:
-        """The tests without a record."""
-        return [test for test in cell.tests if self._stored(cell, test) is None]
+    def stored(self, cell: Cell, log: Callable[[str], None] = lambda line: None) -> dict[Target, Record]:
+        """The records that are there, less those of other images, prompts or precision, and less those of another
+        version and broken ones, which ``log`` is told of."""
+        found = {}
+        for test in cell.tests:
+            file = self.record_file(cell, test)
+            if not file.exists():
+                continue
+            try:
+                record = Record.read(file)
+            except DataError as error:
+                log(f"scored again: {error}")
+                continue
+            scored = record.data.hash, record.data.templates, record.precision
+            content = _content(test, cell.sample, cell.seed, self.root)
+            if scored == (content, self.test_set(cell, test).templates, self.config_of(cell).precision):
+                found[test] = record
+        return found
 
     def work(self, cell: Cell) -> int:
-        """Images that the cell encodes, for guesses at the time left."""
+        """Images that the cell encodes, to estimate the time left."""
         recipe, images = cell.row.recipe, sum(len(self.test_set(cell, test)) for test in cell.tests)
-        if recipe:  # a step costs about three passes forward
-            task = self.task(cell)
+        if recipe and cell.seed is not None:  # a step costs about three forward passes
+            task = _task(cell.sample, cell.seed, self.root)
             images += 3 * recipe.batch_size * recipe.total_steps(len(task.train), len(task.classes))
         return images
 
-    def _stored(self, cell: Cell, test: Target) -> Record | None:
-        """The record, unless it is missing, broken, or of other images, names, prompts or arithmetic."""
-        with contextlib.suppress(DataError):
-            record, images = Record.read(self.record_file(cell, test)), self.test_set(cell, test)
-            same = record.data.hash == _content_of_test_set(test, cell.sample, cell.seed, self.root)
-            same &= record.precision == self._settings(cell).precision
-            if same and record.data.templates == images.templates:
-                return record
-        return None
-
-    def _settings(self, cell: Cell) -> TrainConfig:
-        changes: dict[str, Any] = {**cell.row.config, "seed": cell.seed or 1}
-        return dataclasses.replace(self.config, **changes)
-
-    def _digest(self, cell: Cell) -> str:
-        row, model, config = cell.row, ModelInfo(self.model, "", self.weights_hash), self._settings(cell)
-        if cell.seed is None:
-            return digest(Untrained(model, MethodInfo.of(row.method), config.precision))
-        return digest(describe(model, row.method, _task_info(cell.sample, cell.seed, self.root), row.recipe, config))
-
 
 def attempt(cell: Cell, bench: Bench) -> Outcome:
-    """Do what is left of the cell, unless another process is at it.
+    """Do what is left of the cell, unless another process is working on it.
 
-    A failure is an outcome; the traceback of one that no user can mend stands in ``error.txt`` of the cell's folder.
+    A failure is an outcome; the traceback of a bug is written to ``error.txt`` in the cell's folder.
 
     Raises:
         Stopped: a signal came, after everything was saved.
     """
     from steadyclip.training import Stopped
 
-    start, folder = time.monotonic(), bench.out
+    start, trace = time.monotonic(), bench.out / "error.txt"
     try:
         folder = bench.folder(cell)
+        trace = folder / "error.txt"
         with owning(bench.out / "locks" / f"{folder.name}.lock") as owner:
             if owner:
                 return Outcome(owner=owner)
-            try:
-                records = bench.stored(cell) or _run(cell, bench)
-            except (Stopped, SteadyClipError):
-                raise
-            except Exception:
-                with contextlib.suppress(SteadyClipError):
-                    write_atomic(folder / "error.txt", traceback.format_exc().encode())
-                raise
+            records = _run(cell, bench)
             with contextlib.suppress(OSError):
-                (folder / "error.txt").unlink(missing_ok=True)
-            return Outcome(records, seconds=time.monotonic() - start)
+                trace.unlink(missing_ok=True)
+        return Outcome(records, seconds=time.monotonic() - start)
     except Stopped:
         raise
     except SteadyClipError as error:
-        return Outcome(error=str(error), seconds=time.monotonic() - start)
+        return Outcome(error=str(error))
     except Exception as error:
+        with contextlib.suppress(SteadyClipError):
+            write_atomic(trace, traceback.format_exc().encode())
         first = (str(error).splitlines() or [""])[0]
-        line = f"{type(error).__name__}: {first} (a bug; the traceback is in {folder / 'error.txt'})"
-        return Outcome(error=line, seconds=time.monotonic() - start)
+        return Outcome(error=f"{type(error).__name__}: {first} (a bug; the traceback is in {trace})")
 
 
 def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
@@ -179,51 +157,36 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
     from steadyclip.models import load
     from steadyclip.training import fit
 
-    row, run = cell.row, None
-    model = load(bench.model)
-    config = bench.config_of(cell)
-    if cell.seed is not None:
-        task = bench.data(cell.sample.data).task(shots=cell.sample.shots, seed=cell.seed, subset=cell.sample.subset)
+    records = bench.stored(cell)
+    if len(records) == len(cell.tests):
+        return tuple(records.values())
+    row, sample, config = cell.row, cell.sample, bench.config_of(cell)
+    model, data, run = load(bench.model), open_data(sample.data, bench.root), None
+    if cell.seed is None:
+        model.to(best_device(config.device))
+    else:
+        task = data.task(sample.shots, cell.seed, sample.subset)
+        config = dataclasses.replace(config, out=bench.folder(cell))
         run = fit(model, row.method, task, recipe=row.recipe, config=config).run
-    elif config.device == "auto":
-        model.to(_accelerator())
-    for test in bench.missing(cell):
-        images = bench.test_set(cell, test)
-        classes = len(bench.data(cell.sample.data).classes)
-        note = scored_among(len(images.classes), classes) if test.role == "ood" else ""
-        alpha = test.wise_alpha
+    for test in cell.tests:
+        if test in records:
+            continue
+        images, alpha = bench.test_set(cell, test), test.wise_alpha
+        note = scored_among(len(images.classes), len(data.classes)) if test.role == "ood" else ""
         with contextlib.nullcontext() if alpha is None else averaged(model, alpha):
             record = evaluate(
-                model, row.method, images, subset=test.subset, run=run, workers=config.workers, cache=bench.features,
-                drift=row.recipe is not None, note=note, precision=config.precision,
+                model, row.method, images, subset=test.subset, run=run, workers=config.workers,
+                cache=config.feature_folder, drift=row.recipe is not None, note=note, precision=config.precision,
             )  # fmt: skip
         record = replace(record, method=replace(record.method, label=row.label), settings=row.settings, role=test.role)
-        if alpha is not None:
-            record = at_alpha(record, alpha)
-        record.write(bench.record_file(cell, test))
-    records = bench.stored(cell)
-    if records is None:
-        raise SteadyClipError(f"{bench.folder(cell)} was changed while it was written: run the same command again.")
-    return records
-
-
-def _accelerator() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@functools.lru_cache(maxsize=64)
-def _open(source: Source, root: Path | None) -> ImageData:
-    from steadyclip.data import load_data
-
-    return load_data(source.name, templates=source.templates, root=root, sources=source.sources)
+        records[test] = record if alpha is None else at_alpha(record, alpha)
+        records[test].write(bench.record_file(cell, test))
+    return tuple(records[test] for test in cell.tests)
 
 
 @functools.lru_cache(maxsize=256)
 def _task(sample: Sample, seed: int, root: Path | None) -> ImageTask:
-    data = _open(sample.data, root)
-    return data.task(shots=sample.shots, seed=seed, subset=sample.subset, verify=False)
+    return open_data(sample.data, root).task(sample.shots, seed, sample.subset, verify=False)
 
 
 @functools.lru_cache(maxsize=256)
@@ -237,9 +200,9 @@ def _test_set(test: Target, sample: Sample, seed: int | None, root: Path | None)
     if seed is not None and test.data == sample.data:
         task = _task(sample, seed, root)
         seen = {*task.train.keys, *task.val.keys}
-    return _open(test.data, root).test_set(test.subset, test.domain, exclude=seen)
+    return open_data(test.data, root).test_set(test.subset, test.domain, exclude=seen)
 
 
 @functools.lru_cache(maxsize=256)
-def _content_of_test_set(test: Target, sample: Sample, seed: int | None, root: Path | None) -> str:
+def _content(test: Target, sample: Sample, seed: int | None, root: Path | None) -> str:
     return _test_set(test, sample, seed, root).content

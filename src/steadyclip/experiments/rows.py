@@ -18,7 +18,7 @@ from typing import Any
 
 from steadyclip.core.errors import UsageError, nearest
 from steadyclip.experiments.settings import PUBLISHED, Settings
-from steadyclip.methods import Method, Recipe, find_method, get_method
+from steadyclip.methods import Method, Recipe, get_method
 from steadyclip.methods.compose import TEXTS, Composed
 from steadyclip.methods.knobs import convert, knob_kinds, with_knobs
 from steadyclip.training.config import DECIDES, TrainConfig
@@ -38,15 +38,32 @@ _QUOTED = r""""[^"]*"|'[^']*'"""
 class Row:
     """A method with its knobs and how it is trained.
 
-    ``recipe`` is None where nothing is trained by gradient steps, ``config`` holds changes of ``TrainConfig``, and
-    ``settings`` says where recipe and changes come from, for the record.
+    Attributes:
+        label: the row as it was typed, less its spaces.
+        method: with its knobs.
+        recipe: None where nothing is trained by gradient steps.
+        config: changes of ``TrainConfig``.
+        given: the settings that the row was parsed with.
     """
 
     label: str
     method: Method
     recipe: Recipe | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
-    settings: str = PUBLISHED.name
+    given: Settings = field(default=PUBLISHED, repr=False, compare=False)
+
+    @property
+    def settings(self) -> str:
+        """Where the recipe comes from, for the record; "" where there is none."""
+        if self.method.name in self.given.choices:
+            return self.given.name
+        return PUBLISHED.name if self.recipe else ""
+
+    @property
+    def file(self) -> str | None:
+        """``path/to/mine.py:Mine``, where the method comes from a file."""
+        name = self.label.partition("[")[0]
+        return name if ".py:" in name else None
 
     @property
     def slug(self) -> str:
@@ -55,28 +72,12 @@ class Row:
         return slug(name.rpartition("/")[2] + bracket + changes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For the grid's own worker processes, which get rows through multiprocessing."""
-        fields = [getattr(self, f.name) for f in dataclasses.fields(self)]
-        return _received, (_FileOf(self.label.partition("[")[0]), *fields)
-
-
-class _FileOf:
-    """The file of a method, in front of the method: what is sent is read in order, so the file is imported before its
-    class is needed."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (find_method, (self.name,)) if ".py:" in self.name else (str, (self.name,))
-
-
-def _received(_: object, *fields: Any) -> Row:
-    return Row(*fields)
+        """A worker process parses the row anew: the class of a method from a file has no module to import it from."""
+        return parse_row, (self.label, self.given)
 
 
 def slug(text: str) -> str:
-    """``text`` as a part of the name of a file."""
+    """``text`` as a part of a file name."""
     return re.sub(r"[^A-Za-z0-9._=+]+", "-", text).strip("-.")[:60]
 
 
@@ -88,22 +89,21 @@ def parse_rows(words: Iterable[str], settings: Settings = PUBLISHED) -> list[Row
         UsageError: none, one twice, a file that cannot be read, or a row that ``parse_row`` refuses; a row of a file
             is named by file and line.
     """
-    rows: list[Row] = []
+    rows: dict[str, Row] = {}
     for place, text in _texts(words):
         try:
-            rows.append(parse_row(text, settings))
+            row = parse_row(text, settings)
         except UsageError as error:
             raise UsageError(f"{place}{error}") from None
+        content = repr(dataclasses.replace(row, label=""))
+        if content in rows:
+            other = rows[content].label
+            same = "is given twice" if other == row.label else f"is the same training as {other!r}"
+            raise UsageError(f"row {row.label!r} {same}: leave one out.")
+        rows[content] = row
     if not rows:
         raise UsageError("no method was given: `steadyclip methods` lists them.")
-    seen: dict[str, str] = {}
-    for row in rows:
-        content = repr(dataclasses.replace(row, label=""))
-        if content in seen:
-            same = "is given twice" if seen[content] == row.label else f"is the same training as {seen[content]!r}"
-            raise UsageError(f"row {row.label!r} {same}: leave one out.")
-        seen[content] = row.label
-    return rows
+    return list(rows.values())
 
 
 def parse_row(text: str, settings: Settings = PUBLISHED) -> Row:
@@ -125,49 +125,50 @@ def parse_row(text: str, settings: Settings = PUBLISHED) -> Row:
             f"row {text!r} must be a method, or method[key=value,key=value] with brackets and quotes in pairs, as in "
             "lora[rank=4,layers=q:v]."
         )
+    label = re.sub(rf"({_QUOTED})|(?<!\w)\s+|\s+(?!\w)", lambda found: found[1] or "", text)
     try:
-        return _row(text, match[1].strip(), pairs(parts), settings)
+        return Row(label, *_read(match[1].strip(), pairs(parts), settings), settings)
     except UsageError as error:
         raise UsageError(f"row {text!r}: {error}" if match[2] else str(error)) from None
 
 
-def _row(text: str, name: str, changes: dict[str, str], settings: Settings) -> Row:
+def _read(name: str, changes: dict[str, str], settings: Settings) -> tuple[Method, Recipe | None, dict[str, Any]]:
+    """Method, recipe and changes of ``TrainConfig``."""
     method = get_method(name)
     if isinstance(method, Composed):  # its pieces come first: they decide which knobs there are
         method = get_method(name, {key: changes.pop(key) for key in TEXTS if key in changes})
     choice = settings.choices.get(method.name)
-    knobs = knob_kinds(method)
+    knobs, trained = knob_kinds(method), {**RECIPE, **TRAINING}
     known = {*knobs, *(knob.rpartition(".")[2] for knob in knobs)}
-    if shared := known & {*RECIPE, *TRAINING}:
+    if shared := known & trained.keys():
         raise UsageError(f"{method.name} has a knob {min(shared)!r}, as each training has: rename that of the method.")
-    for key in changes.keys() - {*known, *RECIPE, *TRAINING}:
+    for key in changes.keys() - known - trained.keys():
         if "." not in key:
             raise UsageError(
                 f"{key!r} is neither a knob of {name} nor a setting of its training."
-                f"{nearest(key, [*known, *RECIPE, *TRAINING])} `steadyclip methods {name}` lists the knobs."
+                f"{nearest(key, [*known, *trained])} `steadyclip methods {name}` lists the knobs."
             )
     method = with_knobs(method, choice.knobs if choice else {})
-    method = with_knobs(method, {k: v for k, v in changes.items() if k not in RECIPE and k not in TRAINING})
-    recipe = {key: convert(name, key, changes[key], kind) for key, kind in RECIPE.items() if key in changes}
-    config = {key: convert(name, key, changes[key], kind) for key, kind in TRAINING.items() if key in changes}
+    method = with_knobs(method, {key: text for key, text in changes.items() if key not in trained})
+    values = {key: convert(name, key, text, trained[key]) for key, text in changes.items() if key in trained}
+    recipe = {key: value for key, value in values.items() if key in RECIPE}
+    config = {key: value for key, value in values.items() if key in TRAINING}
     if method.recipe is None and (idle := [*recipe, *(config.keys() - {"precision"} if not method.learns else ())]):
         raise UsageError(f"nothing is trained by gradient steps, {', '.join(idle)} changes nothing.")
     config = {**settings.config, **config}
     TrainConfig(**config).check()
-    source = settings.name if choice else PUBLISHED.name if method.recipe else ""
-    label = re.sub(rf"({_QUOTED})|(?<!\w)\s+|\s+(?!\w)", lambda found: found[1] or "", text)
-    return Row(label, method, _recipe(choice.recipe if choice else method.recipe, recipe), config, source)
+    return method, _recipe(choice.recipe if choice else method.recipe, recipe), config
 
 
 def _recipe(recipe: Recipe | None, changes: dict[str, Any]) -> Recipe | None:
     if recipe is None or not changes:
         return recipe
-    lengths = [name for name in _LENGTHS if changes.get(name) is not None]
-    if len(lengths) > 1:
-        raise UsageError(f"give one of {' and '.join(lengths)}.")
-    if not lengths and all(name in changes or getattr(recipe, name) is None for name in _LENGTHS):
-        raise UsageError(f"give one of {', '.join(_LENGTHS)}.")
-    recipe = dataclasses.replace(recipe, **(dict.fromkeys(_LENGTHS) if lengths else {}) | changes)
+    if any(changes.get(name) is not None for name in _LENGTHS):
+        changes = {**dict.fromkeys(_LENGTHS), **changes}
+    try:
+        recipe = dataclasses.replace(recipe, **changes)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     check_recipe(recipe)
     return recipe
 
@@ -175,38 +176,36 @@ def _recipe(recipe: Recipe | None, changes: dict[str, Any]) -> Recipe | None:
 def _texts(words: Iterable[str]) -> Iterator[tuple[str, str]]:
     """(where it stands, for messages; row) pairs."""
     for word in words:
-        if word.startswith("@"):
-            try:
-                lines = Path(word[1:]).expanduser().read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "it is no text"
-                raise UsageError(f"the file of rows {word[1:]} cannot be read: {reason}.") from None
-            for number, line in enumerate(lines, 1):
-                if row := re.sub(rf"({_QUOTED})|#.*", lambda found: found[1] or "", line).strip():
-                    yield f"{word[1:]}, line {number}: ", row
-        else:
-            parts = _split(word)
-            yield from (("", part) for part in ([word] if parts is None else parts))
+        if not word.startswith("@"):
+            yield from (("", part) for part in _split(word) or [word])
+            continue
+        file = word[1:]
+        try:
+            lines = Path(file).expanduser().read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise UsageError(f"the file of rows {file} cannot be read: {reason}.") from None
+        for number, line in enumerate(lines, 1):
+            if row := re.sub(rf"({_QUOTED})|#.*", lambda found: found[1] or "", line).strip():
+                yield f"{file}, line {number}: ", row
 
 
 def _split(text: str) -> list[str] | None:
     """The parts of ``text`` between commas that no bracket and no quote encloses; None if these are not in pairs."""
-    parts, start, open_ = [], 0, ""
+    parts, start, expected = [], 0, ""
     for found in re.finditer(rf"{_QUOTED}|[][(){{}},\"']", text):
         mark = found[0]
         if mark in "([{":
-            open_ += {"(": ")", "[": "]", "{": "}"}[mark]
-        elif mark == "," and not open_:
+            expected += {"(": ")", "[": "]", "{": "}"}[mark]
+        elif mark == "," and not expected:
             parts.append(text[start : found.start()])
             start = found.end()
-        elif mark in ")]}":
-            if not open_.endswith(mark):
-                return None
-            open_ = open_[:-1]
-        elif mark in "\"'":
+        elif mark in ")]}" and expected.endswith(mark):
+            expected = expected[:-1]
+        elif mark in ")]}\"'":
             return None
     parts.append(text[start:])
-    return None if open_ else [part.strip() for part in parts if part.strip()]
+    return None if expected else [part.strip() for part in parts if part.strip()]
 
 
 def pairs(parts: Iterable[str]) -> dict[str, str]:

@@ -1,14 +1,16 @@
-"""How methods are trained on a model that their published recipes were not made for."""
+"""How methods are trained on a model that their published recipes were not made for. Free of torch, for the command
+line."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from steadyclip.core.errors import UsageError
 from steadyclip.core.extensions import RECIPES, load_extension
-from steadyclip.methods.recipe import Recipe
+
+if TYPE_CHECKING:
+    from steadyclip.methods.recipe import Recipe
 
 RecipeChoice = Literal["auto", "published"]
 
@@ -23,8 +25,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Settings:
-    """``choices`` by method; a method that is not among them keeps its published recipe. ``config``: fields of
-    ``TrainConfig`` for every method. ``name`` stands in the records."""
+    """What an installed package brings along for its model.
+
+    Attributes:
+        name: stands in the records.
+        choices: by name of the method; a method that is not among them keeps its published recipe.
+        config: fields of ``TrainConfig`` for every method.
+    """
 
     name: str
     choices: Mapping[str, Choice] = field(default_factory=dict)
@@ -35,14 +42,6 @@ PUBLISHED = Settings("published")
 
 
 def settings_for(model: str, recipes: RecipeChoice = "auto") -> Settings:
-    """The settings of ``model``; "published" takes every method's published recipe whatever the model.
-
-    A distribution that brings a model along brings its settings too; all other models are trained by the published
-    recipes.
-
-    Raises:
-        UsageError: ``recipes`` is neither.
-    """
-    if recipes not in ("auto", "published"):
-        raise UsageError(f"--recipes is auto or published, not {recipes!r}.")
-    return PUBLISHED if recipes == "published" else load_extension(RECIPES, model, Settings) or PUBLISHED
+    """The settings that an installed package has for ``model``; the published ones without it, or if asked for."""
+    found = load_extension(RECIPES, model, Settings) if recipes == "auto" else None
+    return found or PUBLISHED

@@ -72,7 +72,7 @@ class Method(Spec):
         model.requires_grad_(False)
         for adapter in self.adapters:
             adapter.attach(model)
-        model.attach_head(self.head.build(model, classes))
+        model.head = self.head.build(model, classes).to(model.device)
 
     def planner(self, model: DualEncoder) -> Planner:
         """What computes features and logits of ``model``, to which this method is attached."""

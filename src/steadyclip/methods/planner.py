@@ -168,8 +168,8 @@ class Planner:
         for state in _states(reads):
             mine = [read for read in reads if read.state == state]
             prompts = self.prompts if state != "frozen" else None
-            slots = prompts is not None and prompts.slots
-            prompted = prompts.template if slots and prompts else None
+            slots = prompts is not None
+            prompted = prompts.template if prompts else None
             tables = {read: read.view.texts(f, prompted) for read in mine if isinstance(read.view, TextView)}
             given = F.normalize(f.get(Image()).float(), dim=-1) if slots and self.conditional else None
             table = self._texts if state == "frozen" else {} if known is None or given is not None else known

@@ -1,4 +1,4 @@
-"""What is added to a model: parameters of their own, acting through forward hooks on the model's modules."""
+"""The base of everything that is added to a model: parameters of its own, acting through forward hooks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from steadyclip.core.errors import ModelError
-from steadyclip.models.backend import Tokens
+from steadyclip.models.towers import Tokens
 
 
 class Adapter(nn.Module):
@@ -16,15 +16,15 @@ class Adapter(nn.Module):
 
     An adapter owns its parameters and refers to the modules it acts on (``refer``). ``install`` registers forward hooks
     on them; the model's own modules, weights and state-dict keys never change. Hooks must be bound methods of the
-    adapter and return their input's or output's value untouched while ``enabled`` is False.
+    adapter and return their input's or output's value unchanged while ``enabled`` is False.
     """
 
     enabled: bool = True
     """``DualEncoder.frozen`` sets this to False on all adapters and restores it."""
     wanted: frozenset[str] = frozenset()
-    """Names that ``emitted`` is asked for in the pass under way; ``DualEncoder.run`` sets it."""
+    """Names that ``emitted`` is asked for in the pass in progress; ``DualEncoder.run`` sets it."""
     template: str | None = None
-    """Set where learned tokens take the place of a text's first words: what follows them, such as "{}."."""
+    """Set if learned tokens replace the first words of a text: what follows them, such as "{}."."""
 
     def refer(self, name: str, module: nn.Module) -> None:
         """Keep ``module`` as ``self.name`` without making it a part of this adapter: its weights stay the model's."""
@@ -38,12 +38,12 @@ class Adapter(nn.Module):
         """Called once before each pass of ``tower`` ("image" or "text") while enabled: what its blocks share."""
 
     def emitted(self, tower: str) -> dict[str, Tensor]:
-        """Those ``wanted`` outputs of the pass of ``tower`` that has just been made which this adapter has, by name.
+        """The ``wanted`` outputs of the last pass of ``tower`` that this adapter has, by name.
 
-        Called once behind each pass while enabled: here an adapter lets go of all that it kept for the pass.
+        Called once after each pass while enabled. The adapter must then let go of everything it kept for the pass.
 
-        Rows first, one for each image or text (sums and counts, not means: passes in parts are joined on axis 0). The
-        outputs of several adapters under one name are joined on axis 1.
+        The first dimension is that of the images or texts: give sums and counts, not means, since passes in parts are
+        joined on axis 0. The outputs of several adapters under one name are joined on axis 1.
         """
         return {}
 
@@ -52,11 +52,11 @@ class Adapter(nn.Module):
         return 0
 
     def with_slots(self, texts: Sequence[str], tokenize: Callable[[Sequence[str], int], Tokens]) -> Tokens:
-        """Texts, tokenized with room for learned words; only asked for where there is a ``template``.
+        """Texts, tokenized with room for learned words; only called if there is a ``template``.
 
         Args:
             texts: what follows the learned words.
-            tokenize: texts and the length to cut at -> tokens.
+            tokenize: texts and the length to truncate to -> tokens.
         """
         raise NotImplementedError(f"{type(self).__name__} has a template and must implement with_slots()")
 

@@ -5,12 +5,14 @@ Shapes: B images, M texts, C classes, D feature width, L tokens of a text, C H W
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,16 +20,12 @@ from torch.utils.hooks import RemovableHandle
 
 from steadyclip.core.errors import ModelError
 from steadyclip.models.adapter import Adapter
-from steadyclip.models.backend import Backend, Tokens
 from steadyclip.models.preprocess import Preprocess
-from steadyclip.models.towers import Layout, Tower
-from steadyclip.models.weights import copy_into, digest, some
-
-Side = Literal["image", "text"]
+from steadyclip.models.towers import Backend, Layout, Side, Tokens, Tower
 
 
 @contextmanager
-def turned_off(modules: Iterable[nn.Module], switch: Literal["training", "enabled"]) -> Iterator[None]:
+def turned_off(modules: Iterable[nn.Module], switch: Literal["training", "enabled", "tuned"]) -> Iterator[None]:
     """Inside, ``switch`` of all ``modules`` is False; each gets its own state back."""
     on = [module for module in modules if getattr(module, switch)]
     for module in on:
@@ -57,12 +55,12 @@ class DualEncoder(nn.Module):
         self.name = name
         self.network = network.requires_grad_(False).eval()
         self.adapters = nn.ModuleDict()
-        self.head: Any = None  # of a method, see ``attach_head``
+        self.head: Any = None  # of a method: trained, saved and moved along; features do not depend on it
+        self.tuned = True  # False inside ``frozen``
         self.preprocess = preprocess
         self.image_tower, self.text_tower = backend.towers(network)
         self._backend = backend
-        self._handles: dict[str, list[RemovableHandle]] = {}
-        self._frozen_depth = 0
+        self._handles: list[RemovableHandle] = []
         self._frozen_copy: dict[str, Tensor] | None = None  # names as in self.named_parameters()
         self._weights_hash: str | None = None
 
@@ -86,7 +84,7 @@ class DualEncoder(nn.Module):
     @property
     def prompted(self) -> str | None:
         """What follows the learned tokens that take the place of a text's first words, such as "{}."; None: no such."""
-        return next((adapter.template for adapter in self._enabled() if adapter.template is not None), None)
+        return getattr(self._templated(), "template", None)
 
     def tokenize(self, texts: Sequence[str], slots: bool = False) -> Tokens:
         """Texts -> (M, L) token ids, padded and truncated as the checkpoint wants it.
@@ -101,7 +99,7 @@ class DualEncoder(nn.Module):
             UsageError: a text is too long with the learned tokens.
         """
         texts, tokenize = [texts] if isinstance(texts, str) else list(texts), self._backend.tokenize
-        adapter = next((a for a in self._enabled() if slots and a.template is not None), None)
+        adapter = self._templated() if slots else None
         return adapter.with_slots(texts, tokenize) if adapter else tokenize(texts)
 
     def encode_image(self, images_BCHW: Tensor) -> Tensor:
@@ -159,8 +157,8 @@ class DualEncoder(nn.Module):
                 for learned ones.
         """
         if values is not None and (unknown := values.keys() - dict(self.named_parameters()).keys()):
-            raise ModelError(f"values are given for parameters that the model does not have: {some(sorted(unknown))}.")
-        if values is None and self._frozen_depth:
+            raise ModelError(f"values are given for parameters that the model does not have: {_some(sorted(unknown))}.")
+        if values is None and not self.tuned:
             values = self._frozen_copy
         device = self.device
         inputs = {k: v.to(device) for k, v in inputs.items()} if isinstance(inputs, dict) else inputs.to(device)
@@ -173,8 +171,9 @@ class DualEncoder(nn.Module):
         finally:
             for adapter in adapters:
                 adapter.wanted = frozenset()
+            self.image_tower.layouts = self.text_tower.layouts = ()
         if missing := names - output.keys():
-            raise ModelError(f"no adapter of the {tower} tower that is on gives {some(sorted(missing))}.")
+            raise ModelError(f"no adapter of the {tower} tower that is on gives {_some(sorted(missing))}.")
         return output
 
     def forward(self, tower: Side, inputs: Any, patches: bool = False) -> dict[str, Tensor]:
@@ -183,14 +182,14 @@ class DualEncoder(nn.Module):
         if not adapters:  # a plain model pays for nothing
             return self._pass(tower, inputs, patches)
         view = self.image_tower if tower == "image" else self.text_tower
-        with view.reading(*self._layouts(view, inputs, adapters)):
-            for adapter in adapters:
-                adapter.prepare(tower)
-            output = self._pass(tower, inputs, patches)
-            emitted: dict[str, list[Tensor]] = {}
-            for adapter in adapters:
-                for name, value in adapter.emitted(tower).items():
-                    emitted.setdefault(name, []).append(value)
+        view.layouts = self._layouts(view, inputs, adapters)
+        for adapter in adapters:
+            adapter.prepare(tower)
+        output = self._pass(tower, inputs, patches)
+        emitted: dict[str, list[Tensor]] = {}
+        for adapter in adapters:
+            for name, value in adapter.emitted(tower).items():
+                emitted.setdefault(name, []).append(value)
         return {**output, **{name: torch.cat(values, dim=1) for name, values in emitted.items()}}
 
     def _pass(self, tower: Side, inputs: Any, patches: bool) -> dict[str, Tensor]:
@@ -201,10 +200,12 @@ class DualEncoder(nn.Module):
             output = {"feature": self._backend.text(self.network, tokens)}
         return {name: rows.float() for name, rows in output.items()}
 
-    def _layouts(self, view: Tower, inputs: Any, adapters: list[Adapter]) -> list[Layout]:
+    def _layouts(self, view: Tower, inputs: Any, adapters: list[Adapter]) -> tuple[Layout, ...]:
         """Of the tokens as they come, and, where adapters add some, of those from there on."""
         if view.name == "image":
-            layout = self._backend.image_layout(self.network, inputs)
+            valid_BN = torch.ones(len(inputs), view.context, dtype=torch.bool, device=inputs.device)
+            summary_B = torch.zeros(len(inputs), dtype=torch.long, device=inputs.device) if view.summary else None
+            layout = Layout(valid_BN, summary_B, causal=False)
         else:
             layout = self._backend.text_layout(self.network, inputs)
             if any(adapter.template is not None for adapter in adapters):
@@ -212,42 +213,33 @@ class DualEncoder(nn.Module):
                     raise ModelError("these tokens leave no room for the learned ones: tokenize(texts, slots=True).")
                 layout = layout.replaced(view.start, inputs["slots"])
         added = sum(adapter.added(view.name) for adapter in adapters)
-        start = layout.valid_BN.shape[1] if view.name == "image" else view.start
-        return [layout, layout.grown(start, added)] if added else [layout]
+        start = view.context if view.name == "image" else view.start
+        return (layout, layout.grown(start, added)) if added else (layout,)
 
     def _enabled(self) -> list[Adapter]:
         return [module for module in self.adapters.modules() if isinstance(module, Adapter) and module.enabled]
 
+    def _templated(self) -> Adapter | None:
+        return next((adapter for adapter in self._enabled() if adapter.template is not None), None)
+
     @property
     def logit_scale(self) -> Tensor:
         """Factor of the cosine similarity in the logits (the inverse temperature, exp already applied); a scalar."""
-        return self._weight("logit_scale").float().exp().reshape(())
+        return self.scale_and_bias()[0]
 
     @property
     def logit_bias(self) -> Tensor:
         """What is added to all logits: SigLIP's bias, 0 for CLIP; a scalar."""
-        bias = self._weight("logit_bias")
-        return torch.zeros((), device=self.device) if bias is None else bias.float().reshape(())
+        return self.scale_and_bias()[1]
 
-    def scale_and_bias(self, frozen: bool) -> tuple[Tensor, Tensor]:
-        """``logit_scale`` and ``logit_bias``, as they are or as they were pretrained."""
-        if not frozen or self._frozen_copy is None:
-            return self.logit_scale, self.logit_bias
-        with self.frozen():
-            return self.logit_scale, self.logit_bias
-
-    def logits(self, image_BD: Tensor, text_CD: Tensor) -> Tensor:
-        """Features of images and of classes -> (B, C) float32 logits with the checkpoint's scale and bias.
-
-        Also under autocast: at a scale of 100, bf16 would round logits to steps of an eighth.
-        """
-        with torch.autocast(image_BD.device.type, enabled=False):
-            return self.logit_scale * image_BD @ text_CD.T + self.logit_bias
-
-    def _weight(self, name: str) -> Any:
-        if self._frozen_depth and self._frozen_copy is not None:
-            return self._frozen_copy.get(f"network.{name}")
-        return getattr(self.network, name, None)
+    def scale_and_bias(self, frozen: bool = False) -> tuple[Tensor, Tensor]:
+        """``logit_scale`` and ``logit_bias``, as they are or, if ``frozen``, as they were pretrained."""
+        weights = dict(self.network.named_parameters(prefix="network", recurse=False))
+        if (frozen or not self.tuned) and self._frozen_copy is not None:
+            weights = self._frozen_copy
+        scale, bias = weights["network.logit_scale"], weights.get("network.logit_bias")
+        zero = torch.zeros((), device=self.device)
+        return scale.float().exp().reshape(()), zero if bias is None else bias.float().reshape(())
 
     # ---- the frozen model
 
@@ -263,12 +255,9 @@ class DualEncoder(nn.Module):
         """
         if self._frozen_copy is None and any(p.requires_grad for p in self.network.parameters()):
             raise ModelError("the pretrained weights are being trained: call keep_frozen_copy() before the training.")
-        with turned_off(self._enabled(), "enabled"), turned_off(self.network.modules(), "training"), torch.no_grad():
-            self._frozen_depth += 1
-            try:
-                yield
-            finally:
-                self._frozen_depth -= 1
+        off = turned_off(self._enabled(), "enabled"), turned_off(self.network.modules(), "training")
+        with off[0], off[1], turned_off([self], "tuned"), torch.no_grad():
+            yield
 
     def keep_frozen_copy(self) -> None:
         """Snapshot the pretrained weights: to call once before training them, so that ``frozen`` can go back."""
@@ -309,29 +298,15 @@ class DualEncoder(nn.Module):
             what = "is wanted by two pieces: leave one out" if key in self.adapters else "is malformed"
             raise ModelError(f"the place {key!r} for an adapter {what}.")
         self.adapters[key] = adapter.to(self.device)
-        self._handles[key] = adapter.install()
-
-    def detach(self, key: str) -> None:
-        """Take an adapter off; the model is as if it had never been there.
-
-        Raises:
-            ModelError: there is no adapter under ``key``.
-        """
-        if key not in self.adapters:
-            raise ModelError(f"there is no adapter {key!r}; attached: {', '.join(self.adapters) or 'none'}.")
-        for handle in self._handles.pop(key):
-            handle.remove()
-        del self.adapters[key]
+        self._handles += adapter.install()
 
     def detach_all(self) -> None:
-        """Take all adapters and the head off."""
-        for key in list(self.adapters):
-            self.detach(key)
+        """Take all adapters and the head off; the model is as if they had never been there."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.adapters.clear()
         self.head = None
-
-    def attach_head(self, head: nn.Module) -> None:
-        """Keep the head of a method with the model: it is trained, saved and moved along, and leaves features alone."""
-        self.head = head.to(self.device)
 
     def merge_adapters(self) -> None:
         """Fold all adapters into the weights and take them off: from here on this is a plain, other model.
@@ -368,7 +343,22 @@ class DualEncoder(nn.Module):
         if self.head is not None:
             lengths = {name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")}
             self.head.take_lengths(lengths)
-        copy_into(self._trained(), state)
+        own = self._trained()
+        problems = {
+            "missing": sorted(own.keys() - state.keys()),
+            "unknown": sorted(state.keys() - own.keys()),
+            "of another shape": sorted(
+                f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+                for name in own.keys() & state.keys()
+                if own[name].shape != state[name].shape
+            ),
+        }
+        if any(problems.values()):
+            listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
+            raise ModelError(f"these trained weights are of another model or method. {listed}.")
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(state[name])
 
     def _trained(self) -> dict[str, Tensor]:
         trained: dict[str, Tensor] = {f"network.{n}": p for n, p in self.network.named_parameters() if p.requires_grad}
@@ -398,3 +388,18 @@ class DualEncoder(nn.Module):
             weights = self._frozen_copy or {f"network.{n}": p for n, p in self.network.named_parameters()}
             self._weights_hash = digest(weights)
         return self._weights_hash
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """16 hex digits over names, shapes and float32 values."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().to("cpu", torch.float32).contiguous().numpy()
+        found.update(f"{name} {list(values.shape)}\n".encode())
+        found.update(np.ascontiguousarray(values, "<f4").data)
+    return found.hexdigest()[:16]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of many names, for a message."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,8 +24,7 @@ from steadyclip.core.files import write_atomic
 from steadyclip.core.precision import Precision, arithmetic
 from steadyclip.core.progress import Progress
 from steadyclip.data import loader
-from steadyclip.models.encoder import DualEncoder, turned_off
-from steadyclip.models.weights import digest
+from steadyclip.models.encoder import DualEncoder, digest, turned_off
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
@@ -66,9 +65,8 @@ def image_features(
     """Features of all readable images of ``image_set`` under the model's evaluation preprocessing.
 
     Args:
-        cache: folder for the features of the frozen model; only with ``frozen``. A cached file is used when weights,
-            precision, preprocessing, and the images' names and content are the same and it is undamaged; otherwise the
-            features are computed again and written over it.
+        cache: folder for the features of the frozen model; only with ``frozen``. A cached file is used if the weights,
+            the precision, the preprocessing, and the names and content of the images are the same.
         frozen: the pretrained model's features, whatever has been trained.
         precision: of the forward passes; features are float32 anyway.
         progress: called after each batch with the images done and the images in all.
@@ -81,31 +79,33 @@ def image_features(
         raise ValueError("only the features of the frozen model are cached: pass frozen=True or no cache")
     if not len(image_set):
         raise DataError(f"{image_set.name}: there is no image to score.")
-    key = path = None
-    if cache is not None:  # everything the features depend on, and the names that are kept with them
+    path, found = None, None
+    if cache is not None:  # named after everything the features depend on
         key = [model.weights_hash, precision, repr(model.preprocess), image_set.hash, image_set.content]
-        path = Path(cache) / f"features-{_hash(key)}.safetensors"
-        if kept := _read(path, key):
-            return kept
-    batches = loader(image_set, model.preprocess, batch_size=batch_size, workers=workers)
-    features, labels, indices, done = [], [], [], 0
-    with evaluating(model), arithmetic(model.device, precision), model.frozen() if frozen else nullcontext():
-        for images_BCHW, labels_B, index_B in batches:
-            # Stays on the device until the end: one wait instead of one per batch.
-            features.append(model.run("image", images_BCHW.to(model.device, non_blocking=True)))
-            labels.append(labels_B)
-            indices.append(index_B)
-            done += len(index_B)
-            if progress:
-                progress(done, len(image_set))
-    skipped = tuple((name, reason) for name, reason in batches.skipped)
-    image_set.accept(skipped)
-    names = tuple(image_set.keys[i] for i in torch.cat(indices).tolist())
-    rows = {what: torch.cat([out[what] for out in features]).cpu() for what in features[0]}
-    found = ImageFeatures(rows, torch.cat(labels), names, skipped)
-    if path is not None:
-        _write(path, key, found)
-    return found
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        path = Path(cache) / f"features-{name}.safetensors"
+        found = _read(path)
+    if cached := found is not None:
+        rows, skipped = found
+    else:
+        batches = loader(image_set, model.preprocess, batch_size=batch_size, workers=workers)
+        outputs, done = [], 0
+        with evaluating(model), arithmetic(model.device, precision), model.frozen() if frozen else nullcontext():
+            for images_BCHW, _, index_B in batches:
+                # Stays on the device until the end: one wait instead of one per batch.
+                outputs.append(model.run("image", images_BCHW.to(model.device, non_blocking=True)))
+                done += len(index_B)
+                if progress:
+                    progress(done, len(image_set))
+        skipped = tuple((key, reason) for key, reason in batches.skipped)
+        image_set.accept(skipped)
+        rows = {what: torch.cat([output[what] for output in outputs]).cpu() for what in outputs[0]}
+        if path is not None:
+            write_atomic(path, save(rows, {"skipped": json.dumps(skipped), "checksum": digest(rows)}))
+    unreadable = dict(skipped)
+    there = [i for i, key in enumerate(image_set.keys) if key not in unreadable]
+    labels_N = torch.tensor([image_set.labels[i] for i in there])
+    return ImageFeatures(rows, labels_N, tuple(image_set.keys[i] for i in there), skipped, cached)
 
 
 @contextmanager
@@ -115,27 +115,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _write(path: Path, key: Any, features: ImageFeatures) -> None:
-    """One file, in one step; a checksum tells later damage."""
-    tensors = {**features.rows, "labels": features.labels_N}
-    beside = json.dumps({"key": key, "keys": features.keys, "skipped": features.skipped})
-    write_atomic(path, save(tensors, {"beside": beside, "checksum": _hash([beside, digest(tensors)])}))
-
-
-def _read(path: Path, key: Any) -> ImageFeatures | None:
-    """What was written under ``key``, or None when there is nothing, or nothing to be trusted."""
+def _read(path: Path) -> tuple[dict[str, Tensor], tuple[tuple[str, str], ...]] | None:
+    """The rows and the skipped images in a file of the cache; None if there is none, or it is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        beside = json.loads(metadata["beside"])
-        if beside["key"] != key or metadata["checksum"] != _hash([metadata["beside"], digest(tensors)]):
+            metadata, rows = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata["checksum"] != digest(rows):
             return None
-        skipped = tuple((name, reason) for name, reason in beside["skipped"])
-        labels_N = tensors.pop("labels")
-        return ImageFeatures(tensors, labels_N, tuple(beside["keys"]), skipped, cached=True)
+        skipped = json.loads(metadata["skipped"])
+        return rows, tuple((key, reason) for key, reason in skipped)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

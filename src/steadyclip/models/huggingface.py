@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from steadyclip.core.errors import ModelError
-from steadyclip.models.backend import Backend, Tokens, patches, words
 from steadyclip.models.encoder import DualEncoder
 from steadyclip.models.preprocess import Preprocess
-from steadyclip.models.towers import Block, Layout, Tower
+from steadyclip.models.towers import Backend, Block, Layout, Tokens, Tower
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 _ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj")
@@ -104,24 +103,21 @@ class HuggingFace(Backend):
             return [Block.find(index, heads, layer, _PARTS) for index, layer in enumerate(model.encoder.layers)]
 
         vision, text = network.vision_model, network.text_model
-        embed, start = text.embeddings.token_embedding, int(self.family == "clip")  # CLIP's texts have a start token
-        return (
-            Tower("image", blocks(vision), vision.config.hidden_size, vision.embeddings, vision.post_layernorm),
-            Tower("text", blocks(text), text.config.hidden_size, embed, text.final_layer_norm, start, self.context),
-        )
-
-    def image_layout(self, network: Any, images_BCHW: Tensor) -> Layout:
-        length = network.vision_model.embeddings.num_positions
-        return patches(images_BCHW, length, summary=self.family == "clip")  # SigLIP pools by an attention head
+        clip, embed, norm = self.family == "clip", text.embeddings.token_embedding, text.final_layer_norm
+        image = Tower("image", blocks(vision), vision.config.hidden_size, vision.embeddings, vision.post_layernorm)
+        image.context = vision.embeddings.num_positions
+        image.summary = clip  # SigLIP pools by an attention head
+        start = int(clip)  # CLIP's texts have a start token
+        return image, Tower("text", blocks(text), text.config.hidden_size, embed, norm, self.context, start)
 
     def text_layout(self, network: Any, tokens: Tokens) -> Layout:
         ids_BL = tokens["input_ids"]
         if self.family == "clip":
             end = network.text_model.config.eos_token_id
             ends_BL = ids_BL if end == 2 else (ids_BL == end).int()  # 2: see _check_end_of_text
-            return words(ids_BL, summary_B=ends_BL.argmax(dim=1), pad=None, causal=True)
+            return Layout.of_text(ids_BL, ends_BL.argmax(dim=1), pad=None, causal=True)
         last_B = torch.full_like(ids_BL[:, 0], ids_BL.shape[1] - 1)
-        return words(ids_BL, summary_B=last_B, pad=self.pad, causal=False)
+        return Layout.of_text(ids_BL, last_B, pad=self.pad, causal=False)
 
     def save(self, network: Any, folder: Path) -> None:
         with quiet():

@@ -18,11 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from steadyclip.core.errors import ModelError, nearest
-from steadyclip.models.backend import Backend, Tokens, patches, words
 from steadyclip.models.encoder import DualEncoder
 from steadyclip.models.huggingface import first_line, import_transformers, reading
 from steadyclip.models.preprocess import Preprocess
-from steadyclip.models.towers import Block, Layout, Tower
+from steadyclip.models.towers import Backend, Block, Layout, Tokens, Tower
 
 WEIGHTS = "open_clip_model.safetensors"
 CONFIG = "open_clip_config.json"
@@ -129,15 +128,10 @@ class OpenClip(Backend):
         visual, text = network.visual, _text_model(network)
         a, b = self.tokenize(["a", "b"])["input_ids"]
         start = int((a != b).int().argmax())  # some tokenizers put a start token before the words
-        return (
-            # Dropping patches, which does nothing by default, is the last step before the first norm.
-            of("image", visual, visual.patch_dropout, visual.ln_post),
-            of("text", text, text.token_embedding, text.ln_final, start, self.tokenizer.context_length),
-        )
-
-    def image_layout(self, network: Any, images_BCHW: Tensor) -> Layout:
-        length = len(network.visual.positional_embedding)
-        return patches(images_BCHW, length, summary=network.visual.pool_type == "tok")
+        # Dropping patches, which does nothing by default, is the last step before the first norm.
+        image = of("image", visual, visual.patch_dropout, visual.ln_post, len(visual.positional_embedding))
+        image.summary = visual.pool_type == "tok"
+        return image, of("text", text, text.token_embedding, text.ln_final, self.tokenizer.context_length, start)
 
     def text_layout(self, network: Any, tokens: Tokens) -> Layout:
         ids_BL, text = tokens["input_ids"], _text_model(network)
@@ -148,7 +142,7 @@ class OpenClip(Backend):
         else:
             at = {"first": 0, "last": ids_BL.shape[1] - 1}[pool]
             summary_B, pad = torch.full_like(ids_BL[:, 0], at), getattr(text, "pad_id", 0)
-        return words(ids_BL, summary_B=summary_B, pad=pad, causal=text.attn_mask is not None)
+        return Layout.of_text(ids_BL, summary_B, pad, causal=text.attn_mask is not None)
 
     def save(self, network: Any, folder: Path) -> None:
         (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n")

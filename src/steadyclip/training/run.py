@@ -18,8 +18,7 @@ from msgspec.structs import replace
 from steadyclip.core.errors import ModelError, SteadyClipError, UsageError
 from steadyclip.core.files import write_atomic
 from steadyclip.core.provenance import commit, now, versions
-from steadyclip.evaluation.records import Record
-from steadyclip.evaluation.run import MethodInfo, ModelInfo, Results, Run, TaskInfo
+from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, Results, Run, TaskInfo
 from steadyclip.training.checkpoint import Checkpoint, newest_checkpoint, read_tensors, write_tensors
 from steadyclip.training.config import DECIDES, TrainConfig
 

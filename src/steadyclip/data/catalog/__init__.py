@@ -1,6 +1,6 @@
 """The data sets of the field by name: what they are, how they lie on disk, and whether they are complete."""
 
 from steadyclip.data.catalog.checking import Finding, check, read, strangers
-from steadyclip.data.catalog.entries import Entry, catalog, entry, find, is_shift
+from steadyclip.data.catalog.entries import Entry, catalog, find, is_shift
 
-__all__ = ["Entry", "Finding", "catalog", "check", "entry", "find", "is_shift", "read", "strangers"]
+__all__ = ["Entry", "Finding", "catalog", "check", "find", "is_shift", "read", "strangers"]

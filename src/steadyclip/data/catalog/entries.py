@@ -15,7 +15,6 @@ from typing import Literal
 
 import msgspec
 
-from steadyclip.core.errors import DataError, nearest
 from steadyclip.data.layouts import ZHOU
 from steadyclip.data.prompts import templates_for
 
@@ -80,14 +79,6 @@ def catalog() -> tuple[Entry, ...]:
 def find(name: str) -> Entry | None:
     """The entry called ``name``, or with a folder of that name, however it is spelt; None if there is none."""
     return _BY_NAME.get(plain(name))
-
-
-def entry(name: str) -> Entry:
-    """The entry called ``name``. Raises ``DataError``, which names the nearest, if there is none."""
-    if found := find(name):
-        return found
-    near = nearest(name.lower(), [item.name.lower() for item in _ENTRIES])
-    raise DataError(f"no data set of the catalog is called {name!r}.{near} See steadyclip data list.")
 
 
 def is_shift(name: str, classes: Iterable[str], of: str, of_classes: Iterable[str]) -> bool:
