@@ -19,6 +19,7 @@ from steadyclip.core.errors import DataError, ModelError, SteadyClipError
 from steadyclip_lab.pretrain import augment
 from steadyclip_lab.pretrain.config import PretrainConfig
 from steadyclip_lab.pretrain.pairs import read_pairs
+from steadyclip_lab.pretrain.scenes import SHARES, scenes
 from steadyclip_lab.pretrain.stages import pretrain
 
 COLORS = {"red": (230, 20, 20), "green": (20, 200, 30), "blue": (30, 30, 230), "black": (0, 0, 0)}
@@ -188,15 +189,47 @@ def test_mistakes_are_clear(config: PretrainConfig, tmp_path: Path) -> None:
         pretrain(dataclasses.replace(config, distil_epochs=1, text_steps=1, joint_epochs=1), log=silent)
 
 
-@pytest.mark.parametrize("kind", [augment.drawings, augment.photos])
-def test_augmentation_is_seeded_and_keeps_pixels_in_range(kind) -> None:
-    images_B3HW = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    first, again, other = (kind(images_B3HW, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+@pytest.mark.parametrize(("show", "channels"), [(scenes, 4), (augment.drawings, 3), (augment.photos, 3)])
+def test_augmentation_is_seeded_and_keeps_pixels_in_range(show, channels: int) -> None:
+    images_BCHW = torch.rand(24, channels, 16, 16, generator=torch.Generator().manual_seed(1))
+    first, again, other = (show(images_BCHW, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert first.shape == images_B3HW.shape
+    assert first.shape == (24, 3, 16, 16)
     assert float(first.min()) >= 0
     assert float(first.max()) <= 1
+
+
+@pytest.mark.parametrize("colored", [False, True])
+def test_a_drawing_is_seen_in_every_scene(colored: bool) -> None:
+    """Shown and not shown differ where the drawing is, whatever stands around it."""
+    drawings_B4HW = torch.zeros(100, 4, 64, 64)
+    drawings_B4HW[:, 3, 16:48, 16:48] = 1
+    if colored:
+        drawings_B4HW[:, 1, 16:48, 16:48] = 0.8
+    nothing_B4HW = drawings_B4HW * torch.tensor([1.0, 1, 1, 0])[:, None, None]
+    seen_B3HW = scenes(drawings_B4HW, torch.Generator().manual_seed(3))
+    empty_B3HW = scenes(nothing_B4HW, torch.Generator().manual_seed(3))
+    far_B = (seen_B3HW - empty_B3HW).abs().amax((1, 2, 3))
+    assert float((far_B > 0.1).float().mean()) > 0.98
+
+
+def test_shares_of_the_scenes() -> None:
+    assert sum(SHARES.values()) == pytest.approx(1)
+
+
+def test_transparency_is_kept_where_scenes_need_it(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (20, 20))
+    image.paste((0, 0, 0, 255), (5, 5, 15, 15))
+    image.save(buffer := io.BytesIO(), "PNG")
+    path = tmp_path / "pairs.parquet"
+    pq.write_table(pa.table({"image": [buffer.getvalue(), b"broken"], "text": ["square", "square"]}), path)
+    kept = read_pairs(path, 16, "image", "text", with_alpha=True)
+    assert kept.images_NCHW.shape == (1, 4, 16, 16)
+    assert kept.images_NCHW[0, 3, 0, 0] == 0
+    assert kept.images_NCHW[0, 3, 8, 8] == 255
+    assert kept.skipped == ["row 1: broken image (UnidentifiedImageError)"]
+    assert (read_pairs(path, 16, "image", "text").images_NCHW[0, :, 0, 0] == 255).all()
 
 
 def test_drawings_stay_dark_on_light_or_light_on_dark() -> None:

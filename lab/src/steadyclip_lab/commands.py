@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from steadyclip.commands.options import say
+from steadyclip.core.errors import UsageError, nearest
+from steadyclip.data.builtin import builtin_names, find_builtin
 from steadyclip_lab.pretrain.config import PretrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class DataBuild:
-    """Build a built-in data set into the cache; nothing is done if it is there."""
+    """Build built-in data sets into the cache; nothing is done for those that are there."""
 
-    name: Positional[Literal["icons"]] = "icons"
-    """Which."""
+    names: Positional[tuple[str, ...]] = ()
+    """Which; by default the suite and `lab-robust`."""
     sheet: Path | None = None
-    """Also write a contact sheet of every class to look at (.png)."""
+    """Also write a contact sheet of every class to look at (.png); for one data set."""
 
     def __call__(self) -> None:
-        from steadyclip_lab.icons import build, contact_sheet
+        from steadyclip_lab.icons import contact_sheet
+        from steadyclip_lab.suite.plan import DATA_SETS
 
-        say(f"built: {build()}")
+        if self.sheet and len(self.names) != 1:
+            raise UsageError("--sheet shows one data set: name it.")
+        for name in self.names or DATA_SETS:
+            known = find_builtin(name)
+            if known is None:
+                raise UsageError(
+                    f"no built-in data set {name!r}.{nearest(name, builtin_names())} There are: "
+                    f"{', '.join(builtin_names())}."
+                )
+            say(f"built: {known.table()}")
         if self.sheet:
-            say(f"contact sheet: {contact_sheet(self.sheet)}")
+            say(f"contact sheet: {contact_sheet(self.sheet, self.names[0])}")
 
 
 @dataclasses.dataclass(frozen=True)

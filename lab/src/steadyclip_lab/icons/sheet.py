@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steadyclip.core.errors import DataError
-from steadyclip_lab.icons.building import built
+from steadyclip.data.builtin import find_builtin
 
 _CELL, _NAME_HEIGHT, _GAP = 68, 18, 12
 _FRAMES = {"train": "#1a7f37", "val": "#0969da", "test": "#cf222e"}
@@ -32,7 +32,10 @@ def contact_sheet(
     from PIL import Image, ImageDraw, ImageFont
 
     classes: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in parquet.read_table(built(data_set), columns=["path", "image", "label", "split"]).to_pylist():
+    known = find_builtin(data_set)
+    if known is None:
+        raise DataError(f"no built-in data set {data_set!r}.")
+    for row in parquet.read_table(known.table(), columns=["path", "image", "label", "split"]).to_pylist():
         if split in (None, row["split"]):
             classes.setdefault(row["label"], {}).setdefault(row["path"].partition("@")[0], row)
     width, height = columns * _CELL + _GAP, _CELL + _NAME_HEIGHT

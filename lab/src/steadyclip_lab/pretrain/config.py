@@ -27,8 +27,9 @@ class PretrainConfig:
     """Output folder of an earlier pretraining of the same sizes, to go on from; a stage of 0 epochs is taken over."""
     text_teacher: str = "all-minilm-l6-v2"
     """Sentence encoder that defines the space: the installed package of that name, or a local directory."""
-    augment: Literal["drawings", "photos"] = "drawings"
-    """`drawings`: colors, pose, stroke width; `photos`: random resized crop, flip, color jitter."""
+    augment: Literal["drawings", "scenes", "photos"] = "drawings"
+    """`drawings`: colors, pose, stroke width; `scenes`: drawings with transparency, shown on textures, among others,
+    sketched, at night; `photos`: random resized crop, flip, color jitter."""
     templates: tuple[str, ...] = (
         "{}",
         "an icon of a {}.",

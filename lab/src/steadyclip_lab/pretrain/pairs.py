@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,12 +15,15 @@ from steadyclip.core.errors import DataError
 from steadyclip.core.seeds import step_seed
 from steadyclip.data.decode import UnreadableImage, decode
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 
 @dataclass(frozen=True)
 class Pairs:
-    """``images_N3HW`` uint8; ``text_N`` the index of each image's text among the distinct ``texts``; and captions."""
+    """``images_NCHW`` uint8; ``text_N`` the index of each image's text among the distinct ``texts``; and captions."""
 
-    images_N3HW: Tensor
+    images_NCHW: Tensor
     text_N: Tensor
     texts: list[str]
     captions: list[str]
@@ -26,16 +31,25 @@ class Pairs:
 
     def batch(self, step: int, size: int, seed: int) -> Tensor:
         """Row numbers of a step: every epoch is a seeded permutation, and the last short batch is left out."""
-        per_epoch = len(self.images_N3HW) // size
+        per_epoch = len(self.images_NCHW) // size
         epoch, place = divmod(step, per_epoch)
         order_N = torch.randperm(
-            len(self.images_N3HW), generator=torch.Generator().manual_seed(step_seed(seed, "order", epoch))
+            len(self.images_NCHW), generator=torch.Generator().manual_seed(step_seed(seed, "order", epoch))
         )
         return order_N[place * size : (place + 1) * size]
 
 
-def read_pairs(path: Path, size: int, image_column: str, text_column: str, caption_column: str | None = None) -> Pairs:
-    """Decodes a parquet of image bytes and text to ``size`` x ``size`` pixels (shortest side, center crop, on white).
+def read_pairs(
+    path: Path,
+    size: int,
+    image_column: str,
+    text_column: str,
+    caption_column: str | None = None,
+    with_alpha: bool = False,
+) -> Pairs:
+    """Decodes a parquet of image bytes and text to ``size`` x ``size`` pixels (shortest side, center crop).
+
+    Images are laid on white, or keep their transparency as a fourth channel (``with_alpha``).
 
     Raises:
         DataError: no such file or column, or no image can be read.
@@ -63,7 +77,7 @@ def read_pairs(path: Path, size: int, image_column: str, text_column: str, capti
             skipped.append(f"row {row}: no text")
             continue
         try:
-            image = decode(data or b"", f"row {row}")
+            image = (_with_alpha if with_alpha else decode)(data or b"", f"row {row}")
         except UnreadableImage as error:
             skipped.append(str(error))
             continue
@@ -77,3 +91,14 @@ def read_pairs(path: Path, size: int, image_column: str, text_column: str, capti
     distinct = sorted(set(texts))
     place = {text: i for i, text in enumerate(distinct)}
     return Pairs(torch.stack(images), torch.tensor([place[t] for t in texts]), distinct, sorted(captions), skipped)
+
+
+def _with_alpha(data: bytes, key: str) -> Image.Image:
+    """The image in mode RGBA."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.convert("RGBA")
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
+        raise UnreadableImage(key, f"broken image ({type(error).__name__})") from None

@@ -23,6 +23,7 @@ from steadyclip.models.huggingface import quiet
 from steadyclip_lab.pretrain import augment
 from steadyclip_lab.pretrain.config import PretrainConfig
 from steadyclip_lab.pretrain.pairs import Pairs, read_pairs
+from steadyclip_lab.pretrain.scenes import scenes
 from steadyclip_lab.pretrain.stage import Log, run_stage, start_from
 from steadyclip_lab.pretrain.student import (
     TextStudent,
@@ -50,7 +51,7 @@ class _Lessons:
         self.config, self.pairs, self.device = config, pairs, device
         self._space = space
         self.names_NE = space.texts_NE[: len(pairs.texts)].to(device)
-        self.augment = getattr(augment, config.augment)
+        self.augment = scenes if config.augment == "scenes" else getattr(augment, config.augment)
         # Class names are often two things ("fruit or vegetable"), which no drawing is called. The same for every seed,
         # as they are in the vocabulary, and one run must be able to go on from another.
         two = random.Random(1)
@@ -65,8 +66,8 @@ class _Lessons:
     def images(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augmented, normalized images (B, 3, H, W) and the index of their texts (B,)."""
         rows_B = self.pairs.batch(step, self.config.batch_size, self.config.seed)
-        images_B3HW = self.pairs.images_N3HW[rows_B].to(self.device).float() / 255
-        return (self.augment(images_B3HW, generator) - MEAN) / STD, self.pairs.text_N[rows_B].to(self.device)
+        images_BCHW = self.pairs.images_NCHW[rows_B].to(self.device).float() / 255
+        return (self.augment(images_BCHW, generator) - MEAN) / STD, self.pairs.text_N[rows_B].to(self.device)
 
     def name_loss(self, features_BE: Tensor, text_B: Tensor, generator: torch.Generator) -> Tensor:
         """Softmax of image features over the batch's texts and random others, all in the frozen space.
@@ -97,8 +98,9 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
         ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     )
     pairs = read_pairs(
-        _parquet(config.data), config.image_size, config.image_column, config.text_column, config.caption_column
-    )
+        _parquet(config.data), config.image_size, config.image_column, config.text_column, config.caption_column,
+        with_alpha=config.augment == "scenes",
+    )  # fmt: skip
     if len(pairs.text_N) < config.batch_size:
         raise DataError(f"{config.data} has {len(pairs.text_N)} pairs, fewer than --batch-size {config.batch_size}.")
     log(f"{len(pairs.text_N)} pairs, {len(pairs.texts)} distinct texts, {len(pairs.skipped)} unreadable; on {device}")

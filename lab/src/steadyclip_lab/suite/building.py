@@ -1,0 +1,131 @@
+"""Builds the data sets: parquet files in the cache folder, the same bytes on every machine.
+
+A file is used as long as it was built from the same drawings, tables, renderer and code format; each is replaced in one
+step, so that a build that is stopped leaves the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from steadyclip.core.errors import DataError, nearest
+from steadyclip.core.files import cache_folder
+from steadyclip_lab.drawings.shelf import FILES, FOLDER
+from steadyclip_lab.suite.plan import DATA_SETS, LabSet
+
+FORMAT = 1
+"""Raised whenever the code changes what is drawn or written."""
+_METADATA_KEY = b"steadyclip"
+
+
+def build(only: Sequence[str] | None = None, folder: Path | None = None, progress: bool = True) -> Path:
+    """Build what is missing or out of date, and return the folder.
+
+    Args:
+        only: names of data sets; by default all.
+        folder: by default ``cache_folder()``.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: no such data set, resvg-py is not installed, or the folder cannot be written.
+    """
+    unknown = next((name for name in only or () if name not in DATA_SETS), None)
+    if unknown:
+        raise DataError(f"no data set {unknown!r}.{nearest(unknown, DATA_SETS)} There are: {', '.join(DATA_SETS)}.")
+    folder = folder or cache_folder()
+    made_of = _made_of()
+    stale = [DATA_SETS[name] for name in only or DATA_SETS if _is_stale(folder / f"{name}.parquet", made_of)]
+    if stale:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with ProcessPoolExecutor() as pool:
+                for data_set in stale:
+                    _write(folder / f"{data_set.name}.parquet", data_set, pool, made_of, progress)
+        except OSError as error:
+            raise DataError(f"{folder} cannot be written: {error}. Name another folder in STEADYCLIP_CACHE.") from None
+    return folder
+
+
+def built(name: str) -> Path:
+    """The parquet file of one data set in the default folder, built first if need be."""
+    return build(only=(name,)) / f"{name}.parquet"
+
+
+def _made_of() -> str:
+    """Hash of everything that decides the bytes of the files."""
+    try:
+        renderer = importlib.metadata.version("resvg-py")
+    except importlib.metadata.PackageNotFoundError:
+        raise DataError("drawings are rendered by resvg-py, which is not installed: pip install resvg-py.") from None
+    tables = sorted((Path(__file__).parent / "tables").glob("*.tsv"))
+    sources = [path.read_bytes() for path in (*(FOLDER / name for name in FILES), *tables)]
+    hashes = [hashlib.sha256(source).hexdigest() for source in sources]
+    return hashlib.sha256(json.dumps([FORMAT, renderer, *hashes]).encode()).hexdigest()[:16]
+
+
+def _is_stale(path: Path, made_of: str) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    if not path.is_file():
+        return True
+    try:
+        about = json.loads((parquet.read_schema(path).metadata or {}).get(_METADATA_KEY, b"{}"))
+    except (OSError, pa.ArrowInvalid):
+        return True
+    return about.get("made_of") != made_of
+
+
+def _drawn(name: str, label: str) -> list[bytes]:
+    """The images of a class, in a worker process: what is sent there is two names."""
+    return [sample.image() for sample in DATA_SETS[name].samples(label)]
+
+
+def _images(data_set: LabSet, pool: ProcessPoolExecutor, progress: bool) -> Iterator[bytes]:
+    classes = data_set.classes
+    found: Iterable[list[bytes]] = pool.map(_drawn, [data_set.name] * len(classes), classes)
+    if progress:
+        from rich.progress import track
+
+        found = track(found, description=f"drawing {data_set.name}", total=len(classes))
+    for images in found:
+        yield from images
+
+
+def _write(path: Path, data_set: LabSet, pool: ProcessPoolExecutor, made_of: str, progress: bool) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    samples = [sample for label in data_set.classes for sample in data_set.samples(label)]
+    columns = {
+        "path": [sample.key for sample in samples],
+        "image": pa.array(_images(data_set, pool, progress), pa.binary()),
+        "label": [sample.label for sample in samples],
+        "split": [sample.split for sample in samples],
+        "domain": [sample.domain for sample in samples],
+        "caption": [sample.caption for sample in samples],
+        "drawing": [sample.drawing.key for sample in samples],
+    }
+    about: dict[str, Any] = {"name": data_set.name, "made_of": made_of, "templates": [data_set.template]}
+    about["classes"] = data_set.classes
+    table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(about)})
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        # PNG does not compress further; without a codec the bytes do not depend on the codec's version
+        parquet.write_table(table, temporary, compression="none")
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
