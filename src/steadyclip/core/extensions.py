@@ -28,7 +28,8 @@ COMMANDS = "steadyclip.commands"
 _LAB = {
     DATA: (
         "icons", "icon-concepts", "icon-animals", "icon-food", "icon-transport", "icon-nature", "icon-objects",
-        "icon-symbols",
+        "icon-symbols", "lab-clutter", "lab-colored", "lab-effects", "lab-faces", "lab-food", "lab-logos", "lab-night",
+        "lab-people", "lab-robust", "lab-sketch", "lab-things", "lab-travel", "lab-wild",
     ),
     MODELS: ("icons-tiny",),
     POOLS: ("icons",),

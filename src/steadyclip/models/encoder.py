@@ -145,7 +145,7 @@ class DualEncoder(nn.Module):
             tower: "image" or "text".
             inputs: pixels (B, C, H, W), or what ``tokenize`` gives.
             patches: the features of an image's patches as well.
-            wanted: further outputs, by the names that adapters know: "extra", "delta".
+            wanted: further outputs, by the names that adapters know, such as "delta".
             values: parameters to take in the place of the model's own, by the names of ``named_parameters``.
 
         Returns:

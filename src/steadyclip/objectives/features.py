@@ -164,8 +164,8 @@ class Read(Spec):
     """The name of a feature. Made by ``Image`` and ``Text``.
 
     Attributes:
-        what: "feature" (rows, D); "patches" (rows, Y, X, D); or a name that an adapter emits, such as "extra" (its
-            added tokens behind the last norm) or "delta" (what it added to the MLPs).
+        what: "feature" (rows, D); "patches" (rows, Y, X, D); or a name that an adapter emits, such as "delta"
+            (what it added to the MLPs).
     """
 
     tower: str
