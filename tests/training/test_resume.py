@@ -140,9 +140,7 @@ def test_a_result_that_cannot_be_written_is_told(tmp_path, monkeypatch, through)
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "write_atomic", write)
-        with pytest.raises(
-            SteadyClipError, match=r"trained\.safetensors: No space left on device\. Make room and"
-        ):
+        with pytest.raises(SteadyClipError, match=r"trained\.safetensors: No space left on device\. Make room and"):
             train(tmp_path / "run", Everything())
     assert not Run.read(tmp_path / "run/run.json").finished
     assert same(train(tmp_path / "run", Everything()), through["everything"][0])

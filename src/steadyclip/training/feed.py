@@ -109,8 +109,9 @@ class Feed:
         while True:
             view = epoch if self.views is None else epoch % max(1, self.views)
             given = first
-            for batch in self._decoded(epoch, first, view) if self.decode else self._places(epoch, first):
-                yield *batch, view
+            batches = self._decoded(epoch, first, view) if self.decode else self._places(epoch, first)
+            for images_BCHW, labels_B, index_B in batches:
+                yield images_BCHW, labels_B, index_B, view
                 given += 1
             if given < self.steps_per_epoch:
                 some = "; ".join(f"{key} ({reason})" for key, reason in list(self.skipped.items())[:3])
