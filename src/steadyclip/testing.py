@@ -28,10 +28,9 @@ from steadyclip.methods import Method, get_method
 from steadyclip.models import DualEncoder, load
 from steadyclip.models.testing import installed_families, tiny
 from steadyclip.objectives import Batch, Features, Image, Text
-from steadyclip.training.average import RunningAverage
 from steadyclip.training.cache import fill_head
 from steadyclip.training.config import TrainConfig
-from steadyclip.training.step import Step
+from steadyclip.training.step import RunningAverage, Step
 
 NAMES = ("cat", "dog", "sea lion", "owl")
 """Classes of the tests."""
@@ -94,7 +93,7 @@ def train_a_little(
         return None
     step = Step(method, model, NAMES, TEMPLATES, accumulate)
     step.planner.arithmetic = lambda: arithmetic(model.device, precision)  # type: ignore[arg-type]
-    average = RunningAverage.of(method, step, steps, 1)
+    average = RunningAverage(method, step, steps, 1)
     assert step.trained, "it has a recipe, but nothing to train"
     model.eval()
     model.adapters.train()
@@ -103,10 +102,8 @@ def train_a_little(
         optimizer.zero_grad()
         step.gradients(batch(method, model, number), seed=number)
         optimizer.step()
-        if average:
-            average.update(number + 1)
-    if average:
-        average.finish()
+        average.update(number + 1)
+    average.finish()
     return step
 
 

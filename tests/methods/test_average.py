@@ -10,8 +10,7 @@ from steadyclip.adapters import LowRank
 from steadyclip.core.errors import UsageError
 from steadyclip.methods import Average, compose, get_method
 from steadyclip.objectives import CrossEntropy, Distance, Image
-from steadyclip.training.average import RunningAverage
-from steadyclip.training.step import Step
+from steadyclip.training.step import RunningAverage, Step
 
 
 def weights(average: Average, T: int) -> list[float]:
@@ -61,7 +60,7 @@ def test_a_training_ends_at_the_mean_of_its_points(average: Average) -> None:
     method = compose("averaged", adapters=(LowRank(dropout=0.0),), average=average)
     model = attached(method)
     step = Step(method, model, NAMES, TEMPLATES)
-    running, points = RunningAverage.of(method, step, 3, 1), [{n: p.detach().clone() for n, p in step.trained.items()}]
+    running, points = RunningAverage(method, step, 3, 1), [{n: p.detach().clone() for n, p in step.trained.items()}]
     assert running is not None
     optimizer = torch.optim.SGD(step.trained.values(), lr=0.1)
     for number in range(3):
@@ -87,7 +86,7 @@ def test_the_average_model_is_read_without_dropout() -> None:
         model = attached(method, std=0.2)
         model.adapters.train()
         step = Step(method, model, NAMES, TEMPLATES)
-        RunningAverage.of(method, step, 3, 1)
+        RunningAverage(method, step, 3, 1)
         f = step.planner.features(NAMES, TEMPLATES, make_batch())
         step.planner.fill(f, [read for read in step.reads if read.state != "frozen"])
         rows.append({read.state: rows for read, rows in f.raw.items() if read.tower == "image"})
@@ -102,7 +101,7 @@ def test_a_term_can_read_the_average_model() -> None:
     method = compose("held to its average", average=average, adapters=(LowRank(),), objective=terms)
     model = attached(method, std=0.2)
     step = Step(method, model, NAMES, TEMPLATES)
-    RunningAverage.of(method, step, 3, 1)
+    RunningAverage(method, step, 3, 1)
     assert float(step.gradients(make_batch(), seed=0)["cosine_image"]) == pytest.approx(0, abs=1e-2)
     for value in step.planner.average.values():
         value.zero_()  # the frozen model

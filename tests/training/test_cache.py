@@ -72,11 +72,11 @@ def test_images_are_read_while_the_cache_is_filled_and_then_only_where_a_pass_ne
 def test_fresh_augmentation_and_cutout_are_not_cached(monkeypatch) -> None:
     caches = []
     fill = Loop._fill_cache
-    monkeypatch.setattr(Loop, "_fill_cache", lambda self: (fill(self), caches.append(self.cache)))
+    monkeypatch.setattr(Loop, "_fill_cache", lambda self: (fill(self), caches.append(self.cache.tables)))
     fit(clip(), get_method("coop"), make_task(), recipe=SGD, config=QUIET)
     run("coop", 2, "auto", cutout=0.5)
     run("coop", 2, "off")
-    assert caches == [None] * 3
+    assert caches == [{}] * 3
 
 
 @pytest.mark.parametrize(("key_views", "views", "encoded"), [(2, 2, 2), (3, 2, 3), (1, 2, 2), (0, 2, 3)])

@@ -35,7 +35,7 @@ def long_names():
         (Streamless(), make_task(), "reads the stream 'captions'; it provides none"),
         (Everything(adapters=(Weights(), Weights("text"))), make_task(), "two pieces 'weights'"),
         (Everything(adapters=(Prompts(), Prompts())), make_task(), "two pieces 'prompts'"),
-        (Everything(adapters=(Prompts(depth=99),)), make_task(), "need 99 blocks"),
+        (Everything(adapters=(Prompts(depth=99),)), make_task(), "depth=99, but the text tower"),
         (Everything(adapters=()), make_task(), "has nothing to train"),
         (Everything(), make_task(), "cannot be shared by 1 processes in 9 parts"),
     ],

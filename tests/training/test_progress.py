@@ -3,7 +3,7 @@ from training_world import RECIPE, clip, make_task
 
 from steadyclip.core.progress import spell
 from steadyclip.methods import get_method
-from steadyclip.training import TrainConfig, fit, progress
+from steadyclip.training import TrainConfig, fit, monitor
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def test_off_a_terminal_there_are_plain_lines_now_and_then(said, monkeypatch) ->
     assert len(lines) == 1
     assert lines[0].startswith("lora: step 7/7  loss ")
     assert "images/s" in lines[0]
-    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(monitor, "QUIET_SECONDS", 0.0)
     assert [line.split()[2] for line in said().splitlines()] == ["2/7", "4/7", "6/7", "7/7"]
 
 

@@ -24,9 +24,10 @@ from training_world import (
 )
 
 from steadyclip.core.errors import SteadyClipError
-from steadyclip.training import Stopped, TrainConfig, fit
+from steadyclip.core.files import write_atomic
+from steadyclip.training import Stopped, TrainConfig, fit, run
 from steadyclip.training.checkpoint import newest_checkpoint, read_tensors
-from steadyclip.training.run import read_run
+from steadyclip.training.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, throug
 def test_a_signal_in_the_last_step_lets_the_run_finish(tmp_path, through) -> None:
     out = tmp_path / "run"
     assert same(train(out, Harmful(harm="stop", at=6)), through["everything"][0])
-    assert read_run(out).finished
+    assert Run.read(out / "run.json").finished
 
 
 def test_without_a_folder_an_interrupt_is_an_interrupt() -> None:
@@ -132,16 +133,16 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, through, room) ->
 
 
 def test_a_result_that_cannot_be_written_is_told(tmp_path, monkeypatch, through) -> None:
-    from steadyclip.training import run
-
-    def fail(*_) -> None:
-        raise OSError(28, "No space left on device")
+    def write(path, content) -> None:
+        if path.name == "trained.safetensors":
+            raise SteadyClipError(f"cannot write {path}: No space left on device.")
+        write_atomic(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_tensors", fail)
-        with pytest.raises(SteadyClipError, match=r"trained weights cannot be written .*No space left"):
+        patch.setattr(run, "write_atomic", write)
+        with pytest.raises(SteadyClipError, match=r"trained\.safetensors: No space left on device\. Make room and"):
             train(tmp_path / "run", Everything())
-    assert not read_run(tmp_path / "run").finished
+    assert not Run.read(tmp_path / "run/run.json").finished
     assert same(train(tmp_path / "run", Everything()), through["everything"][0])
 
 
@@ -153,7 +154,7 @@ def test_a_finished_run_is_not_trained_again(through) -> None:
     model = clip()
     result = fit(model, Harmful(harm="kill", at=0), make_task(), recipe=RECIPE, config=config(out))
     assert same(model.trained_state(), state)
-    assert result.run == read_run(out)
+    assert result.run == Run.read(out / "run.json")
     assert len(result.losses) == 4
     assert not model.image_tower.blocks[0].module.training
 

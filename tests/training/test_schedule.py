@@ -7,7 +7,8 @@ from torch import nn
 
 from steadyclip.core.errors import UsageError
 from steadyclip.methods.recipe import Recipe
-from steadyclip.training.schedule import check_recipe, learning_rate, make_optimizer
+from steadyclip.training.config import check_recipe
+from steadyclip.training.schedule import learning_rate, make_optimizer
 
 
 def test_cosine_is_torchs() -> None:

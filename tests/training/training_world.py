@@ -43,7 +43,7 @@ from steadyclip.objectives import (
     as_objective,
 )
 from steadyclip.training import Stopped, TrainConfig, fit
-from steadyclip.training.checkpoint import write_tensors
+from steadyclip.training.checkpoint import to_bytes
 from steadyclip.training.step import Step
 
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220), "white": (240, 240, 240)}
@@ -284,7 +284,8 @@ def gradients_of_five(out: Path, name: str) -> None:
     step = Step(method, model, task.classes, task.templates)
     terms = step.gradients(batch, seed=1, whole=5)
     gradients = {name: p.grad for name, p in step.trained.items() if p.grad is not None}
-    write_tensors(out / f"{rank}-of-{processes}", {**gradients, **{f"term {k}": v for k, v in terms.items()}})
+    found = {**gradients, **{f"term {k}": v for k, v in terms.items()}}
+    (out / f"{rank}-of-{processes}").write_bytes(to_bytes(found))
 
 
 def stop_one_of_two(out) -> None:

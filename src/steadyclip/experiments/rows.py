@@ -21,8 +21,7 @@ from steadyclip.experiments.settings import PUBLISHED, Settings
 from steadyclip.methods import Method, Recipe, get_method
 from steadyclip.methods.compose import TEXTS, Composed
 from steadyclip.methods.knobs import convert, knob_kinds, with_knobs
-from steadyclip.training.config import DECIDES, TrainConfig
-from steadyclip.training.schedule import check_recipe
+from steadyclip.training.config import DECIDES, TrainConfig, check_recipe
 
 RECIPE: Mapping[str, Any] = typing.get_type_hints(Recipe)
 """Keys of every row that change the recipe, with their types."""

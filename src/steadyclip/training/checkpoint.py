@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or not there: what is trained and the optimizer's state as safetensors, the rest as JSON.
+"""Checkpoints that are either complete or not there: tensors as safetensors, the rest as JSON.
 
-A checkpoint is a folder ``step-00000100``. It is written beside its place under another name, flushed to the disk,
-and renamed; a crash, a kill or a full disk leaves those that stood before.
+A checkpoint is a folder ``step-00000100``. It is written under a temporary name, flushed to the disk, and then renamed,
+so a crash or a full disk leaves the earlier ones as they were.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 from steadyclip.core.errors import ModelError, SteadyClipError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 KEEP = 2
-"""Checkpoints that stay; older ones go when a new one is whole."""
+"""Number of checkpoints that are kept."""
 
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
 
@@ -32,14 +30,14 @@ Tensors = dict[str, "Tensor"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint on disk; ``state`` is its JSON, the tensors are read when they are asked for."""
+    """A complete checkpoint on disk; ``state`` is its JSON, tensors are read on demand."""
 
     path: Path
     step: int
     state: dict[str, Any]
 
     def tensors(self, name: str) -> Tensors:
-        """The tensors of ``name`` ("trained" or "optimizer"), on the CPU."""
+        """The tensors of the part ``name`` ("trained", "optimizer", "average"), on the CPU."""
         return read_tensors(self.path / f"{name}.safetensors")
 
 
@@ -47,18 +45,16 @@ def save_checkpoint(folder: Path, step: int, parts: dict[str, Tensors], state: d
     """Write ``folder/step-...`` from ``parts`` (name -> tensors) and ``state``; keeps the last ``KEEP``.
 
     Raises:
-        SteadyClipError: it cannot be written; checkpoints that stood before are untouched.
+        SteadyClipError: it cannot be written; earlier checkpoints are untouched.
     """
     final, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        for name, tensors in parts.items():
-            write_tensors(temporary / f"{name}.safetensors", tensors)
-        sizes = {name: (temporary / f"{name}.safetensors").stat().st_size for name in parts}
+        sizes = {name: _write(temporary / f"{name}.safetensors", to_bytes(part)) for name, part in parts.items()}
         _write(temporary / "state.json", json.dumps({"step": step, "sizes": sizes, **state}).encode())
         _flush(temporary)
-        if final.exists():  # only a damaged one: a whole one would have been resumed from
+        if final.exists():  # only a damaged one: a complete one would have been resumed from
             shutil.rmtree(final)
         temporary.rename(final)
         _flush(folder)
@@ -70,14 +66,14 @@ def save_checkpoint(folder: Path, step: int, parts: dict[str, Tensors], state: d
             f"training stopped: the checkpoint of step {step} cannot be written to {folder} "
             f"({error.strerror or error}). {survivor}; make room and give the same command again to go on from there."
         ) from error
-    for old in _by_age(folder)[:-KEEP]:
+    for old in _by_step(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The last whole checkpoint in ``folder``, passing over damaged ones; None when there is none."""
-    for path in reversed(_by_age(folder)):
+    """The last complete checkpoint in ``folder``, skipping damaged ones; None when there is none."""
+    for path in reversed(_by_step(folder)):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             state = json.loads((path / "state.json").read_bytes())
             if all((path / f"{name}.safetensors").stat().st_size == size for name, size in state["sizes"].items()):
@@ -85,26 +81,18 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
-def write_tensors(path: Path, tensors: Tensors) -> None:
-    """Write and flush a safetensors file. Raises OSError, as plain files do."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+def to_bytes(tensors: Tensors) -> bytes:
+    """The content of a safetensors file."""
+    from safetensors.torch import save
 
-    path.touch()
-    mode = path.stat().st_mode
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:
-        raise OSError(str(error).removeprefix("Error while serializing: ")) from error
-    path.chmod(mode)  # it is written as a private temporary file, and results are meant to be read by others
-    _flush(path)
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
 def read_tensors(path: Path) -> Tensors:
     """The tensors in the safetensors file ``path``, on the CPU.
 
     Raises:
-        ModelError: not there, a pickle, or damaged.
+        ModelError: not there, damaged, or a pickle, which is never opened.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -125,37 +113,15 @@ def read_tensors(path: Path) -> Tensors:
         raise ModelError(f"{path} is {what} train again.") from None
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Any, str]) -> Tensors:
-    """The optimizer's state under the parameters' names: ``"NAME:exp_avg"``."""
-    import torch
-
-    return {
-        f"{names[parameter]}:{key}": value.detach().cpu()
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-        if isinstance(value, torch.Tensor)
-    }
+def _by_step(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Any, str], tensors: Tensors) -> None:
-    """Put back what ``optimizer_tensors`` gave."""
-    numbers = {names[p]: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
-    state: dict[int, Tensors] = {}
-    for name, tensor in tensors.items():
-        parameter, _, key = name.rpartition(":")
-        if parameter not in numbers:
-            raise ModelError(f"the checkpoint has optimizer state for {parameter!r}, which is not trained here.")
-        state.setdefault(numbers[parameter], {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _by_age(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
-
-
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes) -> int:
     path.write_bytes(content)
     _flush(path)
+    return len(content)
 
 
 def _flush(path: Path) -> None:

@@ -1,13 +1,15 @@
-"""How a training is run; what is optimized is in ``Recipe``. Free of torch, so that the command line stays quick."""
+"""How a training runs, and whether its settings make sense. Imports no torch, so that the command line starts fast."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from steadyclip.core.errors import require, require_choices
 from steadyclip.core.precision import Precision
+from steadyclip.methods.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """And what a row may change: its own fields are keys of every row, as `lora[cutout=0.5]`."""
+    """A run's settings, with those that a row may change: these fields are keys of every row, as `lora[cutout=0.5]`."""
 
     accumulate: int = 1
     """Parts that each batch is computed in, to save memory; the gradient is that of the whole batch."""
@@ -53,11 +55,8 @@ class TrainConfig(RunConfig):
 
     def check(self) -> None:
         """Raises UsageError naming the field that makes no sense."""
-        for name, least in {"accumulate": 1, "log_every": 1, "checkpoint_steps": 1, "workers": 0}.items():
-            value = getattr(self, name)
-            require(self, name, value is None or value >= least, f"{least} or more")
-        minutes = self.checkpoint_minutes
-        require(self, "checkpoint_minutes", minutes is None or minutes > 0, "more than 0")
+        _require_least(self, {"accumulate": 1, "log_every": 1, "checkpoint_steps": 1, "workers": 0})
+        _require_positive(self, "checkpoint_minutes")
         require(self, "smallest_crop", 0 < self.smallest_crop <= 1, "a share from 0 to 1")
         require(self, "cutout", 0 <= self.cutout < 1, "a share from 0 to below 1")
         require_choices(self)
@@ -65,3 +64,25 @@ class TrainConfig(RunConfig):
 
 DECIDES = ("seed", "precision", "accumulate", "augment", "smallest_crop", "cutout")
 """Fields that change the trained weights: a run is resumed only when they are the same."""
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raises UsageError naming the field of ``recipe`` that makes no sense."""
+    _require_least(recipe, {"steps": 1, "steps_per_shot": 1, "batch_size": 1, "views": 0})
+    _require_least(recipe, {"warmup_steps": 0, "learning_rate": 0, "weight_decay": 0})
+    _require_positive(recipe, "epochs", "clip_norm")
+    for name in ("momentum", "beta2"):
+        require(recipe, name, 0 <= getattr(recipe, name) < 1, "from 0 to below 1")
+    require_choices(recipe)
+
+
+def _require_least(owner: object, least: dict[str, int]) -> None:
+    for name, low in least.items():
+        value = getattr(owner, name)
+        require(owner, name, value is None or low <= value < math.inf, f"{low} or more")
+
+
+def _require_positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        require(owner, name, value is None or 0 < value < math.inf, "more than 0")

@@ -1,6 +1,6 @@
-"""What each step is trained on: a function of (seed, step), so that a resumed training sees what it would have seen.
+"""What each step is trained on: a function of (seed, step), so that a resumed training sees the same images.
 
-B images in a batch, of all processes together; C channels, H W pixels.
+Shapes: B images in a batch, C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Sample:
     """What one process trains on in one step, on the CPU.
 
     Attributes:
-        images_BCHW: pixels; None where no pass needs them.
+        images_BCHW: pixels; None if no pass needs them.
         index_B: positions among the training images.
         view: number of the augmented view that the images are in.
     """
@@ -82,44 +82,47 @@ class Feed:
         self.steps_per_epoch = len(task.train) // self.batch_size
         self.skipped: dict[str, str] = {}
 
-    def view(self, epoch: int) -> int:
-        """Which augmented view the images of an epoch are in."""
-        return epoch if self.views is None else epoch % max(1, self.views)
-
     def steps(self, start: int, stop: int) -> Iterator[Sample]:
         """The samples of steps ``start`` to ``stop`` (exclusive)."""
-        of_images = {name: stream for name, stream in self.streams.items() if getattr(stream, "of_images", False)}
-        extra = {
+        drawn = {
             name: self._stream(name, stream, start, stop)
             for name, stream in self.streams.items()
-            if name not in of_images
+            if not getattr(stream, "of_images", False)
         }
-        images = self._images(start)
-        for step in range(start, stop):
-            images_BCHW, labels_B, index_B, view = next(images)
-            streams = {name: next(batches) for name, batches in extra.items()}
-            streams |= {name: self._of_images(name, stream, step, index_B) for name, stream in of_images.items()}
-            keys = tuple(self.task.train.keys[i] for i in index_B.tolist())
-            yield Sample(images_BCHW, labels_B, index_B, view, keys, streams)
+        for step, (images_BCHW, labels_B, index_B, view) in zip(range(start, stop), self._images(start), strict=False):
+            streams = {
+                name: next(drawn[name]) if name in drawn else self._of_images(name, stream, step, index_B)
+                for name, stream in self.streams.items()
+            }
+            yield Sample(images_BCHW, labels_B, index_B, view, self._keys(index_B), streams)
+
+    def keys(self, step: int) -> tuple[str, ...]:
+        """The images of ``step``."""
+        return self._keys(next(self._images(step))[2])
+
+    def _keys(self, index_B: Tensor) -> tuple[str, ...]:
+        return tuple(self.task.train.keys[i] for i in index_B.tolist())
 
     def _images(self, start: int) -> Iterator[tuple[Tensor | None, Tensor, Tensor, int]]:
+        """(images_BCHW, labels_B, index_B, view) of the steps from ``start`` on, without end."""
         epoch, first = divmod(start, self.steps_per_epoch)
         while True:
+            view = epoch if self.views is None else epoch % max(1, self.views)
             given = first
-            for images_BCHW, labels_B, index_B in (self._decoded if self.decode else self._places)(epoch, first):
-                yield images_BCHW, labels_B, index_B, self.view(epoch)
+            batches = self._decoded(epoch, first, view) if self.decode else self._places(epoch, first)
+            for images_BCHW, labels_B, index_B in batches:
+                yield images_BCHW, labels_B, index_B, view
                 given += 1
             if given < self.steps_per_epoch:
-                raise DataError(
-                    f"{self.task.train.name}: no image of a whole batch can be read any more: {_list(self.skipped)}."
-                )
+                some = "; ".join(f"{key} ({reason})" for key, reason in list(self.skipped.items())[:3])
+                raise DataError(f"{self.task.train.name}: no image of a whole batch can be read any more: {some}.")
             epoch, first = epoch + 1, 0
 
-    def _decoded(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _decoded(self, epoch: int, first: int, view: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         batches = loader(
             self.task.train, self.prepare, batch_size=self.batch_size, seed=self.config.seed, epoch=epoch,
             augment=self.views != 0, workers=self.config.workers, start=first, drop_last=True, shard=self.shard,
-            view=self.view(epoch),
+            view=view,
         )  # fmt: skip
         for batch in batches:
             self.skipped.update(batches.skipped)
@@ -128,7 +131,7 @@ class Feed:
         self.task.train.accept(sorted(self.skipped.items()))
 
     def _places(self, epoch: int, first: int) -> Iterator[tuple[None, Tensor, Tensor]]:
-        """As ``_decoded``, without opening an image: the same images in the same order."""
+        """The batches of ``_decoded`` without opening an image."""
         train = self.task.train
         labels_N = torch.tensor(train.labels)
         for places in batch_places(
@@ -140,12 +143,12 @@ class Feed:
                 yield None, labels_N[there], torch.tensor(there)
 
     def _of_images(self, name: str, stream: Stream, step: int, index_B: Tensor) -> dict[str, Any]:
-        """The items of the images ``index_B``."""
+        """The stream's items of the images ``index_B``."""
         seed = f"{self.config.seed}/{name}/{step}"
         return stream.collate([stream.item(i, random.Random(f"{seed}/{i}")) for i in index_B.tolist()])
 
     def _stream(self, name: str, stream: Stream, start: int, stop: int) -> Iterator[dict[str, Any]]:
-        """As many items a step as there are images."""
+        """Batches of a stream, as many items a step as there are images: seeded permutations without a gap."""
         seed = f"{self.config.seed}/{name}"
         batches = DataLoader(
             _Drawn(stream, seed),
@@ -159,13 +162,14 @@ class Feed:
 
 
 def transform(preprocess: Preprocess, config: TrainConfig, augment: bool) -> Callable[..., Tensor]:
-    """What makes pixels of an image, and of a ``random.Random`` where it is augmented."""
+    """Makes pixels of an image and, if it is augmented, of a ``random.Random``."""
     return functools.partial(preprocess.train, scale=(config.smallest_crop, 1.0)) if augment else preprocess
 
 
+@dataclass(frozen=True)
 class _Drawn(Dataset[dict[str, Any]]):
-    def __init__(self, stream: Stream, seed: str) -> None:
-        self.stream, self.seed = stream, seed
+    stream: Stream
+    seed: str
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         epoch, index = place
@@ -175,7 +179,7 @@ class _Drawn(Dataset[dict[str, Any]]):
 def _stream_places(
     length: int, batch_size: int, seed: str, start: int, stop: int, shard: tuple[int, int]
 ) -> Iterator[list[tuple[int, int]]]:
-    """(epoch, index) of the items of each step: seeded permutations, one after the other without a gap."""
+    """(epoch, index) of the items of each step."""
 
     @functools.lru_cache(maxsize=2)
     def order(epoch: int) -> list[int]:
@@ -185,7 +189,3 @@ def _stream_places(
     for step in range(start, stop):
         turns = (divmod(i, length) for i in range(step * batch_size + rank, (step + 1) * batch_size, processes))
         yield [(epoch, order(epoch)[position]) for epoch, position in turns]
-
-
-def _list(skipped: Mapping[str, str]) -> str:
-    return "; ".join(f"{key} ({reason})" for key, reason in list(skipped.items())[:3])

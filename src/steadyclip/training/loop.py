@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.core.precision import arithmetic
-from steadyclip.core.progress import progress_bar
 from steadyclip.core.seeds import step_seed
 from steadyclip.data.cutout import cutout
+from steadyclip.evaluation.records import Results
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.objectives import Batch
 from steadyclip.objectives.features import seeded
 from steadyclip.objectives.streams import Stream
-from steadyclip.training.average import RunningAverage
 from steadyclip.training.cache import FeatureCache, cacheable, fill_head
-from steadyclip.training.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
+from steadyclip.training.checkpoint import Checkpoint, save_checkpoint
 from steadyclip.training.config import TrainConfig
 from steadyclip.training.feed import Feed, Sample
-from steadyclip.training.losses import Losses, NotFinite
-from steadyclip.training.progress import TrainProgress
-from steadyclip.training.run import RunFolder, identity
-from steadyclip.training.schedule import learning_rate, make_optimizer
-from steadyclip.training.step import Step
-from steadyclip.training.stop import Stopped, stop_request
+from steadyclip.training.monitor import Losses, TrainProgress, stop_request
+from steadyclip.training.run import RunFolder, Stopped, identity
+from steadyclip.training.schedule import learning_rate, load_optimizer, make_optimizer, optimizer_tensors
+from steadyclip.training.step import RunningAverage, Step
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,33 +54,29 @@ class Loop:
         accelerator: Accelerator,
         folder: RunFolder | None,
     ) -> None:
-        """The pieces of the method are on the ``model`` already; ``streams`` are the method's.
+        """The method is attached to ``model`` already.
 
         Raises:
             UsageError: there is nothing to train, or the batch is too small for the processes.
         """
         self.model, self.method, self.task, self.recipe, self.config = model, method, task, recipe, config
         self.accelerator, self.folder, self.alone = accelerator, folder, accelerator.num_processes == 1
-        self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
-        if not self.names:
-            raise UsageError(f"method {method.name!r} has a recipe, but none of its pieces has anything to train.")
         self.step = Step(method, model, task.classes, task.templates, config.accumulate)
+        if not self.step.trained:
+            raise UsageError(f"method {method.name!r} has a recipe, but none of its pieces has anything to train.")
         self.step.planner.arithmetic = lambda: arithmetic(model.device, config.precision)
+        self.names = {p: name for name, p in self.step.trained.items()}
         self.optimizer = make_optimizer(recipe, self.names)
         shard = accelerator.process_index, accelerator.num_processes
         self.feed = Feed(task, model.preprocess, recipe.batch_size, config, streams, recipe.views, shard)
-        self.steps = dataclasses.replace(recipe, batch_size=self.feed.batch_size).total_steps(
-            len(task.train), len(task.classes)
-        )
-        self.average: RunningAverage | None = None
-        self.encoded = FeatureCache(self.step.planner, task.train, config, self.feed.views != 0)
-        self.cache: FeatureCache | None = None
+        recipe = dataclasses.replace(recipe, batch_size=self.feed.batch_size)
+        self.steps = recipe.total_steps(len(task.train), len(task.classes))
+        self.cache = FeatureCache(self.step.planner, task.train, config, self.feed.views != 0)
+        self.losses = Losses(self._sum, self._not_finite)
         self.choices: dict[str, Any] = {}
-        self.losses = Losses(self._sum)
         self.start, self.seconds_before = 0, 0.0
-        self.keys: dict[int, tuple[str, ...]] = {}
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Results:
         """Train, and return what ``run.json`` keeps of it.
 
         Raises:
@@ -99,64 +91,63 @@ class Loop:
         if self.folder and main:
             self.folder.restart_log(self.losses.rows)
         self.began = self.saved = self.logged = time.monotonic()
-        done, logged_at = self.start, self.start
+        done = logged_at = self.start
         feed = self.feed.steps(self.start, self.steps)
-        with progress, stop_request(self.folder is not None) as stop:
+        with progress, stop_request(self.folder is not None) as asked:
             while done < self.steps:
                 try:
                     sample = next(feed)
-                except RuntimeError:  # a decoding process took the signal too, and has gone
-                    if stop.name is None:
+                except RuntimeError:  # a worker process got the signal too, and has ended
+                    if not asked:
                         raise
-                    self._save(done)
-                    raise self._stopped(done, stop.name) from None
+                    self._stop(done, asked[0])
                 self._step(done, sample)
                 done += 1
                 progress.update(completed=done)
                 if self.alone and self.model.device.type == "cpu":  # elsewhere it waits for the device, or for others
-                    self._look()
+                    self.losses.look()
                 if done % self.config.log_every == 0 or done == self.steps:
-                    progress.log(self._log(done, done - logged_at))
+                    row = self._log(done, done - logged_at)
+                    left = (self.logged - self.began) / (done - self.start) * (self.steps - done)
+                    progress.log(row, left)
                     logged_at = done
                 if done < self.steps:
-                    wish = self._agree(stop.name is not None, done)
-                    if wish or self._due(done):
+                    if self._agree(bool(asked), done):
+                        self._stop(done, asked[0] if asked else "a signal to another process")
+                    elif self._due(done):
                         self._save(done)
-                    if wish:
-                        raise self._stopped(done, stop.name or "a signal to another process")
-        if self.average:
-            self.average.finish()
-        self._expect_finite(done - 1, self.model.trained_state())
+        self.average.finish()
+        self._expect_finite(done, self.model.trained_state())
         self.optimizer.zero_grad(set_to_none=True)
-        seconds = self._seconds()
-        return {
-            "steps": self.steps,
-            "choices": self.choices,
-            "processes": self.accelerator.num_processes,
-            "device": self.accelerator.device.type,
-            "loss": {"mean": self.losses.rows[-1]["loss"], **self.losses.rows[-1]["terms"]},
-            "unreadable": tuple(sorted(self.feed.skipped.items())),
-            "seconds": seconds,
-            "images_per_second": self.steps * self.feed.batch_size / seconds,
-        }
+        seconds, last = self._seconds(), self.losses.rows[-1]
+        return Results(
+            steps=self.steps,
+            choices=self.choices,
+            processes=self.accelerator.num_processes,
+            device=self.accelerator.device.type,
+            loss={"mean": last["loss"], **last["terms"]},
+            unreadable=tuple(sorted(self.feed.skipped.items())),
+            seconds=seconds,
+            images_per_second=self.steps * self.feed.batch_size / seconds,
+        )
 
     def _begin(self) -> None:
-        """Where the last checkpoint stands, or at the start."""
+        """Continue from the last checkpoint, or fill the head; then make the average and the cached features."""
         checkpoint = self.folder.checkpoint() if self.folder else None
+        solve = self.method.head.solves and not checkpoint
         if checkpoint:
             self._resume(checkpoint)
-        elif self.method.head.solves:
-            self.choices, _ = fill_head(self.step.planner, self.task, self.config, self.encoded)
-        # it starts from what the head was filled with
-        self.average = RunningAverage.of(self.method, self.step, self.steps, self.feed.steps_per_epoch)
-        if checkpoint and self.average:
+        elif solve:
+            self.choices, _ = fill_head(self.step.planner, self.task, self.config, self.cache)
+        # The average starts from what the head was filled with.
+        self.average = RunningAverage(self.method, self.step, self.steps, self.feed.steps_per_epoch)
+        if checkpoint and self.average.values:
             self.average.restore(checkpoint.tensors("average"))
         self._fill_cache()
-        if self.method.head.solves and not checkpoint:
+        if solve:
             self._save(0)  # so that a resumed training does not fill the head again
 
     def _step(self, step: int, sample: Sample) -> None:
-        self.keys[step] = sample.keys
         batch = self._batch(sample, step)
         totals = self.step.gradients(batch, step_seed(self.config.seed, step), self.feed.batch_size)
         if self.recipe.clip_norm is not None:
@@ -165,8 +156,7 @@ class Loop:
             group["lr"] = learning_rate(self.recipe, step, self.steps)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average:
-            self.average.update(step + 1)
+        self.average.update(step + 1)
         self.losses.add(step, totals)
 
     def _batch(self, sample: Sample, step: int) -> Batch:
@@ -182,22 +172,19 @@ class Loop:
             labels_B=sample.labels_B.to(device, non_blocking=True),
             keys=sample.keys,
             images_BCHW=images_BCHW,
-            known=self.cache.rows(sample.index_B, sample.view) if self.cache else {},
+            known=self.cache.rows(sample.index_B, sample.view),
             streams=send_to_device(sample.streams, device, non_blocking=True),
         )
 
     def _fill_cache(self) -> None:
-        """What lies below everything trained, for all images and views; then pixels are decoded only on demand."""
+        """Compute what can be cached for all images and views; then images are decoded only if a pass needs them."""
         feed, config = self.feed, self.config
         reads = cacheable(self.step.reads)
         if not reads or feed.views is None or config.cache == "off" or config.cutout:
-            self.encoded.tables.clear()
+            self.cache.tables.clear()
             return
-        self.cache = self.encoded
         views = max(1, min(feed.views, math.ceil(self.steps / feed.steps_per_epoch)))
-        shown = config.progress and self.accelerator.is_main_process
-        with progress_bar("features of the frozen model") if shown else contextlib.nullcontext() as advance:
-            self.cache.fill(reads, views, advance)
+        self.cache.fill(reads, views, "features of the frozen model")
         feed.skipped.update(self.cache.skipped)
         feed.decode = any(read.tower == "image" and read not in reads for read in self.step.reads)
         self.step.planner.calls.clear()
@@ -214,37 +201,30 @@ class Loop:
 
     # ---- losses
 
-    def _look(self) -> None:
-        try:
-            self.losses.look()
-        except NotFinite as bad:
-            raise self._not_finite(bad.step, str(bad)) from None
-        self.keys = dict(list(self.keys.items())[-1:])
-
     def _log(self, done: int, steps: int) -> dict[str, Any]:
-        self._look()
-        now = time.monotonic()
+        self.losses.look()
+        before, self.logged = self.logged, time.monotonic()
         row = self.losses.log(
             done,
             learning_rate=self.optimizer.param_groups[0]["lr"],
-            images_per_second=steps * self.feed.batch_size / max(now - self.logged, 1e-9),
+            images_per_second=steps * self.feed.batch_size / max(self.logged - before, 1e-9),
         )
-        self.logged = now
         if self.folder and self.accelerator.is_main_process:
             self.folder.log(row)
-        return {**row, "seconds_left": (now - self.began) / (done - self.start) * (self.steps - done)}
+        return row
 
-    def _expect_finite(self, step: int, trained: dict[str, Tensor]) -> None:
+    def _expect_finite(self, done: int, trained: dict[str, Tensor]) -> None:
         bad = [name for name, tensor in trained.items() if not tensor.isfinite().all()]
-        if bad and step < 0:
+        if bad and not done:
             raise SteadyClipError(f"what the head was filled with is not finite ({bad[0]}); training stopped.")
         if bad:  # the loss was finite, so it was the gradient of the last step that was not
+            step = done - 1
             raise self._not_finite(step, f"the gradient is not finite at step {step} ({bad[0]} was spoiled by it)")
 
     def _not_finite(self, step: int, what: str) -> SteadyClipError:
         from accelerate.utils import gather_object
 
-        keys = gather_object(list(self.keys[step]))
+        keys = gather_object(list(self.feed.keys(step)))
         listed = ", ".join(keys[:_KEYS]) + (f" and {len(keys) - _KEYS} more" if len(keys) > _KEYS else "")
         good = self.folder.checkpoint() if self.folder else None
         return SteadyClipError(
@@ -273,22 +253,22 @@ class Loop:
         return self.accelerator.reduce(values, "sum")  # type: ignore[return-value]
 
     def _save(self, done: int) -> None:
-        self._look()
+        losses = self.losses.state()
         self.saved = time.monotonic()
         trained = self.model.trained_state()
-        self._expect_finite(done - 1, trained)
+        self._expect_finite(done, trained)
         if self.folder is None or not self.accelerator.is_main_process:
             return
         state = {
             "identity": identity(self.folder.run),
-            "losses": self.losses.state(),
+            "losses": losses,
             "unreadable": self.feed.skipped,
             "seconds": self._seconds() if done else 0.0,
             "choices": self.choices,
         }
         parts = {"trained": trained, "optimizer": optimizer_tensors(self.optimizer, self.names)}
-        if self.average:
-            parts["average"] = self.average.state()
+        if self.average.values:
+            parts["average"] = self.average.values
         save_checkpoint(self.folder.checkpoints, done, parts, state)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
@@ -302,9 +282,10 @@ class Loop:
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began
 
-    def _stopped(self, done: int, why: str) -> Stopped:
+    def _stop(self, done: int, why: str) -> NoReturn:
         assert self.folder is not None
-        return Stopped(
+        self._save(done)
+        raise Stopped(
             f"stopped by {why} after step {done} of {self.steps}; all of it is saved in {self.folder.path}. "
             "The same command again goes on from there."
-        )
+        ) from None

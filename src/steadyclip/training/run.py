@@ -19,16 +19,24 @@ from steadyclip.core.errors import ModelError, SteadyClipError, UsageError
 from steadyclip.core.files import write_atomic
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, Results, Run, TaskInfo
-from steadyclip.training.checkpoint import Checkpoint, newest_checkpoint, read_tensors, write_tensors
+from steadyclip.training.checkpoint import Checkpoint, newest_checkpoint, read_tensors, to_bytes
 from steadyclip.training.config import DECIDES, TrainConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from steadyclip.data import ImageTask
     from steadyclip.methods.base import Method
     from steadyclip.methods.recipe import Recipe
     from steadyclip.models import DualEncoder
 
-__all__ = ["Results", "Run", "RunFolder", "Untrained", "describe", "digest", "identity", "load_run", "restore"]
+_NO_ROOM = "Make room and give the same command again to go on from the last checkpoint."
+
+
+class Stopped(SteadyClipError):
+    """A signal ended the training, after everything was saved."""
+
+    exit_code = 130
 
 
 class Untrained(NamedTuple):
@@ -46,15 +54,14 @@ def describe(
     recipe: Recipe | None,
     config: TrainConfig,
 ) -> Run:
-    """Everything a run is made from. Reads the images of a task, where they were not hashed before."""
-    # a run may be moved, and tells no one's paths
-    facts = {**dataclasses.asdict(config), "out": None, "feature_folder": None}
+    """Everything a run is made from. Hashes the images of a task unless this was done before."""
     return Run(
         created=now(),
         model=ModelInfo(model.name, model.family, model.weights_hash),
         method=MethodInfo.of(method),
         recipe=dataclasses.asdict(recipe) if recipe else None,
-        config=facts,
+        # A run may be moved, and should not reveal the paths of this machine.
+        config={**dataclasses.asdict(config), "out": None, "feature_folder": None},
         task=task if isinstance(task, TaskInfo) else TaskInfo.of(task),
         versions=versions(),
         commit=commit(),
@@ -87,7 +94,7 @@ def digest(of: Run | Record | Untrained) -> str:
 
 
 class RunFolder:
-    """One run on disk. Made with a description, it is either new, to be resumed, or finished."""
+    """One run on disk: new, to be resumed, or finished."""
 
     def __init__(self, path: Path, run: Run) -> None:
         """Nothing is written yet.
@@ -95,30 +102,21 @@ class RunFolder:
         Raises:
             SteadyClipError: the folder holds another run, named by the fields that differ, or what is not a run.
         """
-        self.path, self.run = path, run
-        self.checkpoints = path / "checkpoints"
+        self.path, self.run, self.checkpoints = path, run, path / "checkpoints"
         self.exists = (path / "run.json").exists()
         if self.exists:
-            self.run = read_run(path)
+            self.run = Run.read(path / "run.json")
             _refuse_difference(identity(self.run), identity(run), f"{path} holds another run")
         elif path.is_file() or self.checkpoints.exists() or (path / "trained.safetensors").exists():
             raise SteadyClipError(f"{path} is there but holds no run.json: choose another folder with --out.")
 
     def checkpoint(self) -> Checkpoint | None:
-        """The last whole checkpoint.
-
-        Raises:
-            SteadyClipError: it was written by another run.
-        """
+        """The last complete checkpoint. Raises SteadyClipError if another run has written it."""
         found = newest_checkpoint(self.checkpoints)
         if found:
             what = f"{found.path} is a checkpoint of another run"
             _refuse_difference(found.state["identity"], identity(self.run), what)
         return found
-
-    def trained(self) -> dict[str, Any]:
-        """What a finished run has learned."""
-        return read_tensors(self.path / "trained.safetensors")
 
     def start(self, split: dict[str, Any]) -> None:
         """Write what is known before the first step."""
@@ -132,44 +130,27 @@ class RunFolder:
 
     def log(self, row: dict[str, Any]) -> None:
         """Add a row to ``log.jsonl``."""
+        file = self.path / "log.jsonl"
         try:
-            with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            with file.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise SteadyClipError(
-                f"cannot write {self.path / 'log.jsonl'} ({error.strerror}): training stopped. "
-                "Make room and give the same command again to go on from the last checkpoint."
-            ) from error
+            raise SteadyClipError(f"training stopped: cannot write {file} ({error.strerror}). {_NO_ROOM}") from error
 
     def logged(self) -> list[dict[str, Any]]:
         """The rows of ``log.jsonl``; none when nothing was trained by gradient steps."""
         file = self.path / "log.jsonl"
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
-    def finish(self, trained: dict[str, Any], results: Results) -> None:
+    def finish(self, trained: dict[str, Tensor], results: Results) -> None:
         """Write the result; ``run.json`` has ``results`` only once everything else is on disk."""
-        temporary = self.path / ".trained.safetensors"
         try:
-            write_tensors(temporary, trained)
-            temporary.replace(self.path / "trained.safetensors")
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise SteadyClipError(
-                f"the trained weights cannot be written to {self.path} ({error.strerror or error}): "
-                "make room and give the same command again to go on from the last checkpoint."
-            ) from error
+            write_atomic(self.path / "trained.safetensors", to_bytes(trained))
+        except SteadyClipError as error:
+            raise SteadyClipError(f"{error} {_NO_ROOM}") from error
         self.run = replace(self.run, results=results, completed=now())
         self.run.write(self.path / "run.json")
         shutil.rmtree(self.checkpoints, ignore_errors=True)  # the result supersedes them
-
-
-def read_run(path: Path) -> Run:
-    """``run.json`` in the folder ``path``.
-
-    Raises:
-        SteadyClipError: not there, not a run, or of another version's layout.
-    """
-    return Run.read(path / "run.json")
 
 
 def load_run(
@@ -181,7 +162,8 @@ def load_run(
         path: the run folder.
         model: the pretrained model that was trained, freshly loaded; by default it is loaded by the name in the run.
         method: the method that was trained, with its knobs, where no registry knows it; by default it is found by the
-            name in the run. No file and no package is imported for its sake but an installed one that brings it.
+            name in the run. No file and no package is imported to find it, except an installed package that provides
+            it.
         device: where to load it.
 
     Returns:
@@ -194,10 +176,9 @@ def load_run(
     from steadyclip import models
 
     path = Path(path)
-    run = read_run(path)
+    run = Run.read(path / "run.json")
     if not run.finished:
         raise SteadyClipError(f"{path} is not finished: give its `steadyclip train` command again to go on.")
-    trained = read_tensors(path / "trained.safetensors")
     method = _method(run, path, method)
     model = models.load(run.model.name, device=device) if model is None else model
     if model.weights_hash != run.model.weights_hash:
@@ -205,8 +186,16 @@ def load_run(
             f"{path} was trained on other weights ({run.model.name}, {run.model.weights_hash}) than "
             f"{model.name} ({model.weights_hash}): load the model it was trained on."
         )
-    restore(model, method, run.task.classes, trained)
+    restore(model, method, run.task.classes, path)
     return model, method, run
+
+
+def restore(model: DualEncoder, method: Method, classes: Sequence[str], path: Path) -> None:
+    """Make ``model`` what it was at the end of the training in the folder ``path``, in evaluation mode."""
+    trained = read_tensors(path / "trained.safetensors")
+    method.attach(model, classes)
+    model.load_trained_state(trained)
+    model.eval()
 
 
 def _method(run: Run, path: Path, given: Method | None) -> Method:
@@ -214,15 +203,13 @@ def _method(run: Run, path: Path, given: Method | None) -> Method:
     from steadyclip.methods import get_method
 
     if given is not None:
-        infos = run.method, MethodInfo.of(given)
-        there, here = (dict(_flat({"name": info.name, "knobs": info.knobs})) for info in infos)
-        if differing := _differing(there, here):
-            names = ", ".join(differing)
+        there, here = ({"name": info.name, "knobs": info.knobs} for info in (run.method, MethodInfo.of(given)))
+        if names := ", ".join(_differing(dict(_flat(there)), dict(_flat(here)))):
             raise UsageError(f"{path} was trained by {run.method.label}; the method that is given differs in {names}.")
         return given
     name, origin = run.method.name, run.method.origin
     try:
-        if ".py" in name:  # a folder must not say what is run
+        if ".py" in name:  # a run folder must not decide which file is run
             raise UsageError(f"{name!r} is no name of a method.")
         return get_method(name, run.method.knobs)
     except UsageError as error:
@@ -234,16 +221,13 @@ def _method(run: Run, path: Path, given: Method | None) -> Method:
         ) from None
 
 
-def restore(model: DualEncoder, method: Method, classes: Sequence[str], trained: dict[str, Any]) -> None:
-    """Make ``model`` what it was at the end of the training."""
-    method.attach(model, classes)
-    model.load_trained_state(trained)
-    model.eval()
-
-
 def _refuse_difference(old: dict[str, Any], new: dict[str, Any], what: str) -> None:
-    if differing := _differing(old, new):
-        named = [f"{name} (there {_short(old.get(name))}, here {_short(new.get(name))})" for name in differing]
+    def short(value: Any) -> str:
+        text = json.dumps(value, ensure_ascii=False)
+        return text if len(text) <= 40 else f"{text[:37]}..."
+
+    named = [f"{name} (there {short(old.get(name))}, here {short(new.get(name))})" for name in _differing(old, new)]
+    if named:
         raise SteadyClipError(
             f"{what}: {', '.join(named)}. Choose another folder with --out, or train with the same settings."
         )
@@ -251,11 +235,6 @@ def _refuse_difference(old: dict[str, Any], new: dict[str, Any], what: str) -> N
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

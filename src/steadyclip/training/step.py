@@ -1,28 +1,32 @@
 """One optimizer step: the gradients of an objective, over parts of a batch and over processes.
 
-The loss flows back to features first; then each tower pass takes its features' gradients on. So large batches on small
-devices, many classes, and losses that compare the images of all processes are exact for every method, in one place.
+The loss flows back to the features first; then each tower pass carries its features' gradients back to the parameters.
+This makes large batches on small devices, and losses that compare the images of all processes, exact for every method.
 
 Shapes: B images in a batch of this process, G of all processes, D feature width.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from steadyclip.methods.base import Method
 from steadyclip.methods.planner import Made, Planner
 from steadyclip.models import DualEncoder
 from steadyclip.objectives import Batch, Features, as_objective
 
+Back = Callable[[Iterable[Tensor], bool], None]
+"""Carries gradients of the sum of some terms back to the features; True keeps the graph for another time."""
+
 
 class Step:
-    """Computes gradients of a method's objective into ``.grad`` of what is trained.
+    """Computes the gradients of a method's objective into ``.grad`` of the trained parameters.
 
     Attributes:
         planner: makes the features.
@@ -44,10 +48,10 @@ class Step:
         """Gradients of one step.
 
         Args:
-            batch: of this process.
+            batch: the part of the batch that belongs to this process.
             seed: of the step, the same in all processes.
-            whole: images in the step's batch over all processes; by default those of this one. Fewer that could be
-                read weigh less.
+            whole: images in the step's batch over all processes, by default those of this process. Images that could
+                not be read count here, too.
 
         Returns:
             The weighted terms by label, this process' share of them.
@@ -97,8 +101,8 @@ class Step:
             return {name: share * term for name, term in self.objective(f).items()}
 
     def _over_processes(self, f: Features, whole: int, world: int, rank: int) -> tuple[dict[str, Tensor], Back]:
-        """The terms of the whole batch, from the rows of all processes as new leaves; and how to go back from them:
-        each process goes on with the gradients of its own rows, and with its share of what all have in common."""
+        """The terms of the whole batch, computed from the rows of all processes as new leaves, and the way back: each
+        process takes the gradients of its own rows, and its share of the gradients of what all have in common."""
         g, sizes = _gathered(f, world)
 
         def back(chosen: Iterable[Tensor], keep: bool) -> None:
@@ -115,7 +119,7 @@ class Step:
         return self._terms(g, whole), back
 
     def _grouped(self, terms: Mapping[str, Tensor], made: Sequence[Made], back: Back) -> None:
-        """One gradient made of those of several groups of terms, each summed over the processes first."""
+        """One gradient combined from those of several groups of terms, each summed over the processes first."""
         assert self.objective.combine is not None
         found: list[dict[str, Tensor]] = []
         names = iter(terms)
@@ -134,14 +138,12 @@ class Step:
                 parameter.grad = self.objective.combine([gradients.get(name, zero) for gradients in found])
 
     def _all_reduce(self) -> None:
-        """Sum the gradients over the processes, in one exchange for each kind of number. What no process has a gradient
-        for keeps none, so that no weight decay moves it."""
+        """Sum the gradients over the processes, in one exchange for each dtype. A parameter without a gradient in any
+        process keeps none, so that weight decay does not move it."""
         if processes()[0] == 1:
             return
-        by_kind: dict[torch.dtype, list[nn.Parameter]] = {}
-        for parameter in self.trained.values():
-            by_kind.setdefault(parameter.dtype, []).append(parameter)  # type: ignore[arg-type]
-        for parameters in by_kind.values():
+        for dtype in dict.fromkeys(p.dtype for p in self.trained.values()):
+            parameters = [p for p in self.trained.values() if p.dtype == dtype]
             there = parameters[0].new_tensor([float(p.grad is not None) for p in parameters])
             own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             flat = torch.cat([*(gradient.flatten() for gradient in own), there])
@@ -151,8 +153,42 @@ class Step:
                 parameter.grad = gradient.view_as(parameter) if count else None
 
 
-Back = Callable[[Iterable[Tensor], bool], None]
-"""Takes gradients of the sum of some terms back to the features; True keeps the graph for another time."""
+class RunningAverage:
+    """The running average of a step's trained parameters, kept where the planner finds it for reads of that state.
+
+    Does nothing if the method wants no average.
+
+    Attributes:
+        values: the average by parameter name.
+    """
+
+    def __init__(self, method: Method, step: Step, steps: int, steps_per_epoch: int) -> None:
+        self.spec, self.step, self.steps = method.average, step, steps
+        self.values: dict[str, Tensor] = {}
+        if self.spec:
+            self.every = 1 if self.spec.per == "step" else steps_per_epoch
+            self.rates = self.spec.rates(math.ceil(steps / self.every))
+            self.values = step.planner.average = {name: p.detach().clone() for name, p in step.trained.items()}
+
+    @torch.no_grad()
+    def update(self, done: int) -> None:
+        """After ``done`` optimizer steps; the last of them also ends an incomplete epoch."""
+        if self.spec and (done % self.every == 0 or done == self.steps):
+            for name, value in self.values.items():
+                value.lerp_(self.step.trained[name], self.rates[math.ceil(done / self.every)])
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Replace the trained parameters by their average, if that is what the method wants as its result."""
+        if self.spec and self.spec.final:
+            for name, value in self.values.items():
+                self.step.trained[name].copy_(value)
+
+    @torch.no_grad()
+    def restore(self, values: Mapping[str, Tensor]) -> None:
+        """Continue from ``values``."""
+        for name, value in self.values.items():
+            value.copy_(values[name])
 
 
 def _sum_back(terms: Iterable[Tensor], keep: bool) -> None:
@@ -166,8 +202,8 @@ def processes() -> tuple[int, int]:
 
 
 def _parts(batch: Batch, parts: int) -> list[Batch]:
-    """The batch cut as ``torch.chunk`` cuts. Streams are cut alike, in proportion where they have more rows than there
-    are images that could be read; what has no rows is in every part."""
+    """The batch cut as ``torch.chunk`` cuts. Streams are cut in proportion, as they may have more rows than there are
+    readable images; what has no rows is in every part."""
     count = len(batch.labels_B)
 
     def cut(value: Any, start: int, stop: int) -> Any:
@@ -192,7 +228,7 @@ def _gathered(f: Features, world: int) -> tuple[Features, dict[Any, list[int]]]:
     sizes: dict[Any, list[int]] = {}
 
     def gather(rows: Tensor, key: Any = None) -> Tensor:
-        """Of all processes, in the order of their ranks; not always as many, where an image could not be read."""
+        """Rows of all processes by rank. Their counts differ where an image could not be read."""
         counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world)]
         dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
         sizes[key] = [int(count) for count in counts]

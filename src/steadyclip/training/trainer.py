@@ -1,7 +1,7 @@
-"""The one trainer: a model, a method and a task in, a trained model and its run folder out. It knows no method by name.
+"""The trainer: takes a model, a method and a task, and gives a trained model and its run folder.
 
 Nothing random carries over from step to step: torch is seeded anew with (seed, step); order and augmentation depend on
-(seed, epoch, key). So a resumed training gives the same weights, bit for bit, as one that ran through.
+(seed, epoch, key). So a resumed training gives the same weights, bit for bit, as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from steadyclip.core.errors import DataError, ModelError, SteadyClipError
 from steadyclip.core.precision import arithmetic
 from steadyclip.core.provenance import now
 from steadyclip.core.seeds import step_seed
+from steadyclip.evaluation.records import Results, Run
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
-from steadyclip.training.config import TrainConfig
-from steadyclip.training.run import Results, Run, RunFolder, describe, restore
-from steadyclip.training.schedule import check_recipe
+from steadyclip.training.cache import fill_head
+from steadyclip.training.config import TrainConfig, check_recipe
+from steadyclip.training.loop import Loop
+from steadyclip.training.run import RunFolder, describe, restore
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageTask
@@ -33,11 +35,10 @@ class FitResult:
     """A finished training. The model that was given is now the trained one, in evaluation mode.
 
     Attributes:
-        run: what ``run.json`` holds; it is finished, so it has ``results``.
+        run: the content of ``run.json``, with its ``results``.
         losses: mean loss of each interval of ``log_every`` steps.
-        seconds: time in training steps with their checkpoints, of all sittings together. What comes before the first
-            step is not in it: features of the frozen model, and a head that is filled from them; but where there are no
-            steps, filling the head is the training.
+        seconds: time in training steps and their checkpoints, summed over interruptions. Encoding by the frozen model
+            and filling the head before the first step are not counted; without steps, filling the head is the training.
         images_per_second: training images over that time; None when no image was trained on.
     """
 
@@ -66,14 +67,14 @@ def fit(
         task: training and validation images, names and templates.
         recipe: optimization settings; the method's own by default.
         config: where and how to run.
-        resume: "auto" goes on where a run of the same settings in ``config.out`` stopped, and returns it if it is
+        resume: "auto" continues where a run of the same settings in ``config.out`` stopped, and returns it if it is
             finished; False refuses a folder with a run.
 
     Raises:
         ModelError: the model has been trained or adapted before.
         UsageError: the recipe makes no sense, or the batch is too small for the processes.
         SteadyClipError: the folder holds another run; the loss is not finite; a file cannot be written; stopped by a
-            signal (after saving). The message says how to go on.
+            signal (after saving). The message says how to continue.
     """
     from accelerate import Accelerator
 
@@ -84,27 +85,24 @@ def fit(
     # Precision is ours (autocast around each pass), so that several trainings in one process may differ in it.
     accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")
     model.to(accelerator.device)
-    # before a folder is made: they may lack something
+    # Before a folder is made: streams may need files that are missing.
     streams = {name: spec.build(model, task) for name, spec in method.streams().items()} if recipe else {}
     run = describe(model, method, task, recipe, config)
     folder = RunFolder(config.out, run) if config.out else None
     if folder and folder.exists and not resume:
         raise SteadyClipError(f"{folder.path} already holds a run: choose another folder with --out, or resume it.")
-    # Every process has looked before one writes.
-    accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()  # all processes have read the folder before one writes
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):  # the caller's random state is as it was when the training is over
         torch.manual_seed(step_seed(config.seed, "adapt"))
         if folder and folder.run.finished:
-            restore(model, method, run.task.classes, folder.trained())
+            restore(model, method, folder.run.task.classes, folder.path)
             return _result(folder.run, folder.logged())
-        loop, rows = None, []
+        loop = None
         try:
             method.attach(model, task.classes)
             method.check_model(model, task)
             if recipe is not None:
-                from steadyclip.training.loop import Loop
-
                 loop = Loop(model, method, task, streams, recipe, config, accelerator, folder)
         except SteadyClipError:  # nothing was trained, so the model is as it was
             model.detach_all()
@@ -112,16 +110,13 @@ def fit(
             raise
         if folder and accelerator.is_main_process:
             folder.start(task.split_json())
-        if loop is not None:
-            results, rows = Results(**loop.run()), loop.losses.rows
-        else:
-            results = _solve(model, method, task, config)
+        results = loop.run() if loop else _solve(model, method, task, config)
     model.eval()
     if folder and accelerator.is_main_process:
         folder.finish(model.trained_state(), results)
     accelerator.wait_for_everyone()
     run = folder.run if folder and folder.run.finished else replace(run, results=results, completed=now())
-    return _result(run, rows)
+    return _result(run, loop.losses.rows if loop else [])
 
 
 def _check(model: DualEncoder, task: ImageTask, recipe: Recipe | None, config: TrainConfig) -> None:
@@ -137,11 +132,9 @@ def _check(model: DualEncoder, task: ImageTask, recipe: Recipe | None, config: T
 
 
 def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainConfig) -> Results:
-    """Learn from the frozen model's features, or, where nothing is learned at all, from nothing."""
+    """Fill the head from the frozen model's features, where it can be filled; there are no steps."""
     start, choices, encoded = time.perf_counter(), {}, 0
     if method.head.solves:
-        from steadyclip.training.cache import fill_head
-
         planner = method.planner(model)
         planner.arithmetic = lambda: arithmetic(model.device, config.precision)
         choices, encoded = fill_head(planner, task, config)

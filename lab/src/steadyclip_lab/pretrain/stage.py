@@ -14,14 +14,8 @@ from torch import Tensor, nn
 from steadyclip.core.errors import SteadyClipError
 from steadyclip.core.seeds import step_seed
 from steadyclip.methods.recipe import Recipe
-from steadyclip.training.checkpoint import (
-    Checkpoint,
-    load_optimizer,
-    newest_checkpoint,
-    optimizer_tensors,
-    save_checkpoint,
-)
-from steadyclip.training.schedule import learning_rate, make_optimizer
+from steadyclip.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+from steadyclip.training.schedule import learning_rate, load_optimizer, make_optimizer, optimizer_tensors
 from steadyclip_lab.pretrain.config import PretrainConfig
 
 Log = Callable[[str], None]
