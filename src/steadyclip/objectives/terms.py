@@ -32,7 +32,13 @@ class Term(Spec):
     @property
     def label(self) -> str:
         """What it is called in logs."""
-        return piece_name(type(self))
+        return piece_name(type(self)) + self._cut
+
+    @property
+    def _cut(self) -> str:
+        """The end of the label of a term on images with a square cut out."""
+        views = [value.view if isinstance(value, Read) else value for value in vars(self).values()]
+        return "_cut" if any(isinstance(view, Cutout) for view in views) else ""
 
     @property
     def reads(self) -> tuple[Read, ...]:
@@ -129,7 +135,7 @@ class CrossEntropy(Term):
 
     @property
     def label(self) -> str:
-        return _with_view("cross_entropy", self.on.view) + ("" if self.output == "logits" else f"_{self.output}")
+        return super().label + ("" if self.output == "logits" else f"_{self.output}")
 
     def __call__(self, f: Features) -> Tensor:
         return F.cross_entropy(f.logits(self.on, self.output).float(), f.labels(self.on.view))
@@ -142,10 +148,6 @@ class CrossedEntropy(Term):
     """
 
     view: View = Plain()
-
-    @property
-    def label(self) -> str:
-        return _with_view("crossed_entropy", self.view)
 
     @property
     def reads(self) -> tuple[Read, ...]:
@@ -175,10 +177,6 @@ class Consistency(Term):
     teacher: Read = Text(state="frozen")
 
     @property
-    def label(self) -> str:
-        return _with_view("consistency", self.view)
-
-    @property
     def needs_head(self) -> bool:  # type: ignore[override]
         return not self.cross
 
@@ -204,7 +202,7 @@ class Distance(Term):
 
     @property
     def label(self) -> str:
-        return _with_view(f"{self.kind}_{self.a.tower}", self.a.view)
+        return f"{self.kind}_{self.a.tower}{self._cut}"
 
     def __call__(self, f: Features) -> Tensor:
         if self.kind == "l1":
@@ -279,10 +277,6 @@ class L2SP(Term):
 
     def __call__(self, f: Features) -> Tensor:
         return 0.5 * torch.stack([(new - old).square().sum() for new, old in f.weights()]).sum()
-
-
-def _with_view(label: str, view: View) -> str:
-    return f"{label}_cut" if isinstance(view, Cutout) else label
 
 
 def reads_of(objective: Objective, head_reads: Sequence[Read]) -> set[Read]:
