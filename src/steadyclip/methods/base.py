@@ -144,6 +144,10 @@ class Method(Spec):
 
     # ---- knobs
 
+    def with_pieces(self, knobs: dict[str, Any]) -> tuple[Method, dict[str, Any]]:
+        """The method with those pieces that ``knobs`` give as text, as a composition can, and the other knobs."""
+        return self, knobs
+
     @property
     def row(self) -> str:
         """The method as it is typed: its name, and the knobs that are not at their defaults."""
