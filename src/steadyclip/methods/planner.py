@@ -260,7 +260,8 @@ class Made:
 
 
 def _by_state(reads: Sequence[Read]) -> Iterator[tuple[State, list[Read]]]:
-    for state in sorted({read.state for read in reads}):
+    states: list[State] = sorted({read.state for read in reads})
+    for state in states:
         yield state, [read for read in reads if read.state == state]
 
 
