@@ -32,7 +32,7 @@ class Term(Spec):
     @property
     def label(self) -> str:
         """What it is called in logs."""
-        return piece_name(type(self)) + self._cut
+        return piece_name(type(self))
 
     @property
     def _cut(self) -> str:
@@ -135,7 +135,7 @@ class CrossEntropy(Term):
 
     @property
     def label(self) -> str:
-        return super().label + ("" if self.output == "logits" else f"_{self.output}")
+        return f"cross_entropy{self._cut}" + ("" if self.output == "logits" else f"_{self.output}")
 
     def __call__(self, f: Features) -> Tensor:
         return F.cross_entropy(f.logits(self.on, self.output).float(), f.labels(self.on.view))
@@ -148,6 +148,10 @@ class CrossedEntropy(Term):
     """
 
     view: View = Plain()
+
+    @property
+    def label(self) -> str:
+        return f"crossed_entropy{self._cut}"
 
     @property
     def reads(self) -> tuple[Read, ...]:
@@ -175,6 +179,10 @@ class Consistency(Term):
     view: View = Plain()
     cross: bool = False
     teacher: Read = Text(state="frozen")
+
+    @property
+    def label(self) -> str:
+        return f"consistency{self._cut}"
 
     @property
     def needs_head(self) -> bool:  # type: ignore[override]
