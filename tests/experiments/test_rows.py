@@ -17,7 +17,7 @@ from steadyclip.experiments.rows import RECIPE, TRAINING, parse_row, parse_rows
 from steadyclip.experiments.settings import settings_for
 from steadyclip.heads import HeadSpec
 from steadyclip.methods import Average, Recipe, get_method, methods, registry
-from steadyclip.methods.knobs import knob_kinds
+from steadyclip.methods.knobs import knobs_of
 from steadyclip.objectives import Consistency, CrossEntropy, as_objective
 from steadyclip.training.config import DECIDES, RunConfig, TrainConfig
 
@@ -95,7 +95,7 @@ def test_what_decides_a_training_is_a_key_or_an_option() -> None:
 def test_no_two_settings_share_a_name() -> None:
     every = Counter([*RECIPE, *(f.name for f in dataclasses.fields(TrainConfig))])
     assert [name for name, count in every.items() if count > 1] == []
-    found: dict[str, list[str]] = {name: list(knob_kinds(cls())) for name, cls in methods().items()}
+    found: dict[str, list[str]] = {name: list(knobs_of(cls())) for name, cls in methods().items()}
     for name, cls in KNOWN.items():
         if issubclass(cls, AdapterSpec | HeadSpec | Average) and cls.__module__.startswith("steadyclip."):
             found[name] = [f.name for f in dataclasses.fields(cls)]

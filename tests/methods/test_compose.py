@@ -128,6 +128,11 @@ def test_a_composition_is_rebuilt_from_its_knobs(name: str) -> None:
     assert again.knobs() == method.knobs()
 
 
+def test_a_composition_without_adapters_is_rebuilt_without_adapters() -> None:
+    method = compose("", head=CacheHead(), recipe=None)
+    assert get_method("compose", method.knobs()).adapters == ()
+
+
 def test_a_row_is_typed_as_it_is_shown() -> None:
     method = compose("", adapters=(LowRank(rank=4), Orthogonal(blocks=2)), objective=CrossEntropy() + L2SP())
     assert method.row == ("compose[adapters=LowRank(rank=4) + Orthogonal(blocks=2),objective=CrossEntropy() + L2SP()]")

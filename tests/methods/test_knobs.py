@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from steadyclip.adapters import AdapterSpec, Bottleneck, LowRank, Orthogonal, TokenRank
+from steadyclip.adapters import AdapterSpec, Bottleneck, LowRank, Orthogonal
 from steadyclip.core.errors import UsageError
 from steadyclip.core.spec import KNOWN, Spec
 from steadyclip.heads import CacheHead, HeadSpec
 from steadyclip.methods import Average, Method, Recipe, get_method, methods
-from steadyclip.methods.knobs import knob_help, knob_kinds, knob_paths, takes_several, with_knobs
+from steadyclip.methods.knobs import knobs_of, with_knobs
 from steadyclip.training import TrainConfig
 
 
@@ -35,7 +35,7 @@ class Alone(Method):
 
 
 def test_the_methods_own_come_first_and_shared_names_are_qualified() -> None:
-    paths = knob_paths(Two())
+    paths = {name: knob.path for name, knob in knobs_of(Two()).items()}
     assert list(paths)[:2] == ["rank", "file"]
     assert paths["rank"] == ("rank",)
     assert paths["low_rank.rank"] == ("adapters", 0, "rank")  # the method has a knob of this name
@@ -80,9 +80,8 @@ def test_two_pieces_of_one_kind_need_a_name() -> None:
         name = "second"
 
     with pytest.raises(UsageError, match="has two pieces 'low_rank': make a subclass of one"):
-        knob_paths(Two((LowRank(), LowRank())))
-    paths = knob_paths(Two((LowRank(), Second())))
-    assert paths["second.rank"] == ("adapters", 1, "rank")
+        knobs_of(Two((LowRank(), LowRank())))
+    assert knobs_of(Two((LowRank(), Second())))["second.rank"].path == ("adapters", 1, "rank")
 
 
 def test_only_what_is_not_the_default_is_in_a_row() -> None:
@@ -101,15 +100,11 @@ def pieces() -> list[type[Spec]]:
 def test_no_knob_has_the_name_of_a_setting_of_the_training_and_each_has_a_text(cls: type[Spec]) -> None:
     settings = {field.name for kind in (Recipe, TrainConfig) for field in dataclasses.fields(kind)}
     spec = cls()
-    knobs = {knob.rpartition(".")[2] for knob in knob_paths(spec)}
+    knobs = {knob.rpartition(".")[2] for knob in knobs_of(spec)}
     assert not knobs & settings
-    texts = knob_help(spec)
-    assert texts.keys() == knob_kinds(spec).keys()
-    assert [knob for knob, text in texts.items() if not text] == []
+    assert [name for name, knob in knobs_of(spec).items() if not knob.help] == []
 
 
-def test_kinds_that_take_several_values() -> None:
-    kinds = knob_kinds(get_method("dra"))
-    assert {knob for knob, kind in kinds.items() if takes_several(kind)} == {"ranks", "shares"}
-    assert {type(piece) for piece in get_method("dra").adapters} == {TokenRank}
-    assert knob_help(Bottleneck())["rank"] == "r: columns of the bottleneck."
+def test_the_help_is_the_text_below_the_declaration() -> None:
+    assert knobs_of(Bottleneck())["rank"].help == "r: columns of the bottleneck."
+    assert knobs_of(get_method("bottleneck"))["rank"].help == "r: columns of the bottleneck."

@@ -10,7 +10,7 @@ from method_world import NAMES, TEMPLATES, attached, encoded, make_batch, terms,
 from steadyclip.core.errors import UsageError
 from steadyclip.data.cutout import attentive_cutout, cutout
 from steadyclip.methods import get_method
-from steadyclip.methods.knobs import knob_help
+from steadyclip.methods.knobs import knobs_of
 from steadyclip.methods.orthcr import OrthCR, OrthSR
 from steadyclip.models import DualEncoder
 from steadyclip.models.testing import tiny
@@ -132,7 +132,7 @@ def test_controls_train_what_they_say() -> None:
 
 def test_every_knob_has_a_text_and_mistakes_are_one_clear_line() -> None:
     for cls in (OrthCR, OrthSR):
-        assert set(knob_help(cls())) == set(cls().knobs())
+        assert set(knobs_of(cls())) == set(cls().knobs())
     assert OrthSR().cut == "attentive"
     for knobs, line in [
         ({"side": "1.0"}, "knob side=1.0 of 'orthcr' must be a share between 0 and 1."),

@@ -7,7 +7,6 @@ import torch
 
 from method_world import NAMES, TEMPLATES, attached, filled, make_batch
 from steadyclip.adapters import LowRank, Weights
-from steadyclip.core.errors import UsageError
 from steadyclip.methods import compose
 from steadyclip.models.testing import tiny
 from steadyclip.objectives import (
@@ -153,8 +152,6 @@ def test_streams_have_texts_pixels_and_labels_of_their_own() -> None:
     assert f.pixels(OfStream("pairs")) is pixels_BCHW
     assert f.labels(OfStream("pairs")) is labels_B
     assert f.labels(Plain()).tolist() == [0]
-    with pytest.raises(UsageError, match="does not provide; it has pairs"):
-        f.stream("captions")
 
 
 def test_the_attentive_cut_is_where_the_frozen_model_sees_the_class() -> None:

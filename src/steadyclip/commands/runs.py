@@ -233,7 +233,7 @@ class Methods:
 
         from steadyclip.experiments.rows import parse_row
         from steadyclip.methods import methods
-        from steadyclip.methods.knobs import knob_help
+        from steadyclip.methods.knobs import knobs_of
         from steadyclip.methods.registry import origin_of
 
         if self.name is None:
@@ -256,10 +256,10 @@ class Methods:
             recipe = {key: value for key, value in dataclasses.asdict(row.recipe).items() if value is not None}
             say(f"recipe: {', '.join(f'{key}={value}' for key, value in recipe.items())}")
         knobs = Table("knob", "default", "meaning", box=None)
-        meaning = knob_help(method)
+        declared = knobs_of(method)
         for knob, value in method.knobs().items():
             text = ":".join(map(str, value)) if isinstance(value, list) else str(value)
-            knobs.add_row(knob, text, meaning.get(knob, "pieces, as text"))
+            knobs.add_row(knob, text, declared[knob].help if knob in declared else "pieces, as text")
         say("")
         show(knobs if knobs.rows else "no knobs")
 

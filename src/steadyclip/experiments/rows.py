@@ -20,7 +20,7 @@ from steadyclip.core.errors import UsageError, nearest
 from steadyclip.experiments.settings import PUBLISHED, Settings
 from steadyclip.methods import Method, Recipe, get_method
 from steadyclip.methods.compose import TEXTS, Composed
-from steadyclip.methods.knobs import convert, knob_kinds, with_knobs
+from steadyclip.methods.knobs import convert, knobs_of, with_knobs
 from steadyclip.training.config import DECIDES, TrainConfig, check_recipe
 
 RECIPE: Mapping[str, Any] = typing.get_type_hints(Recipe)
@@ -137,7 +137,7 @@ def _read(name: str, changes: dict[str, str], settings: Settings) -> tuple[Metho
     if isinstance(method, Composed):  # its pieces come first: they decide which knobs there are
         method = get_method(name, {key: changes.pop(key) for key in TEXTS if key in changes})
     choice = settings.choices.get(method.name)
-    knobs, trained = knob_kinds(method), {**RECIPE, **TRAINING}
+    knobs, trained = knobs_of(method), {**RECIPE, **TRAINING}
     known = {*knobs, *(knob.rpartition(".")[2] for knob in knobs)}
     if shared := known & trained.keys():
         raise UsageError(f"{method.name} has a knob {min(shared)!r}, as each training has: rename that of the method.")

@@ -17,7 +17,7 @@ from steadyclip.core.errors import UsageError
 from steadyclip.core.spec import Spec
 from steadyclip.heads import HeadSpec, TextHead
 from steadyclip.methods.average import Average
-from steadyclip.methods.knobs import knob_paths, read_path
+from steadyclip.methods.knobs import knobs_of
 from steadyclip.methods.planner import Planner
 from steadyclip.methods.recipe import Recipe
 from steadyclip.objectives import CrossEntropy, Objective, OfStream, Read, Term, TextsOfStream, as_objective
@@ -144,16 +144,21 @@ class Method(Spec):
 
     # ---- knobs
 
+    def with_pieces(self, knobs: dict[str, Any]) -> tuple[Method, dict[str, Any]]:
+        """The method with those pieces that ``knobs`` give as text, as a composition can, and the other knobs."""
+        return self, knobs
+
     @property
     def row(self) -> str:
         """The method as it is typed: its name, and the knobs that are not at their defaults."""
         usual = type(self)().knobs()
         changed = {knob: value for knob, value in self.knobs().items() if value != usual.get(knob)}
-        return f"{self.name}[{','.join(f'{k}={_typed(v)}' for k, v in changed.items())}]" if changed else self.name
+        typed = [f"{k}={':'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in changed.items()]
+        return f"{self.name}[{','.join(typed)}]" if typed else self.name
 
     def knobs(self) -> dict[str, Any]:
         """Every knob of the method and its pieces as plain JSON values, by the shortest name that is its own."""
-        return {knob: _plain(read_path(self, path)) for knob, path in knob_paths(self).items()}
+        return {name: _plain(knob.value(self)) for name, knob in knobs_of(self).items()}
 
     def files(self) -> dict[str, str]:
         """Knob -> 16 hex digits over the content, for each knob that names a file: a file of the same name with other
@@ -162,16 +167,12 @@ class Method(Spec):
         Raises:
             UsageError: no such file.
         """
-        values = {knob: read_path(self, path) for knob, path in knob_paths(self).items()}
-        files = {knob: value for knob, value in values.items() if isinstance(value, Path)}
-        for knob, file in files.items():
+        values = {name: knob.value(self) for name, knob in knobs_of(self).items()}
+        files = {name: value for name, value in values.items() if isinstance(value, Path)}
+        for name, file in files.items():
             if not file.is_file():
-                raise UsageError(f"knob {knob}={file} of {self.name!r} must be a file; there is none of that name.")
-        return {knob: _hash(file, file.stat().st_size, file.stat().st_mtime_ns) for knob, file in files.items()}
-
-
-def _typed(value: Any) -> str:
-    return ":".join(map(str, value)) if isinstance(value, list) else str(value)
+                raise UsageError(f"knob {name}={file} of {self.name!r} must be a file; there is none of that name.")
+        return {name: _hash(file, file.stat().st_size, file.stat().st_mtime_ns) for name, file in files.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -66,7 +66,7 @@ class Composed(Method):
 
     def knobs(self) -> dict[str, Any]:
         """The pieces as text: everything that decides the method is in it."""
-        adapters = " + ".join(map(spell, self.adapters))
+        adapters = " + ".join(map(spell, self.adapters)) or "()"
         streams = ", ".join(f"{name}={spell(stream)}" for name, stream in self.sources)
         return {
             "label": self.label, "adapters": adapters, "head": spell(self.head), "objective": spell(self.terms),
@@ -83,7 +83,7 @@ class Composed(Method):
                   "average": self.average}  # fmt: skip
         for key, kind in TEXTS.items():
             if text := str(knobs.pop(key, "")):
-                pieces[key] = _adapters(text) if key == "adapters" else _expect(text, kind)
+                pieces[key] = _expect(text, kind)
         return compose(str(knobs.pop("label", self.label)), recipe=self.recipe, **pieces), knobs  # type: ignore[arg-type]
 
 
@@ -161,6 +161,8 @@ def _value(node: ast.expr) -> Any:
         return _piece(node.func.id)(*map(_value, node.args), **words)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult):
         left, right = _value(node.left), _value(node.right)
+        if isinstance(right, AdapterSpec) and isinstance(node.op, ast.Add):  # several adapters
+            return (*(left if isinstance(left, tuple) else (left,)), right)
         return left + right if isinstance(node.op, ast.Add) else left * right
     raise ValueError(f"{ast.unparse(node)} is no piece")
 
@@ -173,21 +175,13 @@ def _piece(name: str) -> Callable[..., Any]:
     return KNOWN[name]
 
 
-def _adapters(text: str) -> tuple[AdapterSpec, ...]:
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError as error:
-        raise UsageError(f"adapters {text!r} cannot be read ({error.msg}): as in Orthogonal() + LowRank().") from None
-    last: list[AdapterSpec] = []
-    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        last.insert(0, _expect(ast.unparse(node.right), AdapterSpec))
-        node = node.left
-    return (_expect(ast.unparse(node), AdapterSpec), *last)
-
-
 def _expect(text: str, kind: Any) -> Any:
+    """What ``text`` spells, which must be of a ``kind`` of piece; of adapters, all of them."""
     value = read(text)
-    if not isinstance(value, kind):
-        words = {AdapterSpec: "an adapter", HeadSpec: "a head", Average: "an average", dict: "streams, as dict(a=A())"}
+    if kind is AdapterSpec and not isinstance(value, tuple):
+        value = (value,)
+    if not all(isinstance(piece, kind) for piece in (value if kind is AdapterSpec else (value,))):
+        words = {AdapterSpec: "an adapter, or several as A() + B()", HeadSpec: "a head", Average: "an average",
+                 dict: "streams, as dict(a=A())"}  # fmt: skip
         raise UsageError(f"{text!r} must be {words.get(kind, 'an objective')}.")
     return value

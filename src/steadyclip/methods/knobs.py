@@ -13,6 +13,7 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,26 +22,42 @@ from steadyclip.core.spec import Spec, piece_name, replace
 
 S = TypeVar("S", bound=Spec)
 
-PIECES = ("adapters", "head", "average")
-"""Fields of a method that hold pieces with knobs of their own."""
-_SWITCH = {**dict.fromkeys(["true", "on", "yes", "1"], True), **dict.fromkeys(["false", "off", "no", "0"], False)}
-_PLAIN = (int, float, bool, str, Path, type(None))
-
-KnobPath = tuple[str | int, ...]
+_BOOL = {**dict.fromkeys(["true", "on", "yes", "1"], True), **dict.fromkeys(["false", "off", "no", "0"], False)}
+_WORDS = {Path: "a file", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "none",
+          str: "text"}  # fmt: skip
+"""Types of single values -> how messages call them."""
 
 
-def knob_paths(method: Spec) -> dict[str, KnobPath]:
-    """Flat knob -> path of the field: the method's own first, then those of its pieces.
+@dataclass(frozen=True)
+class Knob:
+    """Where a knob is: the ``path`` of fields and positions from the method to it, its ``owner`` and its type."""
 
-    A name that two pieces share is ``piece.name``; others are bare.
+    path: tuple[str | int, ...]
+    owner: type[Spec]
+    kind: Any
+
+    def value(self, method: Spec) -> Any:
+        """What it is set to."""
+        return _at(method, self.path)
+
+    @property
+    def help(self) -> str:
+        """The text below its declaration."""
+        return _texts_below(self.owner).get(str(self.path[-1]), "")
+
+
+def knobs_of(method: Spec) -> dict[str, Knob]:
+    """All knobs by flat name: the method's own first, then those of its pieces.
+
+    A name that two of them share is ``piece.name`` for a piece; others are bare.
 
     Raises:
         UsageError: two pieces of one kind, which no name tells apart.
     """
-    paths: dict[str, KnobPath] = {name: (name,) for name in _plain_fields(type(method))}
-    qualified = _qualified(method)
-    count = Counter([*paths, *(path[-1] for path in qualified.values())])
-    return paths | {str(path[-1]) if count[path[-1]] == 1 else name: path for name, path in qualified.items()}
+    own, qualified = _fields(method, ()), _of_pieces(method)
+    count = Counter([*own, *(knob.path[-1] for knob in qualified.values())])
+    names = {name: str(knob.path[-1]) for name, knob in qualified.items()}
+    return own | {names[name] if count[names[name]] == 1 else name: knob for name, knob in qualified.items()}
 
 
 def with_knobs(method: S, values: Mapping[str, Any]) -> S:
@@ -49,28 +66,18 @@ def with_knobs(method: S, values: Mapping[str, Any]) -> S:
     Raises:
         UsageError: an unknown or ambiguous knob, or a value that does not fit.
     """
-    for knob, value in values.items():
-        path = _find(method, knob)
-        method = replace(method, path, convert(piece_name(type(method)), knob, value, _kind(method, path)))
+    owner = piece_name(type(method))
+    for name, value in values.items():
+        knobs, qualified = knobs_of(method), _of_pieces(method)
+        knob = knobs.get(name) or qualified.get(name)
+        if knob is None:
+            if several := [full for full in qualified if full.endswith(f".{name}")]:
+                write = " or ".join(several)
+                raise UsageError(f"knob {name!r} of method {owner!r} belongs to several pieces: write {write}.")
+            hint = f"{nearest(name, knobs)} `steadyclip methods {owner}` lists them."
+            raise UsageError(f"method {owner!r} has no knob {name!r}.{hint}")
+        method = replace(method, knob.path, convert(owner, name, value, knob.kind))
     return method
-
-
-def knob_kinds(method: Spec) -> dict[str, Any]:
-    """Flat knob -> its type."""
-    return {knob: _kind(method, path) for knob, path in knob_paths(method).items()}
-
-
-def read_path(value: Any, path: KnobPath) -> Any:
-    """What stands at ``path``."""
-    for key in path:
-        value = value[key] if isinstance(key, int) else getattr(value, key)
-    return value
-
-
-def knob_help(method: Spec) -> dict[str, str]:
-    """Flat knob -> the text that stands below its declaration."""
-    found = {knob: (type(read_path(method, path[:-1])), path[-1]) for knob, path in knob_paths(method).items()}
-    return {knob: _texts_below(cls).get(str(field), "") for knob, (cls, field) in found.items()}
 
 
 def convert(owner: str, knob: str, value: Any, kind: Any) -> Any:
@@ -81,79 +88,70 @@ def convert(owner: str, knob: str, value: Any, kind: Any) -> Any:
     """
     wrong = UsageError(f"knob {knob}={value!r} of method {owner!r} must be {_spell(kind)}.")
     origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Literal:
-        if value in options:
-            return value
-        raise wrong
     if origin is tuple:
-        parts = value.replace(":", ",").split(",") if isinstance(value, str) else list(value)
+        parts = value.replace(":", ",").split(",") if isinstance(value, str) else value
         return tuple(convert(owner, knob, part, options[0]) for part in parts)
-    if options:  # a union: the first member that takes the value
-        if value in (None, "none") and type(None) in options:
-            return None
-        for option in (option for option in options if option is not type(None)):
+    if origin is typing.Literal and value in options:
+        return value
+    if origin in (typing.Union, types.UnionType):  # "none" is a text, too
+        for option in sorted(options, key=lambda option: option is not types.NoneType):
             with contextlib.suppress(UsageError):
                 return convert(owner, knob, value, option)
-        raise wrong
-    try:
-        return _SWITCH[str(value).lower()] if kind is bool else kind(value)
-    except (KeyError, TypeError, ValueError):
-        raise wrong from None
+    if kind in _WORDS:
+        try:
+            if kind is types.NoneType:
+                return {None: None, "none": None}[value]
+            return _BOOL[str(value).lower()] if kind is bool else kind(value)
+        except (KeyError, TypeError, ValueError):
+            pass
+    raise wrong
 
 
-def takes_several(kind: Any) -> bool:
-    """Whether values of the type are tuples, which are typed with colons in a row."""
-    return tuple in (typing.get_origin(kind), *map(typing.get_origin, typing.get_args(kind)))
+def _spell(kind: Any) -> str:
+    options = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(map(str, options))
+    return " or ".join(_spell(option) for option in options if option is not Ellipsis) or _WORDS[kind]
 
 
-def _find(method: Spec, knob: str) -> KnobPath:
-    paths, qualified, owner = knob_paths(method), _qualified(method), piece_name(type(method))
-    if path := paths.get(knob) or qualified.get(knob):
-        return path
-    if several := [name for name in qualified if name.endswith(f".{knob}")]:
-        raise UsageError(f"knob {knob!r} of method {owner!r} belongs to several pieces: write {' or '.join(several)}.")
-    raise UsageError(
-        f"method {owner!r} has no knob {knob!r}.{nearest(knob, paths)} `steadyclip methods {owner}` lists them."
-    )
+def _of_pieces(method: Spec) -> dict[str, Knob]:
+    """``piece.knob`` -> knob, for all pieces."""
+    places = [("adapters", i) for i in range(len(getattr(method, "adapters", ())))]
+    places += [(field,) for field in ("head", "average") if getattr(method, field, None)]
+    found: dict[str, Knob] = {}
+    for place in places:
+        piece = _at(method, place)
+        name = piece_name(type(piece))
+        new = {f"{name}.{field}": knob for field, knob in _fields(piece, place).items()}
+        if new.keys() & found.keys():
+            both = f"{piece_name(type(method))!r} has two pieces {name!r}"
+            raise UsageError(f"{both}: make a subclass of one, so that it has a name.")
+        found |= new
+    return found
 
 
-def _qualified(method: Spec) -> dict[str, KnobPath]:
-    """``piece.knob`` -> path of the field."""
-    paths: dict[str, KnobPath] = {}
-    for field in PIECES:
-        value = getattr(method, field, None)
-        places = [(field, i) for i in range(len(value))] if isinstance(value, tuple) else [(field,)] if value else []
-        for place in places:
-            piece = type(read_path(method, place))
-            new: dict[str, KnobPath] = {f"{piece_name(piece)}.{name}": (*place, name) for name in _plain_fields(piece)}
-            if new.keys() & paths.keys():
-                raise UsageError(
-                    f"{piece_name(type(method))!r} has two pieces {piece_name(piece)!r}: make a subclass of one, so "
-                    "that it has a name."
-                )
-            paths |= new
-    return paths
-
-
-def _plain_fields(cls: type) -> list[str]:
-    hints = typing.get_type_hints(cls)
-    return [f.name for f in dataclasses.fields(cls) if _is_plain(hints[f.name])]
+def _fields(piece: Spec, place: tuple[str | int, ...]) -> dict[str, Knob]:
+    """The plain fields of the piece that stands at ``place``."""
+    owner = type(piece)
+    hints = typing.get_type_hints(owner)
+    names = [field.name for field in dataclasses.fields(owner) if _is_plain(hints[field.name])]
+    return {name: Knob((*place, name), owner, hints[name]) for name in names}
 
 
 def _is_plain(kind: Any) -> bool:
     origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Literal:
-        return True
     if origin in (tuple, typing.Union, types.UnionType):
         return all(_is_plain(option) for option in options if option is not Ellipsis)
-    return kind in _PLAIN
+    return origin is typing.Literal or kind in _WORDS
 
 
-def _kind(method: Spec, path: KnobPath) -> Any:
-    return typing.get_type_hints(type(read_path(method, path[:-1])))[str(path[-1])]
+def _at(value: Any, path: tuple[str | int, ...]) -> Any:
+    for key in path:
+        value = value[key] if isinstance(key, int) else getattr(value, key)
+    return value
 
 
-def _texts_below(cls: type) -> dict[str, str]:
+def _texts_below(cls: type[Spec]) -> dict[str, str]:
     texts = {}
     for owner in reversed(cls.__mro__[: cls.__mro__.index(Spec)]):
         try:
@@ -164,13 +162,3 @@ def _texts_below(cls: type) -> dict[str, str]:
             if isinstance(knob, ast.AnnAssign) and isinstance(knob.target, ast.Name) and isinstance(below, ast.Expr):
                 texts[knob.target.id] = inspect.cleandoc(ast.literal_eval(below.value))
     return texts
-
-
-def _spell(kind: Any) -> str:
-    origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(map(str, options))
-    if options:
-        return " or ".join(_spell(o) for o in options if o is not Ellipsis)
-    words = {Path: "a file", int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}
-    return words.get(kind, "text")

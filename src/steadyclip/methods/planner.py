@@ -9,7 +9,7 @@ Shapes: B images in a batch, C classes, M distinct texts, T texts of a row, D fe
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -34,6 +34,8 @@ _REMEMBERED = 200_000
 """Frozen texts whose features are kept."""
 
 Outputs = dict[str, Tensor]
+TextRows = dict[tuple[str, str], Tensor]
+"""(output, text) -> its row."""
 
 
 @dataclass
@@ -43,10 +45,11 @@ class Pass:
     Attributes:
         rows: pixels, or texts.
         give: hands the outputs to the reads.
+        words: what the pass is seeded by, beside the start of the chunk.
+        wanted: names of the outputs.
         chunk: rows at once; None takes all. With gradients, a pass in chunks is made twice: see ``Made``.
         given: what learned tokens are conditioned on, one row for each text.
         slots: the texts follow learned tokens.
-        words: what the pass is seeded by, beside the start of the chunk.
     """
 
     tower: Side
@@ -54,11 +57,15 @@ class Pass:
     rows: Any
     give: Callable[[Outputs], None]
     words: tuple[object, ...]
-    chunk: int | None = None
-    patches: bool = False
-    wanted: frozenset[str] = frozenset()
+    wanted: frozenset[str]
+    chunk: int | None
     given: Tensor | None = None
     slots: bool = False
+
+    @property
+    def starts(self) -> range:
+        """Where its chunks start."""
+        return range(0, len(self.rows), self.chunk or len(self.rows))
 
 
 class Planner:
@@ -79,8 +86,8 @@ class Planner:
         self.average: dict[str, Tensor] | None = None
         self.arithmetic: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self.chunks: dict[str, int | None] = {"image": None, "text": None}
-        self._tokens: dict[tuple[bool, tuple[str, ...]], dict[str, Tensor]] = {}
-        self._texts: dict[tuple[str, str], Tensor] = {}  # of the frozen model, by output and text
+        self._tokens = functools.lru_cache(maxsize=64)(self._tokenize)  # class prompts are the same at each step
+        self._frozen_texts: TextRows = {}
 
     @property
     def prompts(self) -> PromptTokens | None:
@@ -95,25 +102,32 @@ class Planner:
 
     def canonical(self, reads: Iterable[Read]) -> frozenset[Read]:
         """Reads in their canonical states, with what conditional texts need."""
-        found = {r if r.tower in self.touched else dataclasses.replace(r, state="frozen") for r in reads}
-        if self.conditional and any(r.tower == "text" and r.state != "frozen" for r in found):
-            found |= self.canonical([Image()])
+        found = {read.canonical(self.touched) for read in reads}
+        if self.conditional and any(read.tower == "text" and read.state != "frozen" for read in found):
+            found.add(Image().canonical(self.touched))
         return frozenset(found)
 
     def features(self, names: Sequence[str], templates: Sequence[str], batch: Batch | None, **options: Any) -> Features:
-        """An empty ``Features``; ``fill`` and ``passes`` compute what is read."""
+        """A ``Features`` with only what the batch knows; ``fill`` and ``passes`` compute what is read."""
         f = Features(self.model, self.head, self.touched, names, templates, batch, **options)
         if batch is not None:
             f.raw.update(batch.known)
         return f
 
-    # ---- features without gradients
-
     @torch.no_grad()
     def fill(self, f: Features, reads: Iterable[Read]) -> None:
         """Compute ``reads`` (canonical) of any state into ``f`` without gradients."""
         for p in self._waves(f, [read for read in reads if read not in f.raw]):
-            p.give(_joined([self.encode(p, start) for start in _starts(p)]))
+            p.give(_joined([self.encode(p, start) for start in p.starts]))
+
+    def passes(self, f: Features, reads: Iterable[Read], known: TextRows) -> Iterator[Pass]:
+        """The passes that tuned ``reads`` need: first the images, then the texts, each distinct text once.
+
+        ``known``: texts of this step that another part of it has computed already, and where these are added.
+        """
+        tuned = [read for read in reads if read.state == "tuned" and read not in f.raw]
+        yield from self._image_passes(f, [read for read in tuned if read.tower == "image"], self.chunks["image"])
+        yield from self._text_passes(f, [read for read in tuned if read.tower == "text"], self.chunks["text"], known)
 
     def _waves(self, f: Features, reads: Sequence[Read]) -> Iterator[Pass]:
         """Texts, then images as soon as what their views read is there, then texts that depend on the images."""
@@ -128,113 +142,87 @@ class Planner:
             images = [read for read in images if read not in f.raw]
         yield from self._text_passes(f, [read for read in texts if read not in early], SCORED_AT_ONCE)
 
-    # ---- features with gradients
-
-    def passes(self, f: Features, reads: Iterable[Read], known: dict[tuple[str, str], Tensor]) -> Iterator[Pass]:
-        """The passes that tuned ``reads`` need: first the images, then the texts, each distinct text once.
-
-        ``known``: texts of this step that another part of it has computed already, and where these are added.
-        """
-        tuned = [read for read in reads if read.state == "tuned" and read not in f.raw]
-        yield from self._image_passes(f, [r for r in tuned if r.tower == "image"], self.chunks["image"])
-        yield from self._text_passes(f, [r for r in tuned if r.tower == "text"], self.chunks["text"], known)
-
     def _image_passes(self, f: Features, reads: Sequence[Read], chunk: int | None) -> Iterator[Pass]:
-        """One pass for each state, all views of it in one batch."""
-        for state in _states(reads):
-            mine = [read for read in reads if read.state == state]
-            views = list(dict.fromkeys(sorted((read.view for read in mine), key=repr)))
-            pixels = [f.pixels(view) for view in views]
-            sizes = [len(images_BCHW) for images_BCHW in pixels]
+        for state, same in _by_state(reads):
+            yield self._image_pass(f, state, same, chunk)
 
-            def give(out: Outputs, mine: Any = mine, views: Any = views, sizes: Any = sizes) -> None:
-                for read in mine:
-                    f.raw[read] = out[read.what].split(sizes)[views.index(read.view)]
+    def _image_pass(self, f: Features, state: State, reads: Sequence[Read], chunk: int | None) -> Pass:
+        """All views of one state in one batch."""
+        views = sorted({read.view for read in reads}, key=repr)
+        pixels = [f.pixels(view) for view in views]
+        sizes = [len(images_BCHW) for images_BCHW in pixels]
 
-            yield Pass(
-                "image", state, torch.cat(pixels) if len(pixels) > 1 else pixels[0], give,
-                (f.seed, *f.words, "image", state, *views), chunk, any(read.what == "patches" for read in mine),
-                frozenset(read.what for read in mine),
-            )  # fmt: skip
+        def give(out: Outputs) -> None:
+            for read in reads:
+                f.raw[read] = out[read.what].split(sizes)[views.index(read.view)]
+
+        words = (f.seed, *f.words, "image", state, *views)
+        rows = torch.cat(pixels) if len(pixels) > 1 else pixels[0]
+        return Pass("image", state, rows, give, words, frozenset(read.what for read in reads), chunk)
 
     def _text_passes(
-        self,
-        f: Features,
-        reads: Sequence[Read],
-        chunk: int | None,
-        known: dict[tuple[str, str], Tensor] | None = None,
+        self, f: Features, reads: Sequence[Read], chunk: int | None, known: TextRows | None = None
     ) -> Iterator[Pass]:
-        """One pass for each state. Frozen texts are kept by their words for as long as this planner lives."""
-        for state in _states(reads):
-            mine = [read for read in reads if read.state == state]
-            prompts = self.prompts if state != "frozen" else None
-            slots = prompts is not None
-            prompted = prompts.template if prompts else None
-            tables = {read: read.view.texts(f, prompted) for read in mine if isinstance(read.view, TextView)}
-            given = F.normalize(f.get(Image()).float(), dim=-1) if slots and self.conditional else None
-            table = self._texts if state == "frozen" else {} if known is None or given is not None else known
-            if len(self._texts) > _REMEMBERED:
-                self._texts.clear()
-            whats = sorted({read.what for read in mine})
-            texts = list(dict.fromkeys(text for rows in tables.values() for row in rows for text in row))
-            new = [text for text in texts if any((what, text) not in table for what in whats)]
-            if chunk and len(new) > chunk:
-                new.sort(key=len)  # chunks of like length: padding is not computed
+        if len(self._frozen_texts) > _REMEMBERED:
+            self._frozen_texts.clear()
+        for state, same in _by_state(reads):
+            table = self._frozen_texts if state == "frozen" else {} if known is None else known
+            p = self._text_pass(f, state, same, chunk, table)
+            if p.rows:
+                yield p
+            else:  # all of them are known
+                p.give({})
 
-            def give(
-                out: Outputs, tables: Any = tables, table: Any = table, new: Any = new, given: Any = given
-            ) -> None:
-                for what, rows in out.items():
-                    each = rows if given is None else rows.unflatten(0, (len(given), -1)).unbind(1)
-                    table.update(zip([(what, text) for text in new], each, strict=True))
-                for read, rows in tables.items():
-                    found = torch.stack(
-                        [table[read.what, text] for row in rows for text in row], 0 if given is None else 1
-                    )
-                    f.raw[read] = _means(found, len(rows), read) if read.what == "feature" else found
+    def _text_pass(self, f: Features, state: State, reads: Sequence[Read], chunk: int | None, table: TextRows) -> Pass:
+        """Each distinct text of one state that ``table`` does not have yet; its row is added there."""
+        prompted = None if state == "frozen" else self.model.prompted
+        given_BD = None
+        if prompted is not None and self.conditional:  # each image has texts of its own
+            given_BD, table = F.normalize(f.get(Image()).float(), dim=-1), {}
+        texts = {read: read.view.texts(f, prompted) for read in reads if isinstance(read.view, TextView)}
+        wanted = frozenset(read.what for read in reads)
+        distinct = dict.fromkeys(text for rows in texts.values() for row in rows for text in row)
+        new = [text for text in distinct if any((what, text) not in table for what in wanted)]
+        if chunk and len(new) > chunk:
+            new.sort(key=len)  # chunks of like length: padding is not computed
 
-            if not new:
-                give({})
-                continue
-            rows, repeated = new, None
-            if given is not None:
-                rows, repeated = new * len(given), given.repeat_interleave(len(new), 0)
-            yield Pass(
-                "text", state, rows, give, (f.seed, "text", state), chunk, wanted=frozenset(whats), given=repeated,
-                slots=slots,
-            )  # fmt: skip
+        def give(out: Outputs) -> None:
+            for what, rows in out.items():
+                each = rows if given_BD is None else rows.unflatten(0, (len(given_BD), -1)).unbind(1)
+                table.update(zip([(what, text) for text in new], each, strict=True))
+            for read, rows in texts.items():
+                found = torch.stack(
+                    [table[read.what, text] for row in rows for text in row], 0 if given_BD is None else 1
+                )
+                f.raw[read] = _means(found, len(rows), read) if read.what == "feature" else found
 
-    # ---- the towers
+        words, slots = (f.seed, "text", state), prompted is not None
+        if given_BD is None:
+            return Pass("text", state, new, give, words, wanted, chunk, slots=slots)
+        given_MD = given_BD.repeat_interleave(len(new), 0)
+        return Pass("text", state, new * len(given_BD), give, words, wanted, chunk, given_MD, slots)
 
     def encode(self, p: Pass, start: int, given: Tensor | None = None) -> Outputs:
         """The rows of ``p`` from ``start`` on, one chunk of them, through the tower: raw outputs by name."""
-        stop = start + (p.chunk or len(p.rows))
-        rows = p.rows[start:stop]
-        given = p.given if given is None else given
+        at = slice(start, start + (p.chunk or len(p.rows)))
+        rows = p.rows[at]
         self.calls[f"{p.tower} {p.state} calls"] += 1
         self.calls[f"{p.tower} {p.state} rows"] += len(rows)
-        inputs = self._tokenize(tuple(rows), p.slots) if p.tower == "text" else rows
-        prompts = self.prompts
-        if given is not None and prompts is not None:
-            prompts.given = given[start:stop]
-        average = p.state == "average"
-        wanted = () if p.state == "frozen" else p.wanted - {"feature", "patches"}
-        mode = self.model.frozen() if p.state == "frozen" else contextlib.nullcontext()
-        if average:  # without dropout
-            mode = turned_off(self.model.modules(), "training")
+        inputs = self._tokens(tuple(rows), p.slots) if p.tower == "text" else rows
+        given = p.given if given is None else given
+        if given is not None and self.prompts is not None:
+            self.prompts.given = given[at]
+        values, mode, wanted = None, contextlib.nullcontext(), p.wanted - {"feature", "patches"}
+        if p.state == "frozen":
+            mode, wanted = self.model.frozen(), frozenset()
+        elif p.state == "average":  # without dropout
+            values, mode = self.average, turned_off(self.model.modules(), "training")
         with seeded(*p.words, start), self.arithmetic(), mode:
-            values = self.average if average else None
-            return self.model.run(p.tower, inputs, patches=p.patches, values=values, wanted=wanted)
+            return self.model.run(p.tower, inputs, patches="patches" in p.wanted, values=values, wanted=wanted)
 
     def _tokenize(self, texts: tuple[str, ...], slots: bool) -> dict[str, Tensor]:
-        """Tokens on the model's device; the last ones are kept, as class prompts are the same at each step."""
-        key = slots, texts
-        if key not in self._tokens:
-            if len(self._tokens) >= 64:
-                self._tokens.clear()
-            tokens = self.model.tokenize(texts, slots=slots)
-            self._tokens[key] = {name: ids.to(self.model.device) for name, ids in tokens.items()}
-        return self._tokens[key]
+        tokens = self.model.tokenize(texts, slots=slots)
+        return {name: ids.to(self.model.device) for name, ids in tokens.items()}
 
 
 class Made:
@@ -247,10 +235,9 @@ class Made:
     def __init__(self, planner: Planner, p: Pass) -> None:
         self.planner, self.pass_ = planner, p
         self.given = None if p.given is None else p.given.detach().requires_grad_(p.given.requires_grad)
-        starts = _starts(p)
-        self.replayed = len(starts) > 1
+        self.replayed = len(p.starts) > 1
         with torch.set_grad_enabled(not self.replayed):
-            self.out = _joined([planner.encode(p, start, self.given) for start in starts])
+            self.out = _joined([planner.encode(p, start, self.given) for start in p.starts])
         self.leaves = {what: rows.detach().requires_grad_(rows.is_floating_point()) for what, rows in self.out.items()}
         p.give(self.leaves)
 
@@ -260,7 +247,7 @@ class Made:
         if gradients and not self.replayed:
             torch.autograd.backward([self.out[what] for what in gradients], list(gradients.values()), retain_graph=keep)
         elif gradients:
-            for start in _starts(self.pass_):
+            for start in self.pass_.starts:
                 out = self.planner.encode(self.pass_, start, self.given)
                 stop = start + len(out["feature"])
                 torch.autograd.backward([out[what] for what in gradients], [g[start:stop] for g in gradients.values()])
@@ -272,12 +259,10 @@ class Made:
             self.given.grad = None
 
 
-def _states(reads: Sequence[Read]) -> list[State]:
-    return sorted({read.state for read in reads})
-
-
-def _starts(p: Pass) -> range:
-    return range(0, len(p.rows), p.chunk or max(1, len(p.rows)))
+def _by_state(reads: Sequence[Read]) -> Iterator[tuple[State, list[Read]]]:
+    states: list[State] = sorted({read.state for read in reads})
+    for state in states:
+        yield state, [read for read in reads if read.state == state]
 
 
 def _joined(outs: Sequence[Outputs]) -> Outputs:
@@ -287,6 +272,7 @@ def _joined(outs: Sequence[Outputs]) -> Outputs:
 def _means(texts_MD: Tensor, rows: int, read: Read) -> Tensor:
     """(..., rows T, D) features of texts -> (..., rows, D), the mean of each row's T texts."""
     texts_RTD = texts_MD.unflatten(-2, (rows, -1))
-    if texts_RTD.shape[-2] > 1 and read.view.mean == "unit":  # type: ignore[attr-defined]
-        texts_RTD = F.normalize(texts_RTD, dim=-1)
-    return texts_RTD.squeeze(-2) if texts_RTD.shape[-2] == 1 else texts_RTD.mean(-2)
+    if texts_RTD.shape[-2] == 1:
+        return texts_RTD.squeeze(-2)
+    unit = read.view.mean == "unit"  # type: ignore[attr-defined]
+    return (F.normalize(texts_RTD, dim=-1) if unit else texts_RTD).mean(-2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +24,8 @@ def register(cls: M, origin: str = "") -> M:
     that is not part of this package comes from, for messages."""
     if not cls.name:
         raise ValueError(f"{cls.__name__} has no name")
-    known = _REGISTRY.get(cls.name)
-    if known is not None and known.__module__ != cls.__module__:
+    known = _REGISTRY.get(cls.name, cls)
+    if known.__module__ != cls.__module__:
         raise UsageError(f"two methods are named {cls.name!r} ({known.__module__} and {cls.__module__}): rename one.")
     _REGISTRY[cls.name] = cls
     if origin:
@@ -47,13 +46,13 @@ def origin_of(name: str) -> str:
 
 
 def find_method(name: str) -> type[Method] | Method:
-    """The method ``name``: a registry id, or ``path/to/mine.py:Mine``, which is imported.
+    """The method ``name``: a registry id, or ``path/to/mine.py:Mine``, a file that is run.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or the file fails.
     """
     if ".py:" in name or name.endswith(".py"):
-        return import_method(name)
+        return _from_file(name)
     _load(name)
     if name not in _REGISTRY:
         if elsewhere := absent(METHODS, name):
@@ -75,43 +74,37 @@ def get_method(name: str, knobs: Mapping[str, Any] | None = None) -> Method:
     """
     found = find_method(name)
     method = found() if isinstance(found, type) else found
-    values = dict(knobs or {})
-    if build := getattr(method, "with_pieces", None):  # a composition: its pieces are given as text
-        method, values = build(values)
+    method, values = method.with_pieces(dict(knobs or {}))
     return with_knobs(method, values)
 
 
-def import_method(spec: str) -> type[Method] | Method:
-    """The class, or the composition, that ``path/to/mine.py:Mine`` names. Runs the file.
-
-    Raises:
-        UsageError: no such file or name, it is no method, or the file fails.
-    """
-    file, _, attribute = spec.rpartition(":") if ".py:" in spec else (spec, "", "")
+def _from_file(text: str) -> type[Method] | Method:
+    """The class, or the composition, that ``path/to/mine.py:Mine`` names. Runs the file."""
+    file, _, attribute = text.rpartition(":") if ".py:" in text else (text, "", "")
     path = Path(file).expanduser().resolve()
     if not path.is_file():
-        raise UsageError(f"method {spec!r}: there is no file {file}.")
+        raise UsageError(f"method {text!r}: there is no file {file}.")
     module_name = f"steadyclip_file_{path.stem}"
-    if module_name not in sys.modules or sys.modules[module_name].__file__ != str(path):
-        found = importlib.util.spec_from_file_location(module_name, path)
-        assert found is not None and found.loader is not None  # noqa: PT018
-        sys.modules[module_name] = importlib.util.module_from_spec(found)
+    if getattr(sys.modules.get(module_name), "__file__", "") != str(path):
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None  # noqa: PT018
+        sys.modules[module_name] = importlib.util.module_from_spec(spec)
         try:
-            found.loader.exec_module(sys.modules[module_name])
+            spec.loader.exec_module(sys.modules[module_name])
         except Exception as error:
             del sys.modules[module_name]
             why = f"{type(error).__name__}: {error}"
-            raise UsageError(f"method {spec!r}: {file} cannot be imported ({why}).") from error
-    module = sys.modules[module_name]
-    found = getattr(module, attribute, None)
-    if isinstance(found, type) and issubclass(found, Method):
-        return register(found, f"the file {path.name}")
-    if isinstance(found, Method):
-        return found
-    classes = inspect.getmembers(module, lambda of: inspect.isclass(of) and of.__module__ == module_name)
-    has = [name for name, cls in classes if issubclass(cls, Method)]
-    has += [name for name, value in vars(module).items() if isinstance(value, Method)]
-    raise UsageError(f"method {spec!r}: write {file}:NAME, where NAME is a method in it ({', '.join(has) or 'none'}).")
+            raise UsageError(f"method {text!r}: {file} cannot be imported ({why}).") from error
+    found = {
+        name: value
+        for name, value in vars(sys.modules[module_name]).items()
+        if isinstance(value, Method) or (isinstance(value, type) and issubclass(value, Method) and value is not Method)
+    }
+    if attribute not in found:
+        has = ", ".join(found) or "none"
+        raise UsageError(f"method {text!r}: write {file}:NAME, where NAME is a method in it ({has}).")
+    method = found[attribute]
+    return register(method, f"the file {path.name}") if isinstance(method, type) else method
 
 
 def _load(name: str) -> None:

@@ -15,7 +15,7 @@ from steadyclip.objectives.features import (
     TextsOfStream,
     TextView,
     View,
-)
+)  # fmt: skip
 from steadyclip.objectives.terms import (
     L2SP,
     Consistency,
@@ -29,33 +29,10 @@ from steadyclip.objectives.terms import (
     Term,
     as_objective,
     kl,
-)
+)  # fmt: skip
 
 __all__ = [
-    "L2SP",
-    "AttentiveCutout",
-    "Batch",
-    "Classes",
-    "Consistency",
-    "CrossEntropy",
-    "CrossedEntropy",
-    "Cutout",
-    "DeltaL1",
-    "Distance",
-    "DrawnPrompts",
-    "FeatureL1",
-    "Features",
-    "Image",
-    "InfoNCE",
-    "Objective",
-    "OfStream",
-    "Plain",
-    "Read",
-    "Term",
-    "Text",
-    "TextView",
-    "TextsOfStream",
-    "View",
-    "as_objective",
-    "kl",
-]
+    "L2SP", "AttentiveCutout", "Batch", "Classes", "Consistency", "CrossEntropy", "CrossedEntropy", "Cutout", "DeltaL1",
+    "Distance", "DrawnPrompts", "FeatureL1", "Features", "Image", "InfoNCE", "Objective", "OfStream", "Plain", "Read",
+    "Term", "Text", "TextView", "TextsOfStream", "View", "as_objective", "kl",
+]  # fmt: skip

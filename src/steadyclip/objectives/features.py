@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from steadyclip.core.errors import UsageError
 from steadyclip.core.seeds import step_seed
 from steadyclip.core.spec import Spec
 from steadyclip.data.cutout import attentive_cutout, cutout
@@ -173,6 +172,10 @@ class Read(Spec):
     state: State = "tuned"
     what: str = "feature"
 
+    def canonical(self, touched: Container[str]) -> Read:
+        """A tower below which nothing is trained has one state. Which features can be cached follows from this."""
+        return self if self.tower in touched else dataclasses.replace(self, state="frozen")
+
 
 def Image(view: View | None = None, state: State = "tuned", what: str = "feature") -> Read:
     """A read of the image tower; by default the tuned feature of the plain images."""
@@ -228,12 +231,11 @@ class Features:
         self.names, self.templates, self.batch = tuple(names), tuple(templates), batch
         self.seed, self.words, self.scoring = seed, words, scoring
         self.raw: dict[Read, Tensor] = {}
-        self._pixels: dict[View, Tensor] = {}
         self._memo: dict[Any, Any] = {}
 
     def canonical(self, read: Read) -> Read:
-        """A tower below which nothing is trained has one state. All of caching and of regimes follows from this."""
-        return read if read.tower in self.touched else dataclasses.replace(read, state="frozen")
+        """``read`` in the state that it has here, see ``Read.canonical``."""
+        return read.canonical(self.touched)
 
     def get(self, read: Read) -> Tensor:
         """Raw rows, not normalized: (B, D), (C, D), or (B, C, D) where class texts depend on the image.
@@ -256,27 +258,22 @@ class Features:
         return self.stream(stream)["labels_B"] if stream else self.batch.labels_B
 
     def stream(self, name: str) -> Mapping[str, Any]:
-        """The collated batch of a stream.
-
-        Raises:
-            UsageError: the method provides none of that name.
-        """
-        streams = self.batch.streams if self.batch else {}
-        if name not in streams:
-            has = f"it has {', '.join(streams)}" if streams else "it has none"
-            raise UsageError(f"a term reads the stream {name!r}, which the method does not provide; {has}.")
-        return streams[name]
+        """The collated batch of a stream."""
+        assert self.batch is not None
+        return self.batch.streams[name]
 
     def pixels(self, view: View) -> Tensor:
         """The pixels of an image view, made once."""
-        if view not in self._pixels:
+
+        def make() -> Tensor:
             with seeded(self.seed, *self.words, view):
-                self._pixels[view] = view.pixels(self)
-        return self._pixels[view]
+                return view.pixels(self)
+
+        return self.once(("pixels", view), make)
 
     def scale(self, *reads: Read) -> Tensor:
         """The factor of cosines in logits: the pretrained one where all ``reads`` are frozen, else the current one."""
-        return self.model.scale_and_bias(self._all_frozen(reads))[0]
+        return self._scale_and_bias(reads)[0]
 
     def cosines(self, a: Read, b: Read) -> Tensor:
         """scale * a b^T + bias of unit rows, (rows of a, rows of b), in float32 also under autocast."""
@@ -284,10 +281,8 @@ class Features:
         def make() -> Tensor:
             x, y = self[a], self[b]
             with torch.autocast(x.device.type, enabled=False):
-                scale, bias = self.model.scale_and_bias(self._all_frozen((a, b)))
-                if y.ndim == 3:
-                    return scale * torch.einsum("bd,bcd->bc", x, y) + bias
-                return scale * x @ y.T + bias
+                scale, bias = self._scale_and_bias((a, b))
+                return (scale * torch.einsum("bd,bcd->bc", x, y) if y.ndim == 3 else scale * x @ y.T) + bias
 
         return self.once(("cosines", self.canonical(a), self.canonical(b)), make)
 
@@ -314,8 +309,8 @@ class Features:
             self._memo[key] = make()
         return self._memo[key]
 
-    def _all_frozen(self, reads: Sequence[Read]) -> bool:
-        return bool(reads) and all(self.canonical(read).state == "frozen" for read in reads)
+    def _scale_and_bias(self, reads: Sequence[Read]) -> tuple[Tensor, Tensor]:
+        return self.model.scale_and_bias(bool(reads) and all(self.canonical(r).state == "frozen" for r in reads))
 
 
 @contextlib.contextmanager

@@ -35,6 +35,12 @@ class Term(Spec):
         return piece_name(type(self))
 
     @property
+    def _cut(self) -> str:
+        """The end of the label of a term on images with a square cut out."""
+        views = [value.view if isinstance(value, Read) else value for value in vars(self).values()]
+        return "_cut" if any(isinstance(view, Cutout) for view in views) else ""
+
+    @property
     def reads(self) -> tuple[Read, ...]:
         """The features it needs; by default all its fields that are reads."""
         return tuple(value for value in vars(self).values() if isinstance(value, Read))
@@ -129,7 +135,7 @@ class CrossEntropy(Term):
 
     @property
     def label(self) -> str:
-        return _with_view("cross_entropy", self.on.view) + ("" if self.output == "logits" else f"_{self.output}")
+        return f"cross_entropy{self._cut}" + ("" if self.output == "logits" else f"_{self.output}")
 
     def __call__(self, f: Features) -> Tensor:
         return F.cross_entropy(f.logits(self.on, self.output).float(), f.labels(self.on.view))
@@ -145,7 +151,7 @@ class CrossedEntropy(Term):
 
     @property
     def label(self) -> str:
-        return _with_view("crossed_entropy", self.view)
+        return f"crossed_entropy{self._cut}"
 
     @property
     def reads(self) -> tuple[Read, ...]:
@@ -176,7 +182,7 @@ class Consistency(Term):
 
     @property
     def label(self) -> str:
-        return _with_view("consistency", self.view)
+        return f"consistency{self._cut}"
 
     @property
     def needs_head(self) -> bool:  # type: ignore[override]
@@ -204,7 +210,7 @@ class Distance(Term):
 
     @property
     def label(self) -> str:
-        return _with_view(f"{self.kind}_{self.a.tower}", self.a.view)
+        return f"{self.kind}_{self.a.tower}{self._cut}"
 
     def __call__(self, f: Features) -> Tensor:
         if self.kind == "l1":
@@ -279,10 +285,6 @@ class L2SP(Term):
 
     def __call__(self, f: Features) -> Tensor:
         return 0.5 * torch.stack([(new - old).square().sum() for new, old in f.weights()]).sum()
-
-
-def _with_view(label: str, view: View) -> str:
-    return f"{label}_cut" if isinstance(view, Cutout) else label
 
 
 def reads_of(objective: Objective, head_reads: Sequence[Read]) -> set[Read]:
