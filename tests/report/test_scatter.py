@@ -22,10 +22,13 @@ Grid = Callable[[str], list[Record]]
 def dots(monkeypatch: pytest.MonkeyPatch) -> list[list[Point]]:
     """What is drawn: the points of each method, in order."""
     seen: list[list[Point]] = []
-    real = module._dot
-    monkeypatch.setattr(
-        module, "_dot", lambda axes, points, style: (seen.append(list(points)), real(axes, points, style))[1]
-    )
+    real = module._scatter
+
+    def scatter(chart, axes, baseline, origin, dots, looks) -> None:
+        seen.extend(list(points) for points in dots.values())
+        real(chart, axes, baseline, origin, dots, looks)
+
+    monkeypatch.setattr(module, "_scatter", scatter)
     return seen
 
 
@@ -41,8 +44,8 @@ def test_shift_shows_the_numbers_of_the_table(grid: Grid, dots: list[list[Point]
     mean = section.columns.index("mean of domains")
     for row, points in zip(section.rows[1:], dots, strict=True):
         assert len(points) == 3
-        assert statistics.fmean(p.x for p in points) == pytest.approx(row.cells[0].value)
-        assert statistics.fmean(p.y for p in points) == pytest.approx(row.cells[mean].value)
+        assert statistics.fmean(x for x, _ in points) == pytest.approx(row.cells[0].value)
+        assert statistics.fmean(y for _, y in points) == pytest.approx(row.cells[mean].value)
 
 
 def test_a_run_without_all_domains_is_no_dot(grid: Grid, dots: list[list[Point]]) -> None:
@@ -87,10 +90,10 @@ def test_drift_is_that_of_the_records(grid: Grid, dots: list[list[Point]]) -> No
             for row, points in zip(rows, dots[tower * len(rows) :], strict=False):
                 held = [r for r in row.records if held_out(r)]
                 moved = [1 - getattr(r.drift, name).cka for r in held]
-                assert statistics.fmean(p.x for p in points) == pytest.approx(statistics.fmean(moved))
+                assert statistics.fmean(x for x, _ in points) == pytest.approx(statistics.fmean(moved))
                 lost = forgetting(held, frozen)
                 assert lost is not None
-                assert statistics.fmean(p.y for p in points) == pytest.approx(100 * lost)
+                assert statistics.fmean(y for _, y in points) == pytest.approx(100 * lost)
 
 
 def test_nothing_to_show(grid: Grid, make: Callable[..., Record]) -> None:

@@ -6,15 +6,16 @@ import base64
 import io
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.files import write_atomic
 from steadyclip.data.decode import UnreadableImage, decode, quiet
 from steadyclip.data.sampling import group
-from steadyclip.report.templates import render
+from steadyclip.report.cells import render
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,10 +23,9 @@ if TYPE_CHECKING:
     from steadyclip.anchors import Anchors, Captions, Pair
     from steadyclip.data import ImageSet
 
-_SIDE = 128
-"""Pixels of a thumbnail's longer side: twice what is shown, for sharp screens."""
+_SIDE = 128  # pixels of a thumbnail's longer side: twice what is shown, for sharp screens
 _FREQUENT = 8
-
+_SOURCES = ("query", "k", "near_duplicate", "model", "weights", "pool", "engine", "seed")
 
 Shown = tuple[str, str, str]
 """The image as a data URL, its text, and a note below."""
@@ -56,18 +56,7 @@ def write_sheet(
         images = images.subset(i for i, key in enumerate(images.keys) if key in known)
         if not len(images):
             raise DataError(f"{anchors.path} was made for other images, such as {anchors.keys[0]}: name their data.")
-    rows = []
-    for index in in_turns(images):
-        try:
-            picture = _thumbnail(images.read(index))
-        except UnreadableImage:
-            continue
-        key = images.keys[index]
-        pairs = [_shown(anchors, pair, _similarity(pair)) for pair in anchors.of(key)] if anchors else []
-        image = (picture, images.classes[images.labels[index]], key)
-        rows.append((image, captions.get(key) if captions else "", pairs))
-        if len(rows) == limit:
-            break
+    rows = list(islice(_rows(images, captions, anchors), limit))
     if not rows:
         raise DataError(f"none of the {len(images)} images of {images.name} can be read.")
     page = render(
@@ -82,10 +71,19 @@ def write_sheet(
     return Path(out)
 
 
-def in_turns(images: ImageSet) -> list[int]:
-    """Positions of all images: the first of each class, then the second of each, and so on."""
-    turns = ((turn, label, index) for label, of in group(images.labels).items() for turn, index in enumerate(of))
-    return [index for _, _, index in sorted(turns)]
+def _rows(
+    images: ImageSet, captions: Captions | None, anchors: Anchors | None
+) -> Iterator[tuple[Shown, str, list[Shown]]]:
+    """Each readable image with its caption and its pairs: the first of each class, then the second of each, ..."""
+    by_class = [positions for _, positions in sorted(group(images.labels).items())]
+    for index in (index for turn in zip_longest(*by_class) for index in turn if index is not None):
+        try:
+            picture = _thumbnail(images.read(index))
+        except UnreadableImage:
+            continue
+        key = images.keys[index]
+        pairs = [_shown(anchors, pair, _similarity(pair)) for pair in anchors.of(key)] if anchors else []
+        yield (picture, images.classes[images.labels[index]], key), captions.get(key) if captions else "", pairs
 
 
 def _shown(anchors: Anchors, pair: Pair, note: str) -> Shown:
@@ -106,26 +104,20 @@ def _frequent(anchors: Anchors) -> list[Shown]:
     return [_shown(anchors, anchors[first[key]], f"{count} images") for key, count in often]
 
 
-def _facts(images: ImageSet, captions: Captions | None, anchors: Anchors | None) -> list[tuple[str, str]]:
-    facts = []
+def _facts(images: ImageSet, captions: Captions | None, anchors: Anchors | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
     if captions:
         texts = [text for key in images.keys if (text := captions.get(key))]
-        facts.append(("captions", f"{captions.name}: {len(texts)} of {len(images)} images, {_words(texts)}"))
+        words = f"{statistics.mean(len(text.split()) for text in texts):.0f} words on average" if texts else "none"
+        facts["captions"] = f"{captions.name}: {len(texts)} of {len(images)} images, {words}"
     if anchors:
-        about = anchors.about
         scores = [s for s in anchors.table.column("similarity").to_pylist() if s == s]
-        facts.append(("pairs", f"{len(anchors)}, {len(anchors.distinct)} of them different"))
+        facts["pairs"] = f"{len(anchors)}, {len(anchors.distinct)} of them different"
         if scores:
             spread = f"{min(scores):.2f} to {max(scores):.2f}"
-            facts.append(("similarity", f"median {statistics.median(scores):.2f}, {spread}"))
-        for name in ("query", "k", "near_duplicate", "model", "weights", "pool", "engine", "seed"):
-            if about.get(name) is not None:
-                facts.append((name.replace("_", " "), str(about[name])))
+            facts["similarity"] = f"median {statistics.median(scores):.2f}, {spread}"
+        facts |= {name.replace("_", " "): anchors.about.get(name) for name in _SOURCES}
     return facts
-
-
-def _words(texts: Sequence[str]) -> str:
-    return f"{statistics.mean(len(text.split()) for text in texts):.0f} words on average" if texts else "none"
 
 
 def _thumbnail(image: Image.Image) -> str:

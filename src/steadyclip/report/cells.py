@@ -1,18 +1,20 @@
-"""The table of an experiment: numbers first, then how the same object is shown (rich, Markdown, CSV, HTML).
+"""The table of an experiment, with accuracies in percent, and how it is shown: terminal, Markdown, CSV, HTML.
 
-Accuracies are in percent from here on. ``tables.py`` makes a ``Table`` from records.
+``tables.py`` makes a ``Table`` from records.
 """
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import io
+import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from steadyclip.evaluation.records import Record
-from steadyclip.report.templates import render
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,6 +27,7 @@ BASELINE = "zero-shot"
 HALVES = ("base", "new")
 MEANS = {"ood": "mean of domains", "transfer": "mean of data"}
 """Role of test sets -> what the column of their mean is called."""
+_COLORS = {"up": "green", "down": "red", "same": "dim"}
 
 
 @dataclass
@@ -37,9 +40,10 @@ class Cell:
         margin: half the 95 % interval over test images.
         seeds: runs behind the mean.
         delta: difference to the baseline, None in its own row and where either is missing.
-        clear: the difference exceeds both the baseline's ``margin`` and the ``spread``.
+        trend: "up" or "down" where the difference exceeds both the baseline's ``margin`` and the ``spread``, "same"
+            for a smaller one, "" for none.
         best: highest of its column as printed.
-        published: the same number as it was printed elsewhere, or nothing.
+        published: the same number as it was printed elsewhere, or "".
     """
 
     value: float | None = None
@@ -48,13 +52,13 @@ class Cell:
     seeds: int = 0
     reason: str | None = None
     delta: float | None = None
-    clear: bool = False
+    trend: str = ""
     best: bool = False
     published: str = ""
 
     @property
     def interval(self) -> float | None:
-        """``margin``, where there is one run and so no spread beside it."""
+        """``margin`` where there is only one run, and so no spread."""
         return self.margin if self.spread is None and self.seeds == 1 else None
 
     @property
@@ -69,13 +73,6 @@ class Cell:
         """``+12.3`` or ``−8.1``, or nothing."""
         return "" if self.delta is None else signed(self.delta)
 
-    @property
-    def trend(self) -> str:
-        """ "up" or "down" for a clear difference, "same" for another, or nothing."""
-        if self.delta is None:
-            return ""
-        return "same" if not self.clear else "up" if self.delta > 0 else "down"
-
 
 @dataclass
 class Row:
@@ -87,12 +84,12 @@ class Row:
 
     @property
     def alpha(self) -> float | None:
-        """Share of the trained weights in a point of a curve of averages (WiSE-FT), None elsewhere."""
+        """Share of the trained weights where they were averaged with the pretrained ones (WiSE-FT), else None."""
         return self.records[0].wise_alpha
 
     @property
     def series(self) -> str:
-        """The label, of all points of such a curve that of their training."""
+        """The label of the training; it is the same for all averages of its weights."""
         return self.label if self.alpha is None else self.label.replace(f", alpha {self.alpha:g}", "", 1)
 
 
@@ -101,8 +98,8 @@ class Section:
     """Rows that can be compared: one model, one data set.
 
     Attributes:
-        shots: of each column of a few-shot curve; empty for every other section.
-        published: where the published numbers beside its own are from; empty where there are none.
+        shots: training images per class of each column of a few-shot curve; empty for every other section.
+        published: where the published numbers come from; "" where there are none.
     """
 
     title: str
@@ -118,7 +115,7 @@ class Section:
 
     @property
     def baseline(self) -> Row | None:
-        """The first row, where it is that of the frozen model."""
+        """The first row, if it is that of the frozen model."""
         return self.rows[0] if self.rows[0].records[0].method.name == BASELINE else None
 
     @property
@@ -128,7 +125,7 @@ class Section:
 
     @property
     def printed(self) -> list[tuple[int, str, bool]]:
-        """Columns as they are printed: index, heading, and whether it is that of published numbers beside our own."""
+        """Columns as they are printed: index, heading, and whether it holds published numbers."""
         printed = []
         for i, name in enumerate(self.columns):
             printed.append((i, name, False))
@@ -145,7 +142,7 @@ class Section:
 class Table:
     """Sections below each other; ``notes`` is what a reader must know before comparing.
 
-    ``console.print(table)`` shows it in a terminal; ``markdown()``, ``csv()`` and ``html()`` give the same elsewhere.
+    ``console.print(table)`` shows it in a terminal.
     """
 
     sections: tuple[Section, ...]
@@ -153,7 +150,7 @@ class Table:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why cells are empty, each once, in order: the footnotes."""
+        """Why cells are empty, each reason once: the footnotes."""
         return tuple(dict.fromkeys(c.reason for s in self.sections for row in s.rows for c in row.cells if c.reason))
 
     def mark(self, cell: Cell) -> str:
@@ -167,8 +164,7 @@ class Table:
         from rich.text import Text
 
         def shown(cell: Cell) -> Text:
-            styles = {"up": "green", "down": "red", "same": "dim"}
-            parts = [Text(cell.text, "bold" if cell.best else ""), Text(cell.change, styles.get(cell.trend, ""))]
+            parts = [Text(cell.text, "bold" if cell.best else ""), Text(cell.change, _COLORS.get(cell.trend, ""))]
             parts.append(Text(f"[{self.mark(cell)}]" if cell.reason else "", "dim"))
             return Text(" ").join(filter(None, parts))
 
@@ -189,9 +185,8 @@ class Table:
         return render("table.md", table=self).rstrip() + "\n"
 
     def csv(self) -> str:
-        """One line for each number, unrounded and in percent: table, row, column, mean, standard deviation over seeds,
-        seeds, difference to the baseline, half the 95 % interval over test images, the published number, and why the
-        number is missing."""
+        """One line for each number, unrounded and in percent; ``std`` is over seeds, ``margin`` half the 95 % interval
+        over test images, ``note`` why the number is missing."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         heads = ["table", "method", "column", "mean", "std", "seeds", "difference", "margin", "published", "note"]
@@ -210,6 +205,31 @@ class Table:
         return render("table.html", table=self)
 
 
+def render(template: str, **values: Any) -> str:
+    """The jinja2 template with ``values`` put in; HTML is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("steadyclip.report"),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"md": _markdown, "sha256": _sha256}
+    return environment.get_template(template).render(**values)
+
+
+def _markdown(text: str) -> str:
+    """``text`` as plain text in a Markdown table."""
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
+
+
+def _sha256(text: str) -> str:
+    """The hash by which a page names its own script in its content security policy."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
 def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     """Items by key, both in order of first appearance."""
     groups: dict[K, list[T]] = {}
@@ -218,7 +238,17 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return groups
 
 
+def percents(records: Iterable[Record]) -> list[tuple[Record, float]]:
+    """The records that have a score, each with its top-1 accuracy in percent."""
+    return [(record, 100 * record.metrics.top1) for record in records if record.metrics is not None]
+
+
 def signed(value: float) -> str:
     """``+1.2``, ``−0.4`` or ``±0.0``, with a true minus sign."""
     text = f"{abs(value):.1f}"
     return ("±" if float(text) == 0 else "+" if value > 0 else "\N{MINUS SIGN}") + text
+
+
+def count(number: int, thing: str) -> str:
+    """``1 shot`` or ``2 shots``."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")

@@ -1,7 +1,7 @@
 """The charts of a page: bars, curves over shots, and what was gained against what was lost.
 
-Each is an inline SVG that follows the colors of the page. The drawing is deterministic: no date, fixed ids, text as
-text. Colors that stand for CSS variables are replaced after drawing, so that dark mode and print need no second image.
+Each is an inline SVG in the colors of the page: while drawing, other colors stand for its CSS variables, so that dark
+mode and print need no second image. The same records give the same bytes: no date, fixed ids, text as text.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import math
 import re
 import statistics
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steadyclip.evaluation.forgetting import forgetting, held_out
 from steadyclip.evaluation.records import Record
-from steadyclip.report.cells import HALVES, Cell, Section, grouped
+from steadyclip.report.cells import HALVES, Cell, Row, Section, grouped, percents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,15 +28,12 @@ if TYPE_CHECKING:
 _SERIES = tuple(f"c{i}" for i in range(1, 11))
 COLORS = {name: f"#b05e{i:02x}" for i, name in enumerate(("base", "new", "ink", "quiet", "line", "paper", *_SERIES), 1)}
 """CSS variable of the page -> the color that stands for it while drawing."""
-# as many as no divisor in common with the colors: 70 methods look different, also in black and white
-_MARKERS = "os^DvPX"
-_WIDTH = 4.1
-"""Inches; a phone shows the chart at about its nominal size."""
+_MARKERS = "os^DvPX"  # no common divisor with the number of colors: 70 methods look different
+_WIDTH = 4.1  # inches; a phone shows the chart at about this size
 _DASHES: Any = {"color": COLORS["quiet"], "linestyle": (0, (3, 2)), "linewidth": 1, "zorder": 1}
-"""The baseline: above the grid, below the dots."""
 
-Legend = dict[str, Any]
-"""Name -> what matplotlib shows beside it."""
+Point = tuple[float, float]
+"""x and y, in percent or as a share."""
 
 
 class Style(NamedTuple):
@@ -43,11 +43,13 @@ class Style(NamedTuple):
     marker: str
 
 
-class Point(NamedTuple):
-    """Both in percent, or x as a share."""
+@dataclass
+class _Chart:
+    """Axes to draw into, side by side, and the entries of the legend above them; ``svg`` is the result."""
 
-    x: float
-    y: float
+    axes: Sequence[Axes]
+    legend: dict[str, Any] = field(default_factory=dict)
+    svg: str = ""
 
 
 def styles(labels: Iterable[str]) -> dict[str, Style]:
@@ -58,45 +60,25 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
     }
 
 
-def _draw(kind: str, label: str, height: float, paint: Callable[..., Legend], panels: int = 1) -> str:
-    """The ``<svg>`` element of what ``paint`` puts into ``panels`` axes beside each other.
-
-    Args:
-        kind: tells the charts of one page apart, so that their ids differ.
-        label: what it is, for those who cannot see it.
-        height: inches, without the legend above the axes.
-    """
+@contextmanager
+def _drawn(label: str, height: float, panels: int = 1) -> Iterator[_Chart]:
+    """A chart to fill, ``height`` inches without its legend; ``label`` says what it is to those who cannot see it."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    settings: Any = {
-        "svg.hashsalt": f"steadyclip {kind} {label}",  # ids are hashes of content and salt
-        "svg.fonttype": "none",
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "axes.labelcolor": COLORS["quiet"],
-        # no frame and no ticks: light lines to read values by
-        **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
-        **{f"{axis}tick.{size}.size": 0 for axis in "xy" for size in ("major", "minor")},
-        **{f"{axis}tick.color": COLORS["quiet"] for axis in "xy"},
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": COLORS["line"],
-        "grid.linewidth": 0.6,
-    }
-    with mpl.rc_context(settings):
-        figure = Figure(layout="constrained")
-        entries = paint(*figure.subplots(1, panels, sharey=True, squeeze=False)[0])
-        columns = max(1, min(4, len(entries), 52 // (6 + max(map(len, entries)))))
-        figure.set_size_inches(_WIDTH, height + 0.1 + 0.2 * math.ceil(len(entries) / columns))
-        look: Any = {"frameon": False, "labelcolor": COLORS["ink"], "columnspacing": 1.2, "handletextpad": 0.5}
-        place = "outside upper left"
-        for text in figure.legend(entries.values(), entries, loc=place, ncols=columns, **look).get_texts():
+    salt: Any = {"svg.hashsalt": label}  # ids are hashes of content and salt: those of one page differ
+    with mpl.rc_context(salt, fname=Path(__file__).with_name("chart.mplstyle")):
+        figure = Figure()
+        chart = _Chart(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
+        yield chart
+        columns = max(1, min(4, len(chart.legend), 52 // (6 + max(map(len, chart.legend)))))
+        figure.set_size_inches(_WIDTH, height + 0.1 + 0.2 * math.ceil(len(chart.legend) / columns))
+        legend = figure.legend(chart.legend.values(), chart.legend, loc="outside upper left", ncols=columns)
+        for text in legend.get_texts():
             text.set_parse_math(False)
         buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return _inline(buffer.getvalue(), label)
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    chart.svg = _inline(buffer.getvalue(), label)
 
 
 def _inline(svg: str, label: str) -> str:
@@ -104,8 +86,7 @@ def _inline(svg: str, label: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' id="(line2d|[A-Za-z_.]+)_\d+"', "", svg)  # figure_1, axes_1, ...: nothing refers to them
-    for size in ("width", "height"):
-        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r"^<svg[^>]*>", lambda tag: re.sub(r' (width|height)="[^"]*"', "", tag[0]), svg)
     for name, color in COLORS.items():
         svg = svg.replace(color, f"var(--{name})")
     return svg.replace("<svg", f'<svg class="chart" role="img" aria-label="{html.escape(label)}"', 1)
@@ -118,19 +99,18 @@ def _whisker(cell: Cell) -> tuple[float, str]:
 
 def bars(section: Section, _: Mapping[str, Style]) -> str:
     """Two bars for each method, whiskers, dashed lines at the baseline; nothing for a section without base and new."""
-    rows, baseline, thick = section.rows, section.baseline, 0.36
     if not section.base_to_new:
         return ""
-
-    def paint(axes: Axes) -> Legend:
-        entries = {}
-        behind = {"facecolor": COLORS["paper"], "edgecolor": "none", "pad": 1}  # keeps the dashed lines off the number
-        number: Any = {"va": "center", "fontsize": 8}
-        end = 0.0
+    rows, baseline, thick = section.rows, section.baseline, 0.36
+    behind = {"facecolor": COLORS["paper"], "edgecolor": "none", "pad": 1}  # keeps the dashed lines off the number
+    number: Any = {"va": "center", "fontsize": 8}
+    end = 0.0
+    with _drawn(f"Bars of base and new accuracy: {section.title}", 0.45 + 0.52 * len(rows)) as chart:
+        (axes,) = chart.axes
         for i, half in enumerate(HALVES):
             places = [at + (i - 0.5) * thick for at in range(len(rows))]
             values = [row.cells[i].value or 0.0 for row in rows]
-            entries[half] = axes.barh(places, values, thick * 0.92, color=COLORS[half])
+            chart.legend[half] = axes.barh(places, values, thick * 0.92, color=COLORS[half])
             for y, cell in zip(places, (row.cells[i] for row in rows), strict=True):
                 if cell.value is None:
                     axes.text(0.5, y, "no score", color=COLORS["quiet"], **number)
@@ -144,15 +124,13 @@ def bars(section: Section, _: Mapping[str, Style]) -> str:
             if baseline is not None and (value := baseline.cells[i].value) is not None:
                 axes.axvline(value, **{**_DASHES, "color": COLORS[half], "zorder": 0.5})
         if baseline is not None:
-            (entries[baseline.label],) = axes.plot([], [], **_DASHES)
+            (chart.legend[baseline.label],) = axes.plot([], [], **_DASHES)
         labels = [textwrap.fill(row.label, 20) for row in rows]
         axes.set_yticks(range(len(rows)), labels, color=COLORS["ink"], parse_math=False)
         axes.set(xlim=(0, (end or 100) * 1.02 + 6), xlabel="top-1 accuracy, %")  # room for the number of the longest
         axes.invert_yaxis()
         axes.grid(False)
-        return entries
-
-    return _draw("bars", f"Bars of base and new accuracy: {section.title}", 0.45 + 0.52 * len(rows), paint)
+    return chart.svg
 
 
 def curves(section: Section, looks: Mapping[str, Style]) -> str:
@@ -160,12 +138,12 @@ def curves(section: Section, looks: Mapping[str, Style]) -> str:
     baseline, rows = section.baseline, [row for row in section.rows if row is not section.baseline]
     if not section.shots or not rows:
         return ""
-
-    def paint(axes: Axes) -> Legend:
-        entries = {}
+    edge: Any = {"markeredgecolor": COLORS["paper"], "markeredgewidth": 0.6, "markersize": 5}
+    with _drawn(f"Accuracy over shots: {section.title}", 3.1) as chart:
+        (axes,) = chart.axes
         if baseline is not None and (value := baseline.cells[0].value) is not None:
             half = baseline.cells[0].interval or 0.0
-            entries[baseline.label] = axes.axhline(value, **_DASHES)
+            chart.legend[baseline.label] = axes.axhline(value, **_DASHES)
             axes.axhspan(value - half, value + half, color=COLORS["quiet"], alpha=0.1, linewidth=0)
         for place, row in enumerate(rows):
             color, marker = looks[row.label]
@@ -178,110 +156,102 @@ def curves(section: Section, looks: Mapping[str, Style]) -> str:
                 if length:
                     shade = shade if cell.spread is None else color
                     axes.errorbar(at, value, yerr=length, color=shade, linewidth=0.9, alpha=0.7)
-            edge: Any = {"markeredgecolor": COLORS["paper"], "markeredgewidth": 0.6, "markersize": 5}
-            (entries[row.label],) = axes.plot(x, y, color=color, marker=marker, linewidth=1.3, **edge)
+            (chart.legend[row.label],) = axes.plot(x, y, color=color, marker=marker, linewidth=1.3, **edge)
         axes.set_xscale("log", base=2)
         axes.set_xticks(section.shots, map(str, section.shots))
         axes.minorticks_off()
         axes.set(xlabel="training images per class", ylabel="top-1 accuracy, %")
-        return entries
-
-    return _draw("curves", f"Accuracy over shots: {section.title}", 3.1, paint)
+    return chart.svg
 
 
 def shift(section: Section, looks: Mapping[str, Style]) -> str:
-    """Mean accuracy over the domains of a shift against accuracy in distribution, small dots for seeds, averaged
-    weights as a curve from the frozen model to the trained one; nothing for a section without a shift or without
-    trainings."""
+    """Mean accuracy over the domains of a shift against accuracy in distribution, averaged weights as a curve from the
+    frozen model to the trained one; nothing for a section without a shift or without trainings."""
     baseline, sets = section.baseline, {r.data.test for r in section.records if r.role == "ood"}
-    dots = {row.label: found for row in section.rows if (found := _shifted(row.records, len(sets)))}
-    rows = [row for row in section.rows if row is not baseline and row.label in dots]
-    if not rows:
+    dots = {row.label: points for row in section.rows if (points := _shifted(row.records, len(sets)))}
+    start = dots.pop(baseline.label, []) if baseline else []
+    if not dots:
         return ""
-    start = dots.get(baseline.label, []) if baseline else []
-
-    def paint(axes: Axes) -> Legend:
-        entries = _origin(axes, section, _mean(start) if start else None)
-        entries |= {row.label: _dot(axes, dots[row.label], looks[row.label]) for row in rows if row.alpha is None}
-        thin: Any = {"linewidth": 1.1, "marker": ".", "markersize": 4}
-        for name, averages in grouped((row for row in rows if row.alpha is not None), lambda row: row.series).items():
-            # its ends are the frozen model and the trained one
-            means = map(_mean, filter(None, [start, *(dots[row.label] for row in averages), dots.get(name)]))
+    averages = [row for row in section.rows if row.alpha is not None and row.label in dots]
+    ends = {label: points for label, points in dots.items() if label not in {row.label for row in averages}}
+    thin: Any = {"linewidth": 1.1, "marker": ".", "markersize": 4}
+    with _drawn(f"Accuracy under shift against accuracy in distribution: {section.title}", 3.2) as chart:
+        (axes,) = chart.axes
+        _scatter(chart, axes, baseline, start, ends, looks)
+        for name, rows in grouped(averages, lambda row: row.series).items():
+            means = map(_mean, filter(None, [start, *(dots[row.label] for row in rows), ends.get(name)]))
             (line,) = axes.plot(*zip(*means, strict=True), color=looks[name].color, alpha=0.8, **thin)
-            entries.setdefault(name, line)
-        if any(row.alpha is not None for row in rows):
-            (entries["weight averages"],) = axes.plot([], [], color=COLORS["quiet"], **thin)
+            chart.legend.setdefault(name, line)
+        if averages:
+            (chart.legend["weight averages"],) = axes.plot([], [], color=COLORS["quiet"], **thin)
         axes.set(xlabel="in distribution, top-1 accuracy, %", ylabel="under shift, mean top-1 accuracy, %")
         axes.locator_params(nbins=5)
-        return entries
-
-    return _draw("shift", f"Accuracy under shift against accuracy in distribution: {section.title}", 3.2, paint)
+    return chart.svg
 
 
 def drift(section: Section, looks: Mapping[str, Style]) -> str:
     """Change of accuracy on held-out classes and data against drift of either tower there, both from the frozen model;
     nothing where drift was not measured or there is no frozen model to compare with."""
     baseline, sets = section.baseline, {r.data.test for r in section.records if held_out(r)}
-    rows = [row for row in section.rows if row is not baseline and row.alpha is None]
     frozen = baseline.records if baseline else []
-    dots = {row.label: found for row in rows if (found := _drifted(row.records, frozen, sets))}
+    rows = [row for row in section.rows if row is not baseline and row.alpha is None]
+    dots = {row.label: points for row in rows if (points := _drifted(row.records, frozen, sets))}
     if not dots:
         return ""
-
-    def paint(*both: Axes) -> Legend:
-        entries = {}
-        for tower, axes in enumerate(both):
-            entries = _origin(axes, section, Point(0.0, 0.0))
-            for name, points in dots.items():
-                entries[name] = _dot(axes, [towers[tower] for towers in points], looks[name])
-            axes.set_xlabel(f"drift of {('image', 'text')[tower]} features")
+    with _drawn(f"Change of held-out accuracy against drift: {section.title}", 2.7, panels=2) as chart:
+        for tower, (name, axes) in enumerate(zip(("image", "text"), chart.axes, strict=True)):
+            of_tower = {label: [(moved[tower], lost) for *moved, lost in points] for label, points in dots.items()}
+            _scatter(chart, axes, baseline, [(0.0, 0.0)], of_tower, looks)
+            axes.set_xlabel(f"drift of {name} features")
             axes.locator_params(nbins=4)
-        both[0].set_ylabel("change on held-out tests, points")
-        return entries
-
-    return _draw("drift", f"Change of held-out accuracy against drift: {section.title}", 2.7, paint, panels=2)
+        chart.axes[0].set_ylabel("change on held-out tests, points")
+    return chart.svg
 
 
-def _origin(axes: Axes, section: Section, origin: Point | None) -> Legend:
-    """The baseline as a cross, and room around the dots."""
+def _scatter(
+    chart: _Chart,
+    axes: Axes,
+    baseline: Row | None,
+    origin: Sequence[Point],
+    dots: Mapping[str, Sequence[Point]],
+    looks: Mapping[str, Style],
+) -> None:
+    """A dashed cross at the baseline; for each method a large dot at the mean over seeds and a small one for each."""
     axes.margins(0.09)
-    if origin is None or section.baseline is None:
-        return {}
-    axes.axvline(origin.x, **_DASHES)
-    return {section.baseline.label: axes.axhline(origin.y, **_DASHES)}
-
-
-def _dot(axes: Axes, points: Sequence[Point], style: Style) -> Any:
-    if len(points) > 1:
-        axes.scatter(*zip(*points, strict=True), s=9, color=style.color, alpha=0.6, linewidths=0)
-    look: Any = {"marker": style.marker, "edgecolors": COLORS["paper"], "linewidths": 0.8, "zorder": 3}
-    return axes.scatter(*_mean(points), s=46, color=style.color, **look)
+    if baseline is not None and origin:
+        x, y = _mean(origin)
+        axes.axvline(x, **_DASHES)
+        chart.legend[baseline.label] = axes.axhline(y, **_DASHES)
+    large: Any = {"s": 46, "edgecolors": COLORS["paper"], "linewidths": 0.8, "zorder": 3}
+    for label, points in dots.items():
+        color, marker = looks[label]
+        if len(points) > 1:
+            axes.scatter(*zip(*points, strict=True), s=9, color=color, alpha=0.6, linewidths=0)
+        chart.legend[label] = axes.scatter(*_mean(points), color=color, marker=marker, **large)
 
 
 def _shifted(records: Sequence[Record], sets: int) -> list[Point]:
     """In distribution and under shift, a point for each run that was scored on all domains."""
     points = []
-    for run in grouped((r for r in records if r.metrics), lambda r: r.seed).values():
-        inside, outside = (
-            [100 * r.metrics.top1 for r in run if r.role == role and r.metrics] for role in ("id", "ood")
-        )
+    for run in grouped(percents(records), lambda each: each[0].seed).values():
+        inside, outside = ([top1 for r, top1 in run if r.role == role] for role in ("id", "ood"))
         if inside and outside and len(outside) == sets:
-            points.append(Point(statistics.fmean(inside), statistics.fmean(outside)))
+            points.append((statistics.fmean(inside), statistics.fmean(outside)))
     return points
 
 
-def _drifted(records: Sequence[Record], frozen: Sequence[Record], sets: set) -> list[tuple[Point, Point]]:
-    """Drift of the image and of the text tower against forgetting, for each run that was scored on all of ``sets``."""
+def _drifted(records: Sequence[Record], frozen: Sequence[Record], sets: set) -> list[tuple[float, float, float]]:
+    """Drift of the image and of the text tower, and forgetting, of each run that was scored on all of ``sets``."""
     points = []
     for run in grouped(records, lambda r: r.seed).values():
         held = [(r, r.drift) for r in run if held_out(r) and r.drift is not None and r.metrics is not None]
         lost = forgetting([r for r, _ in held], frozen) if {r.data.test for r, _ in held} == sets else None
         if lost is not None:
-            image = statistics.fmean(1 - moved.image.cka for _, moved in held)
-            text = statistics.fmean(1 - moved.text.cka for _, moved in held)
-            points.append((Point(image, 100 * lost), Point(text, 100 * lost)))
+            moved = ([1 - towers.image.cka for _, towers in held], [1 - towers.text.cka for _, towers in held])
+            points.append((*map(statistics.fmean, moved), 100 * lost))
     return points
 
 
-def _mean(points: Sequence[Point]) -> Point:
-    return Point(*(statistics.fmean(axis) for axis in zip(*points, strict=True)))
+def _mean(points: Iterable[Point]) -> Point:
+    x, y = (statistics.fmean(axis) for axis in zip(*points, strict=True))
+    return x, y

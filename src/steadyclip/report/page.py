@@ -9,10 +9,9 @@ from typing import Any
 from steadyclip.core.files import write_atomic
 from steadyclip.evaluation.records import Confusion, Record
 from steadyclip.report import charts
-from steadyclip.report.cells import HALVES, Section, Table, grouped
+from steadyclip.report.cells import HALVES, Section, Table, count, grouped, render
 from steadyclip.report.reading import reading
-from steadyclip.report.tables import count, main_table, test_names
-from steadyclip.report.templates import render
+from steadyclip.report.tables import main_table, test_names
 
 # What is shown of the errors; the records keep more.
 _SECTIONS, _SETS, _PAIRS = 2, 4, 3

@@ -16,19 +16,26 @@ from pathlib import Path
 
 from steadyclip.data import catalog
 from steadyclip.evaluation.records import Record
-from steadyclip.report.cells import MEANS, Section, grouped
+from steadyclip.report.cells import HALVES, MEANS, Section, grouped
 
 MODELS = ("openai/clip-vit-base-patch16", "open_clip:ViT-B-16/openai", "open_clip:ViT-B-16-quickgelu/openai")
 """Names under which these weights are loaded."""
-SOURCE, SHOTS = "ImageNet", 16
-
-_TEN = (
-    *("Caltech101", "OxfordPets", "StanfordCars", "Flowers102", "Food101"),
-    *("FGVCAircraft", "SUN397", "DTD", "EuroSAT", "UCF101"),
-)
+_SOURCE, _SHOTS = "ImageNet", 16
+_TEN = [
+    "Caltech101",
+    "OxfordPets",
+    "StanfordCars",
+    "Flowers102",
+    "Food101",
+    "FGVCAircraft",
+    "SUN397",
+    "DTD",
+    "EuroSAT",
+    "UCF101",
+]
 _SHIFTS = ("ImageNet-V2", "ImageNet-Sketch", "ImageNet-A", "ImageNet-R")
 AVERAGES = {
-    frozenset((SOURCE, *_TEN)): "mean of 11",
+    frozenset((_SOURCE, *_TEN)): "mean of 11",
     frozenset(_TEN): "mean of 10",
     frozenset(_SHIFTS): "mean of 4",
     frozenset((*_SHIFTS, "ObjectNet")): "mean of 5",
@@ -54,48 +61,42 @@ def add_published(section: Section) -> None:
     """
     if not all(record.model.name in MODELS and _whole(record) for record in section.records):
         return
-    wanted = [_wanted(section, column) for column in section.columns]
+    wanted = _wanted(section)
     # no knob or recipe was changed and no weights averaged where the label is the method's name
     plain = {row.label: row for row in section.rows if row.label == row.records[0].method.name}
-    hits = [
-        (number, plain[number.method].cells[i])
-        for number in numbers()
-        if number.method in plain
-        for i, where in enumerate(wanted)
-        if where == (number.protocol, number.data, number.column)
-    ]
-    found = []
-    for of_protocol in grouped(hits, lambda hit: hit[0].protocol).values():
-        sources = grouped(of_protocol, lambda hit: hit[0].source).values()
-        found += max(sources, key=lambda of: len({number.method for number, _ in of}))  # of equals the first
-    for number, cell in found:
-        cell.published = number.value
-    if found:
-        notes = "; ".join(dict.fromkeys(f"{n.name}: {n.note}" for n, _ in found if n.note))
-        sources = " and ".join(dict.fromkeys(n.source for n, _ in found)) + (f" ({notes})" if notes else "")
-        section.published = f"{section.title}, published: {sources}. Not run here."
+    hits = [n for n in numbers() if n.method in plain and (n.protocol, n.data, n.column) in wanted]
+    notes, sources = [], []
+    for of_protocol in grouped(hits, lambda n: n.protocol).values():
+        by_source = grouped(of_protocol, lambda n: n.source).values()
+        for number in max(by_source, key=lambda of: len({n.method for n in of})):  # of equals the first
+            cell = plain[number.method].cells[wanted[number.protocol, number.data, number.column]]
+            cell.published = number.value
+            notes += [f"{number.name}: {number.note}"] if number.note else []
+            sources.append(number.source)
+    if sources:
+        said = f" ({'; '.join(dict.fromkeys(notes))})" if notes else ""
+        section.published = f"{section.title}, published: {' and '.join(dict.fromkeys(sources))}{said}. Not run here."
 
 
-def _wanted(section: Section, column: str) -> tuple[str, str, str] | None:
-    """Protocol, data and column of ``published.csv`` that a column is to be compared with."""
+def _wanted(section: Section) -> dict[tuple[str, str, str], int]:
+    """Protocol, data and column of ``published.csv`` -> the column of the section that it is to be compared with."""
     records = section.records
     shots = {r.shots for r in records if r.training is not None}
     if section.base_to_new:
         data = _called(r.data.name for r in records)
-        half = {"H of averages": "H", "mean of Hs": ""}.get(column, column)
-        return ("base-to-new", data, half) if shots <= {SHOTS} and data and half else None
+        return {("base-to-new", data, name): i for i, name in enumerate((*HALVES, "H"))} if shots <= {_SHOTS} else {}
     sets = {role: {_known(r.data.name) for r in of} for role, of in grouped(records, lambda r: r.role).items()}
-    if section.shots or sets.get("id") != {SOURCE} or shots not in ({None}, {SHOTS}):
-        return None
-    own = _known(column)
-    role = next((role for role, names in sets.items() if column == MEANS.get(role) or own in names), "")
-    data = own or _called(sets.get(role, ()))
-    if not data or not role:
-        return None
-    if shots == {None}:
-        return "robust", data, "top-1"
-    shifted = role == "ood" or (role == "id" and "ood" in sets)
-    return "domain-generalization" if shifted else "cross-dataset", data, "top-1"
+    if section.shots or sets.get("id") != {_SOURCE} or shots not in ({None}, {_SHOTS}):
+        return {}
+    wanted = {}
+    for i, column in enumerate(section.columns):
+        for role, names in sets.items():
+            own = _known(column)
+            if own in names or column == MEANS.get(role):
+                shifted = role == "ood" or (role == "id" and "ood" in sets)
+                protocol = "robust" if shots == {None} else "domain-generalization" if shifted else "cross-dataset"
+                wanted[protocol, own or _called(names), "top-1"] = i
+    return wanted
 
 
 def _known(name: str) -> str:

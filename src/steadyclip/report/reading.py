@@ -1,4 +1,4 @@
-"""What the numbers say, in a few sentences, made from the numbers."""
+"""The paragraph of a page that says in words what the numbers of its table say."""
 
 from __future__ import annotations
 
@@ -19,26 +19,23 @@ _VERBS = {
 
 
 def reading(table: Table) -> str:
-    """One paragraph: what the baseline reaches, what each method gains or loses, which H is best, how sure that is."""
-    sections = _chosen(table)
+    """What the baseline reaches, what each method gains or loses, which H is best, and how sure that is."""
+    pairs = [section for section in table.sections if section.base_to_new]
+    averages = [section for section in pairs if len(section.columns) > 3]
+    singles = [section for section in pairs if section not in averages]
+    many = averages and len(singles) > _SECTIONS
+    sections = averages if many else (singles or table.sections)[:_SECTIONS]
     sentences = [sentence for section in sections for sentence in _section(section)]
-    rows = [(row, row is section.baseline) for section in sections for row in section.rows]
-    if any(cell.trend == "same" for row, _ in rows for cell in row.cells):
+    rows = [row for section in sections for row in section.rows]
+    if any(cell.trend == "same" for row in rows for cell in row.cells):
         sentences.append(
             "A change is called clear when it exceeds half of the baseline's 95 % interval over test images and "
             "the standard deviation over seeds."
         )
-    if any(cell.value is not None and cell.seeds == 1 for row, first in rows if not first for cell in row.cells):
+    trained = [row for section in sections for row in section.rows if row is not section.baseline]
+    if any(cell.value is not None and cell.seeds == 1 for row in trained for cell in row.cells):
         sentences.append("Where there is a single seed, the spread between runs is unknown.")
     return " ".join(sentences)
-
-
-def _chosen(table: Table) -> Sequence[Section]:
-    """Base to new before anything else; the average when there are many data sets."""
-    pairs = [section for section in table.sections if section.base_to_new]
-    singles = [section for section in pairs if len(section.columns) == 3]
-    averages = [section for section in pairs if len(section.columns) > 3]
-    return averages if averages and len(singles) > _SECTIONS else (singles or table.sections)[:_SECTIONS]
 
 
 def _section(section: Section) -> list[str]:
@@ -59,8 +56,8 @@ def _section(section: Section) -> list[str]:
 
 
 def _columns(section: Section) -> dict[int, str]:
-    """The columns that say most in few words (the halves, the ends of a curve, the source and the means), each with
-    the words for where that is: " on base", " on the mean of data" or " with 16 shots"."""
+    """The columns to speak of (the halves, the ends of a curve, the source and the means), and where each was scored:
+    " on base", " on the mean of data" or " with 16 shots"."""
     chosen = list(range(len(section.columns)))
     means = [i for i in chosen if section.columns[i] in MEANS.values()]
     if section.base_to_new or section.shots:
@@ -83,8 +80,8 @@ def _counts(rows: Sequence[Row], index: int) -> str:
         found = kinds.get(kind, [])
         named = ", ".join(row.label for row in found)
         if found and kind in ("up", "down"):
-            points, named = max(((abs(row.cells[index].delta or 0), row.label) for row in found), key=lambda of: of[0])
-            named += f"{' most' if len(found) > 1 else ''}, {points:.1f} points"
+            most = max(found, key=lambda row: abs(row.cells[index].delta or 0))
+            named = f"{most.label}{' most' * (len(found) > 1)}, {abs(most.cells[index].delta or 0):.1f} points"
         parts += [f"{len(found)} {several if len(found) > 1 else one} ({named})"] if found else []
     return _and(parts)
 
@@ -94,14 +91,13 @@ def _changes(row: Row, columns: dict[int, str]) -> str:
     said: dict[str, list[str]] = {}
     for i, place in columns.items():
         cell = row.cells[i]
-        kind = _does(cell)
-        if kind == "none":
-            text = place.strip()
-        elif kind == "same":
-            text = f"{place.strip()} ({cell.change})"
-        else:
-            text = f"{cell.value:.1f}{place}" if cell.delta is None else f"{abs(cell.delta):.1f} points{place}"
-        said.setdefault(_VERBS[kind][0], []).append(text)
+        texts = {
+            "none": place.strip(),
+            "same": f"{place.strip()} ({cell.change})",
+            "": f"{cell.value or 0:.1f}{place}",
+        }
+        text = texts.get(_does(cell), f"{abs(cell.delta or 0):.1f} points{place}")
+        said.setdefault(_VERBS[_does(cell)][0], []).append(text)
     return _and([f"{verb} {_and(parts)}" for verb, parts in said.items()])
 
 

@@ -12,16 +12,14 @@ from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError
 from steadyclip.evaluation.records import Place, Record
-from steadyclip.report.cells import BASELINE, HALVES, MEANS, Cell, Row, Section, Table, grouped
+from steadyclip.report.cells import BASELINE, HALVES, MEANS, Cell, Row, Section, Table, count, grouped, percents
 from steadyclip.report.published import add_published
 from steadyclip.training.run import identity
 
-ROLES = ("id", "ood", "transfer")
-PLACES = {"ood": "other domains", "transfer": "other data"}
-MISSING = "no record of this evaluation was given."
-
+_PLACES = {"id": "", "ood": "other domains", "transfer": "other data"}
+_MISSING = "no record of this evaluation was given."
 _OF_A_SEED = ("config.seed", "task.seed", "task.content")
-"""Facts of an identity that seeds change: a few-shot sample is drawn by its seed."""
+"""Facts of an identity that differ between seeds: a few-shot sample is drawn by its seed."""
 
 
 def main_table(records: Iterable[Record]) -> Table:
@@ -57,18 +55,20 @@ def main_table(records: Iterable[Record]) -> Table:
 
 
 def _with_roles(records: Sequence[Record]) -> list[Record]:
-    """Averages of weights (WiSE-FT) are scored outside a grid: they have the roles that its records tell."""
-    roles = {(_home(r), r.data.test): r.role for r in records if r.role}
-    return [replace(r, role=roles.get((_home(r), r.data.test), "")) if r.wise_alpha is not None else r for r in records]
+    """Averages of weights (WiSE-FT) are scored outside a grid: they get the roles of the grid's records."""
+    roles = {(_source(r), r.data.test): r.role for r in records if r.role}
+    return [
+        replace(r, role=roles.get((_source(r), r.data.test), "")) if r.wise_alpha is not None else r for r in records
+    ]
 
 
-def _home(record: Record) -> str:
+def _source(record: Record) -> str:
     """The data set of the training."""
     return record.training.task.name if record.training else ""
 
 
 def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """Of several evaluations of one run on one test set, the newest; said where the others had other numbers."""
+    """Of several evaluations of one run on one test set the newest, and a note if the others had other numbers."""
     kept, older = [], 0
     for group in grouped(records, lambda r: (r.method.label, json.dumps(identity(r)), r.data.test)).values():
         kept.append(max(group, key=lambda r: r.created))
@@ -86,8 +86,8 @@ def _sections(records: Sequence[Record]) -> list[Section]:
     found = []
     for (name, domain), group in pairs.items():
         where = f", {domain}" if names.count(name) > 1 and domain else ""
-        columns = [(half, [half]) for half in HALVES]
-        section = _section(group, f"{name}, base to new{where}", columns, lambda r, half: r.data.subset == half)
+        halves = [(half, [half]) for half in HALVES]
+        section = _section(group, f"{name}, base to new{where}", halves, lambda r, half: r.data.subset == half)
         section.columns = (*HALVES, "H")
         for row in section.rows:
             row.cells.append(_h(*row.cells))
@@ -119,7 +119,7 @@ def _curves(records: Sequence[Record]) -> list[Section]:
     """One section for each test set that several numbers of shots were scored on."""
     sections = []
     for ((name, *_), _), group in grouped(records, lambda r: r.data.test).items():
-        shots = tuple(sorted({r.shots for r in group if r.shots is not None}))
+        shots = tuple(_distinct(r.shots for r in group))
         if len(shots) > 1:
             group = [r for r in group if r.shots is not None or r.training is None]
             columns = [(count(k, "shot"), [k]) for k in shots]
@@ -131,7 +131,7 @@ def _curves(records: Sequence[Record]) -> list[Section]:
 def _transfers(records: Sequence[Record]) -> list[Section]:
     """One section for each training whose result was scored on other domains or other data."""
     untrained = [r for r in records if r.training is None]
-    trainings = grouped((r for r in records if r.training is not None), lambda r: (_home(r), r.shots))
+    trainings = grouped((r for r in records if r.training is not None), lambda r: (_source(r), r.shots))
     if not trainings:
         trainings = {(next((r.data.name for r in records if r.role == "id"), ""), None): []}
     sections = []
@@ -139,8 +139,9 @@ def _transfers(records: Sequence[Record]) -> list[Section]:
         sets = {r.data.test for r in group or untrained}
         group = [*(r for r in untrained if r.data.test in sets), *group]
         tests = [of[0] for of in grouped(group, lambda r: r.data.test).values()]
-        roles = {role: of for role in ROLES if (of := [r.data for r in tests if r.role == role])}
-        if not set(roles) - {"id"}:
+        roles = {role: of for role in _PLACES if (of := [r.data for r in tests if r.role == role])}
+        where = " and ".join(_PLACES[role] for role in roles if role != "id")
+        if not where:
             continue
         inside = any(test.name == source for test in roles.get("ood", ()))
         columns = []
@@ -150,8 +151,7 @@ def _transfers(records: Sequence[Record]) -> list[Section]:
                 columns.append((domain or test.name, [test.test]))
             if role != "id" and len(of_role) > 1:
                 columns.append((MEANS[role], [test.test for test in of_role]))
-        where = " and ".join(PLACES[role] for role in roles if role != "id")
-        several = sum(home == source for home, _ in trainings) > 1
+        several = sum(of == source for of, _ in trainings) > 1
         part = f", {count(shots, 'shot') if shots else 'all training images'}" if several else ""
         sections.append(_section(group, f"{source} to {where}{part}", columns, lambda r, test: r.data.test == test))
     return sections
@@ -179,17 +179,17 @@ def _section(
 def _cell(sets: Sequence[Sequence[Record]]) -> Cell:
     """The mean over test sets, each over seeds; the spread is that of the means of each seed."""
     cell = _mean([_over_seeds(records) for records in sets], len(sets))
-    scored = [(r, r.metrics.top1) for records in sets for r in records if r.metrics is not None]
+    scored = (each for records in sets for each in percents(records))
     runs = grouped(scored, lambda each: (each[0].seed, each[0].training and each[0].training.task.seed)).values()
     if cell.value is not None and len(runs) > 1 and all(len(run) == len(sets) for run in runs):
-        cell.spread = statistics.stdev(statistics.fmean(100 * top1 for _, top1 in run) for run in runs)
+        cell.spread = statistics.stdev(statistics.fmean(top1 for _, top1 in run) for run in runs)
     return cell
 
 
 def _over_seeds(records: Sequence[Record]) -> Cell:
     scored = [r.metrics for r in records if r.metrics is not None]
     if not scored:
-        return Cell(reason=records[0].reason if records else MISSING)
+        return Cell(reason=records[0].reason if records else _MISSING)
     margin = statistics.fmean(50 * (m.interval95[1] - m.interval95[0]) for m in scored)
     return Cell(statistics.fmean(100 * m.top1 for m in scored), margin=margin, seeds=len(scored))
 
@@ -197,9 +197,8 @@ def _over_seeds(records: Sequence[Record]) -> Cell:
 def _mean(cells: Sequence[Cell], wanted: int) -> Cell:
     values = [cell.value for cell in cells if cell.value is not None]
     if len(values) < wanted:
-        return Cell(reason=next((cell.reason for cell in cells if cell.reason), MISSING))
-    margins = [cell.margin for cell in cells if cell.margin is not None]
-    margin = math.hypot(*margins) / wanted if len(margins) == wanted else None
+        return Cell(reason=next((cell.reason for cell in cells if cell.reason), _MISSING))
+    margin = math.hypot(*(cell.margin or 0.0 for cell in cells)) / wanted
     return Cell(statistics.fmean(values), margin=margin, seeds=min(cell.seeds for cell in cells))
 
 
@@ -214,7 +213,7 @@ def _h(base: Cell, new: Cell) -> Cell:
 
 
 def _compare(section: Section) -> None:
-    """Put the baseline first and curves of averages last, take differences to the baseline, and mark the best of each
+    """Put the baseline first and averages of weights last, take differences to the baseline, mark the best of each
     column."""
     order = list(dict.fromkeys(row.series for row in section.rows))
 
@@ -231,7 +230,8 @@ def _compare(section: Section) -> None:
             cell.best = len(section.rows) > 1 and round(value, 1) == round(top, 1)
             if origin.value is not None and row is not section.baseline:
                 cell.delta = value - origin.value
-                cell.clear = abs(cell.delta) > max(origin.margin or 0.0, cell.spread or 0.0)
+                clear = abs(cell.delta) > max(origin.margin or 0.0, cell.spread or 0.0)
+                cell.trend = "same" if not clear else "up" if cell.delta > 0 else "down"
 
 
 # ---- which records are one row
@@ -240,7 +240,7 @@ def _compare(section: Section) -> None:
 def _rows(records: Sequence[Record], by_shots: bool) -> dict[str, list[Record]]:
     """Records by row label: the method's label, and what else of their identities differs, other than by the seed."""
     rows: dict[str, list[Record]] = {}
-    by_shots = by_shots and len({r.shots for r in records if r.shots is not None}) > 1
+    by_shots = by_shots and len(_distinct(r.shots for r in records)) > 1
     for label, group in grouped(records, lambda r: r.method.label).items():
         facts = [identity(r) for r in group]
         # the same seed with other images: then these tell the trainings apart
@@ -269,12 +269,11 @@ def _spelled(record: Record, name: str, value: Any) -> str:
 
 
 def _caption(records: Sequence[Record]) -> str:
-    shots = sorted({r.shots for r in records if r.shots is not None})
-    seeds = sorted({r.seed for r in records if r.seed is not None})
+    shots, seeds = _distinct(r.shots for r in records), _distinct(r.seed for r in records)
     precisions = sorted({r.precision for r in records})
-    parts = [f"{', '.join(map(str, shots))} shot{_s(shots[-1])}"] if shots else []
+    parts = [f"{_listed(shots)} shot{'s' * (shots[-1] != 1)}"] if shots else []
     parts += ["all training images"] if any(r.role and r.training and r.shots is None for r in records) else []
-    parts += [f"seed{_s(len(seeds))} {', '.join(map(str, seeds))}"] if seeds else []
+    parts += [f"seed{'s' * (len(seeds) != 1)} {_listed(seeds)}"] if seeds else []
     parts += [f"scored in {' and '.join(precisions)}"] if precisions != ["fp32"] else []
     names = test_names(records)
     counts = {
@@ -286,6 +285,15 @@ def _caption(records: Sequence[Record]) -> str:
     else:
         images = ", ".join(f"{number} {name} images" for name, number in counts.items())
     return "; ".join([*parts, images])
+
+
+def _distinct(numbers: Iterable[int | None]) -> list[int]:
+    """Each number once, in ascending order, without None."""
+    return sorted({number for number in numbers if number is not None})
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def test_names(records: Iterable[Record]) -> dict[Place, str]:
@@ -319,12 +327,3 @@ def _warnings(section: Section) -> list[str]:
         if len(seeds) > 1:
             notes.append(f"{section.title}, {row.label}: columns come from {min(seeds)} to {max(seeds)} seeds.")
     return notes
-
-
-def count(number: int, thing: str) -> str:
-    """``1 shot`` or ``2 shots``."""
-    return f"{number} {thing}{_s(number)}"
-
-
-def _s(number: int) -> str:
-    return "" if number == 1 else "s"
