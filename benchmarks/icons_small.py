@@ -23,7 +23,6 @@ from PIL import Image
 
 from steadyclip import evaluate, get_method, load, load_data
 from steadyclip.data import ImageSet
-from steadyclip.evaluation.metrics import harmonic
 from steadyclip.models import DualEncoder
 from steadyclip_lab.pretrain.scenes import scenes
 from steadyclip_lab.suite.plan import ROBUST, SUITE
@@ -65,7 +64,7 @@ def table(model: DualEncoder) -> None:
         )
     for label, names in (("mean of the twelve", SUITE), ("mean without the far sets", NEAR)):
         base, new = (statistics.mean(found[name][half] for name in names) for half in (0, 1))
-        print(f"| {label} | | {base:.1f} | {new:.1f} | H {harmonic(base, new):.1f} | |")
+        print(f"| {label} | | {base:.1f} | {new:.1f} | H {statistics.harmonic_mean((base, new)):.1f} | |")
     print()
     robust = load_data(ROBUST.name)
     for domain in robust.domains:
