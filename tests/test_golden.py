@@ -54,6 +54,8 @@ def run(family, name, seed):
         return terms, f.logits()
 
 
+# the tiny models' first weights come from torch and transformers, and other versions draw others
+@pytest.mark.newest
 @pytest.mark.parametrize("name", KNOBS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_golden(family, name, monkeypatch):

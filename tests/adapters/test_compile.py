@@ -26,7 +26,8 @@ KINDS: dict[str, tuple[AdapterSpec, str]] = {
 }
 
 
-@pytest.mark.newest  # torch 2.6 cannot trace a wrapper that transformers 5.6 puts around its towers
+# torch 2.6 cannot trace a wrapper that transformers 5.6 puts around its towers, nor the itertools of two adapters
+@pytest.mark.newest
 def test_a_pass_is_one_graph_with_the_same_gradients() -> None:
     path = str(Path(steadyclip.__file__).parents[1])
     result = subprocess.run(

@@ -165,6 +165,8 @@ def test_variants_inherit_what_was_chosen_for_the_model() -> None:
     assert row.settings == "chosen for icons-tiny"
     assert parse_row("lora", settings_for("icons-tiny", "published")) == parse_row("lora")
     assert parse_row("lora", settings_for("some/other")) == parse_row("lora")
+    with pytest.raises(UsageError, match="recipes are auto or published, not 'publishd'"):
+        settings_for("icons-tiny", "publishd")
 
 
 def test_every_choice_fits_its_method() -> None:

@@ -131,7 +131,7 @@ def of_a_file(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(MINE)
     method = get_method(f"{tmp_path / 'mine.py'}:Mine", {"strength": 2.0})
     fit(clip(), method, make_task(), recipe=RECIPE, config=TrainConfig(out=tmp_path / "run", progress=False))
-    monkeypatch.delitem(registry._REGISTRY, "mine")
+    del registry._REGISTRY["mine"]
     monkeypatch.chdir(tmp_path)
     return tmp_path / "run", method
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from steadyclip.core.errors import UsageError
 from steadyclip.core.extensions import RECIPES, load_extension
 
 if TYPE_CHECKING:
@@ -43,5 +44,7 @@ PUBLISHED = Settings("published")
 
 def settings_for(model: str, recipes: RecipeChoice = "auto") -> Settings:
     """The settings that an installed package has for ``model``; the published ones without it, or if asked for."""
+    if recipes not in get_args(RecipeChoice):
+        raise UsageError(f"recipes are auto or published, not {recipes!r}.")
     found = load_extension(RECIPES, model, Settings) if recipes == "auto" else None
     return found or PUBLISHED
