@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from steadyclip.core.errors import require, require_choices
 from steadyclip.core.precision import Precision
-from steadyclip.methods.recipe import Recipe
+
+if TYPE_CHECKING:
+    from steadyclip.methods.recipe import Recipe
 
 
 @dataclass(frozen=True)
