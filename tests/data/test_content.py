@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,7 +36,8 @@ def image_set(keys: tuple[str, ...], store) -> ImageSet:
 
 
 @pytest.fixture(autouse=True)
-def a_fresh_process() -> None:
+def a_fresh_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STEADYCLIP_CACHE", str(tmp_path / "cache"))
     content._known.clear()
 
 
@@ -104,3 +106,24 @@ def test_a_file_is_read_once_in_a_process(tmp_path: Path, monkeypatch: pytest.Mo
     os.utime(tmp_path / "a" / "2.png", (HOUR_AGO + 1, HOUR_AGO + 1))
     assert images.content == first
     assert reads[6:] == ["2.png"]
+    assert not (tmp_path / "cache").exists()  # too few for a file
+
+
+def test_a_large_set_is_read_once_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "_WORTH_A_FILE", 6)
+    images = folder(tmp_path / "a")
+    first = images.content
+    (cache,) = (tmp_path / "cache" / "content").iterdir()
+    reads = count_reads(monkeypatch)
+    content._known.clear()
+    assert images.content == first
+    assert not reads
+    shutil.copy(tmp_path / "a" / "1.png", tmp_path / "a" / "0.png")
+    content._known.clear()
+    assert images.content != first
+    assert reads == ["0.png"]
+    cache.write_text('{"0.png": [1, ')  # damaged
+    content._known.clear()
+    reads.clear()
+    images.content  # noqa: B018
+    assert len(reads) == 6
