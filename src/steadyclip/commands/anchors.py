@@ -14,7 +14,6 @@ from steadyclip.core.extensions import POOLS, absent, load_extension
 from steadyclip.core.precision import Precision
 
 if TYPE_CHECKING:
-    from steadyclip.anchors import Captions
     from steadyclip.data import ImageSet
 
 
@@ -152,7 +151,7 @@ class AnchorsRetrieve:
     """`cpu`, `cuda`, or `auto`."""
 
     def __call__(self) -> None:
-        from steadyclip.anchors import Pool, random_like, read_anchors, retrieve
+        from steadyclip.anchors import Captions, Pool, random_like, read_anchors, retrieve
         from steadyclip.core.progress import progress_bar
         from steadyclip.models import load
 
@@ -162,7 +161,7 @@ class AnchorsRetrieve:
             anchors = random_like(like, pool, self.out, seed=self.images.seed, source=self.pool_source)
         else:
             images = self.images.of(self.source)
-            captions = _captions(images, self.captions) if self.query != "image" else None
+            captions = Captions.of(images, self.captions) if self.query != "image" else None
             with progress_bar("queries") as progress:
                 anchors = retrieve(
                     load(self.model, device=best_device(self.device)), pool, images, self.out, query=self.query,
@@ -195,11 +194,11 @@ class AnchorsShow:
     """Images to show, taken evenly over the classes."""
 
     def __call__(self) -> None:
-        from steadyclip.anchors import read_anchors
+        from steadyclip.anchors import Captions, read_anchors
         from steadyclip.report.anchors import write_sheet
 
         images = self.images.of(self.source)
-        captions = _captions(images, self.captions)
+        captions = Captions.of(images, self.captions)
         anchors = read_anchors(self.anchors) if self.anchors else None
         say(f"page: {write_sheet(self.out, images, captions, anchors, limit=self.limit)}")
 
@@ -217,12 +216,6 @@ class Anchors:
 
     def __call__(self) -> None:
         self.action()
-
-
-def _captions(images: ImageSet, path: Path | None) -> Captions:
-    from steadyclip.anchors import Captions, read_captions
-
-    return Captions(read_captions(path), name=str(path)) if path else Captions(images)
 
 
 def _pool_source(name: str) -> str | Path:
