@@ -32,9 +32,9 @@ import numpy as np
 import torch
 from measuring import CLOCKS, in_turn, random_vit_b16
 
-from steadyclip.anchors.embedding import JOURNAL, Batch, embed_pool, finish_part, finished_part
+from steadyclip.anchors.embedding import JOURNAL, Batch, embed_pool, finish_part
 from steadyclip.anchors.journal import Journal
-from steadyclip.anchors.pool import KINDS, MANIFEST, Manifest, Pool, Sources, write_json
+from steadyclip.anchors.pool import KINDS, FinishedPart, Manifest, Pool, Sources
 from steadyclip.anchors.retrieval import nearest_rows
 
 PARTS = ("search", "embed", "memory")
@@ -164,8 +164,8 @@ def random_pool(folder: Path, rows: int, width: int) -> Pool:
         features = {kind: unit(first + i, count, width).tobytes() for i, kind in enumerate(KINDS)}
         Journal(part / JOURNAL, Batch).append(Batch(pairs, features))
         finish_part(part, part.name, width)
-        parts.append(finished_part(part))
-    write_json(folder / MANIFEST, Manifest("", "", "", width, 1, Sources({}, None, PART_ROWS), parts))
+        parts.append(FinishedPart.read(part))
+    Manifest("", "", "", width, 1, Sources({}, None, PART_ROWS), parts).write(folder)
     return Pool.open(folder)
 
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as parquet
 import torch
 from PIL import Image
 
-from steadyclip.anchors.embedding import JOURNAL, Batch, finish_part, finished_part
+from steadyclip.anchors.embedding import JOURNAL, Batch, finish_part
 from steadyclip.anchors.journal import Journal
-from steadyclip.anchors.pool import KINDS, MANIFEST, Manifest, Pool, Sources, write_json
+from steadyclip.anchors.pool import KINDS, FinishedPart, Manifest, Pool, Sources
 from steadyclip.data import ImageSet
 from steadyclip.data.images import FileStore
 from steadyclip.models.huggingface import import_transformers, quiet
@@ -79,8 +79,8 @@ def make_pool(path, features) -> Pool:
         folder = path / f"part{i}"
         Journal(folder / JOURNAL, Batch).append(Batch(pairs, {kind: array.tobytes() for kind, array in arrays.items()}))
         finish_part(folder, f"part{i}", width)
-        parts.append(finished_part(folder))
-    write_json(path / MANIFEST, Manifest("none", "none", "none", width, 1, Sources({}, None, 1), parts))
+        parts.append(FinishedPart.read(folder))
+    Manifest("none", "none", "none", width, 1, Sources({}, None, 1), parts).write(path)
     return Pool.open(path)
 
 

@@ -232,7 +232,7 @@ def test_damaged_pools_are_one_line(model, tmp_path) -> None:
     with pytest.raises(DataError, match="embed it again"):
         Pool.open(tmp_path / "pool")
     (tmp_path / "pool" / "manifest.json").write_text(json.dumps({"schema": 99}))
-    with pytest.raises(DataError, match="no manifest of a pool"):
+    with pytest.raises(DataError, match=r"manifest\.json is not of a pool"):
         Pool.open(tmp_path / "pool")
     with pytest.raises(DataError, match="holds no pool"):
         Pool.open(tmp_path)

@@ -26,19 +26,7 @@ import torch
 from torch import Tensor
 
 from steadyclip.anchors.journal import Journal
-from steadyclip.anchors.pool import (
-    KINDS,
-    MANIFEST,
-    ROWS,
-    FinishedPart,
-    Manifest,
-    Pool,
-    Sources,
-    differences,
-    digest,
-    read_manifest,
-    write_json,
-)
+from steadyclip.anchors.pool import KINDS, ROWS, FinishedPart, Manifest, Pool, Sources, digest
 from steadyclip.anchors.sources import PART_ROWS, Row, find_parts
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import owning, replacing
@@ -48,7 +36,7 @@ from steadyclip.data.decode import UnreadableImage, decode, quiet
 from steadyclip.data.tables import write_table
 from steadyclip.models import DualEncoder, Tokens
 
-JOURNAL, PART = "rows.jsonl", "part.json"
+JOURNAL = "rows.jsonl"
 _AHEAD = 3
 """Batches that are being prepared while the model is at work."""
 
@@ -101,7 +89,14 @@ def embed_pool(
         model.name, model.weights_hash, repr(model.preprocess), model.embed_dim, batch_size,
         Sources(files, text_column, part_rows),
     )  # fmt: skip
-    _begin(out, manifest)
+    before = Manifest.read(out)
+    if before is not None:
+        if differences := before.differences(manifest):
+            raise DataError(f"the pool in {out} was begun with {differences}: name another folder, or delete that one.")
+    elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise DataError(f"{out} holds other files: name an empty folder for the pool.")
+    else:
+        manifest.write(out)
     done = 0
 
     def advance(share: float) -> None:
@@ -115,7 +110,7 @@ def embed_pool(
             with owning(folder.with_suffix(".lock")) as owner:
                 if owner:
                     log(f"{part.name} is being embedded by {owner}")
-                elif about := finished_part(folder):
+                elif about := FinishedPart.read(folder):
                     journal.path.unlink(missing_ok=True)  # a run may have been killed before it was
                     done += about.rows + len(about.skipped)
                 else:
@@ -132,13 +127,13 @@ def embed_pool(
                             advance(number + part.share(place))
                     finish_part(folder, part.name, model.embed_dim)
             advance(number + 1)
-    finished = [about for folder in folders if (about := finished_part(folder))]
+    finished = [about for folder in folders if (about := FinishedPart.read(folder))]
     if len(finished) < len(folders):
         return None
     if not any(about.rows for about in finished):
         key, reason = next(iter(finished[0].skipped), ("", "it is empty"))
         raise DataError(f"no pair of the pool can be used, for instance {key}: {reason}.")
-    write_json(out / MANIFEST, msgspec.structs.replace(manifest, parts=finished))
+    msgspec.structs.replace(manifest, parts=finished).write(out)
     return Pool.open(out)
 
 
@@ -215,17 +210,6 @@ def _decoded(model: DualEncoder, row: Row) -> tuple[dict[str, Any], Tensor | Non
     return dict(zip(ROWS, (row.key, text, row.place, row.size, digest(image)), strict=True)), pixels_CHW
 
 
-def _begin(out: Path, manifest: Manifest) -> None:
-    """Leave the manifest of an unfinished pool in ``out``, or see that the one there is of the same pool."""
-    before = read_manifest(out)
-    if before is None:
-        if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
-            raise DataError(f"{out} holds other files: name an empty folder for the pool.")
-        write_json(out / MANIFEST, manifest)
-    elif other := differences(before, manifest):
-        raise DataError(f"the pool in {out} was begun with {other}: name another folder, or delete that one.")
-
-
 def finish_part(folder: Path, name: str, width: int) -> None:
     """Make arrays and a table of the journal in ``folder``; ``part.json`` last, as it says that the part is done."""
     import pyarrow as pa
@@ -244,11 +228,5 @@ def finish_part(folder: Path, name: str, width: int) -> None:
     write_table(folder / "rows.parquet", [pa.RecordBatch.from_pylist(rows, schema)], schema, {})
     content = hashlib.sha256(json.dumps([[row["key"], row["text"], row["digest"]] for row in rows]).encode())
     skipped = [(pair["key"], pair["reason"]) for pair in pairs if "reason" in pair]
-    write_json(folder / PART, FinishedPart(name, folder.name, len(rows), content.hexdigest()[:16], skipped))
+    FinishedPart(name, folder.name, len(rows), content.hexdigest()[:16], skipped).write(folder)
     journal.path.unlink()
-
-
-def finished_part(folder: Path) -> FinishedPart | None:
-    """What a finished part says of itself; None of another."""
-    file = folder / PART
-    return msgspec.json.decode(file.read_bytes(), type=FinishedPart) if file.is_file() else None

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,16 +25,37 @@ from steadyclip.core.files import write_atomic
 from steadyclip.data.tables import Table
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from steadyclip.models import DualEncoder
 
 KINDS = ("image", "text")
-MANIFEST = "manifest.json"
 ROWS = ("key", "text", "place", "size", "digest")
 """``place`` and ``size`` find the image again, ``digest`` tells if it is the same."""
 
 
-class FinishedPart(msgspec.Struct):
+class _Record(msgspec.Struct):
+    """What a folder holds, in a JSON file in it."""
+
+    file: ClassVar[str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """None where there is no such file; raises ``DataError`` where it is of another kind."""
+        file = folder / cls.file
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=cls) if file.is_file() else None
+        except msgspec.MsgspecError as error:
+            raise DataError(f"{file} is not of a pool ({error}).") from None
+
+    def write(self, folder: Path) -> None:
+        write_atomic(folder / self.file, msgspec.json.format(msgspec.json.encode(self), indent=1))
+
+
+class FinishedPart(_Record):
     """What is in a part, and the (key, reason) of each pair that was left out."""
+
+    file: ClassVar[str] = "part.json"
 
     name: str
     folder: str
@@ -51,8 +72,10 @@ class Sources(msgspec.Struct):
     part_rows: int
 
 
-class Manifest(msgspec.Struct):
+class Manifest(_Record):
     """What a pool is; ``parts`` is empty until it is finished."""
+
+    file: ClassVar[str] = "manifest.json"
 
     model: str
     weights: str
@@ -62,6 +85,18 @@ class Manifest(msgspec.Struct):
     sources: Sources
     parts: list[FinishedPart] = []
     schema: Literal[1] = 1
+
+    def differences(self, other: Manifest) -> str:
+        """What stands differently in ``other``, in words; empty if nothing that decides about features does."""
+        told = [
+            f"{name} {getattr(self, name)!r} instead of {getattr(other, name)!r}"
+            for name in ("model", "weights", "preprocess", "width", "batch_size")
+            if getattr(self, name) != getattr(other, name)
+        ]
+        if self.sources != other.sources:
+            files = {name for name, _ in self.sources.files.items() ^ other.sources.files.items()}
+            told.append(f"other sources ({', '.join(sorted(files)[:3]) or 'read in another way'})")
+        return ", ".join(told)
 
 
 class PoolPair(NamedTuple):
@@ -87,7 +122,7 @@ class Pool:
         Raises:
             DataError: there is no pool, it is not finished, or a file of it is missing or cut off.
         """
-        manifest = read_manifest(Path(path))
+        manifest = Manifest.read(Path(path))
         if manifest is None:
             raise DataError(f"{path} holds no pool: make one with `steadyclip anchors embed`.")
         if not manifest.parts:
@@ -196,39 +231,3 @@ def _images(part: Part, pairs: Sequence[dict[str, Any]]) -> Iterator[bytes]:
 def digest(image: bytes) -> str:
     """16 hex digits over an encoded image."""
     return hashlib.sha256(image).hexdigest()[:16]
-
-
-def read_manifest(path: Path) -> Manifest | None:
-    """The manifest of the pool in ``path``, None if there is none.
-
-    Raises:
-        DataError: it is not one of a pool.
-    """
-    file = path / MANIFEST
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=Manifest) if file.is_file() else None
-    except msgspec.MsgspecError as error:
-        raise DataError(f"{file} is no manifest of a pool ({error}).") from None
-
-
-def write_json(path: Path, content: msgspec.Struct) -> None:
-    """``content`` as a file to read, in one step."""
-    write_atomic(path, msgspec.json.format(msgspec.json.encode(content), indent=1))
-
-
-def differences(old: Manifest, new: Manifest) -> str:
-    """What two unfinished pools differ in, in words; empty if nothing that matters does."""
-    told = [
-        f"{name} {getattr(old, name)!r} instead of {getattr(new, name)!r}"
-        for name in ("model", "weights", "preprocess", "width", "batch_size")
-        if getattr(old, name) != getattr(new, name)
-    ]
-    before, now = (
-        {"text_column": sources.text_column, "part_rows": sources.part_rows, **sources.files}
-        for sources in (old.sources, new.sources)
-    )
-    changed = sorted({name for name, _ in before.items() ^ now.items()})
-    if changed:
-        others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        told.append(f"other sources ({changed[0]}{others})")
-    return ", ".join(told)

@@ -223,11 +223,12 @@ def faiss_rows(
     candidates = min(rows, k + _SPARE * (near_duplicate is not None))
     score_QL, row_QL = (torch.from_numpy(array) for array in index.search(queries, candidates))
     score_QL = score_QL.masked_fill(row_QL < 0, -math.inf)
-    for first, chunk in pool.chunks(("image",), _CHUNK) if near_duplicate is not None else ():
-        image_ND = torch.from_numpy(chunk["image"])
-        query, place = ((row_QL >= first) & (row_QL < first + len(image_ND))).nonzero(as_tuple=True)
-        cosine = (image_ND[row_QL[query, place] - first] * features["image"][query]).sum(dim=1)
-        score_QL[query, place] = score_QL[query, place].masked_fill(cosine > near_duplicate, -math.inf)
+    if near_duplicate is not None:
+        for first, chunk in pool.chunks(("image",), _CHUNK):
+            image_ND = torch.from_numpy(chunk["image"])
+            query, place = ((row_QL >= first) & (row_QL < first + len(image_ND))).nonzero(as_tuple=True)
+            cosine = (image_ND[row_QL[query, place] - first] * features["image"][query]).sum(dim=1)
+            score_QL[query, place] = score_QL[query, place].masked_fill(cosine > near_duplicate, -math.inf)
     return merge([Found(score_QL, row_QL)], k)
 
 
