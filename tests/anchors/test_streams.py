@@ -57,7 +57,7 @@ def test_the_same_pairs_give_the_same_bytes(anchors, tmp_path) -> None:
 
 @pytest.mark.parametrize(("order", "length"), [("retrieved", 3), ("distinct", 2)])
 def test_retrieved_pairs_are_a_stream(anchors, order, length) -> None:
-    stream = RetrievedPairs(anchors, PREPROCESS, order, scale=(0.5, 1.0))
+    stream = RetrievedPairs(anchors, PREPROCESS, order, crop=0.5)
     assert len(stream) == length
     batch = stream.collate([stream.item(i, random.Random(i)) for i in range(length)])
     assert batch["images_BCHW"].shape == (length, 3, 8, 8)

@@ -45,25 +45,10 @@ class TextsOfImages:
 
 
 class RetrievedPairs:
-    """A stream of retrieved image-text pairs, in batches of their own."""
+    """A stream of retrieved image-text pairs; the arguments are the fields of ``PairsForImages``."""
 
-    def __init__(
-        self,
-        anchors: Anchors,
-        preprocess: Preprocess,
-        order: Order = "retrieved",
-        scale: tuple[float, float] | None = (0.08, 1.0),
-    ) -> None:
-        """One pass over the pairs is an epoch of the stream.
-
-        Args:
-            anchors: where the pairs are.
-            preprocess: the model's.
-            order: "retrieved" takes a pair as often as it was retrieved, "distinct" takes each pair of the pool once.
-            scale: share of the image that a random crop covers, with a flip half of the time; None for evaluation
-                pixels.
-        """
-        self.anchors, self.preprocess, self.scale = anchors, preprocess, scale
+    def __init__(self, anchors: Anchors, preprocess: Preprocess, order: Order = "retrieved", crop: float = 1.0) -> None:
+        self.anchors, self.preprocess, self.crop = anchors, preprocess, crop
         self.rows = range(len(anchors)) if order == "retrieved" else anchors.distinct
 
     def __len__(self) -> int:
@@ -78,7 +63,8 @@ class RetrievedPairs:
         pair = self.anchors[self.rows[index]]
         with quiet():
             image = decode(pair.image, f"{self.anchors.path.name}: {pair.pool_key}")
-        pixels = self.preprocess(image) if self.scale is None else self.preprocess.train(image, rng, scale=self.scale)
+        whole = self.crop == 1
+        pixels = self.preprocess(image) if whole else self.preprocess.train(image, rng, scale=(self.crop, 1.0))
         return {"image": pixels, "text": pair.text}
 
     def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -105,12 +91,13 @@ class CaptionsOfImages(StreamSpec):
 
 
 class PairsForImages(StreamSpec):
-    """A batch of its own of pairs that were retrieved for the training images.
+    """Pairs that were retrieved for the training images, in batches of their own. One pass over them is an epoch.
 
     Attributes:
         anchors: a file of `steadyclip anchors retrieve`.
         order: a pair as often as it was retrieved, or each pair of the pool once an epoch.
-        crop: smallest random crop of an image, as a share of its area; 1 prepares it as for evaluation.
+        crop: smallest random crop of an image, as a share of its area, with a flip half of the time; 1 prepares it as
+            for evaluation.
     """
 
     anchors: Path | None = None
@@ -124,7 +111,7 @@ class PairsForImages(StreamSpec):
                 "arf[anchors=FILE], or leave them out with arf[l_r=0]."
             )
         anchors = read_anchors(self.anchors).only_for(task.train)
-        return RetrievedPairs(anchors, model.preprocess, self.order, (self.crop, 1.0) if self.crop < 1 else None)
+        return RetrievedPairs(anchors, model.preprocess, self.order, self.crop)
 
     def example(self, model: DualEncoder, task: ImageTask) -> Stream:
         """The training images themselves with a text each, in the place of retrieved pairs."""
@@ -133,4 +120,4 @@ class PairsForImages(StreamSpec):
             Pair(key, 1, 1.0, key, f"one {images.classes[label]}", images.store.read(key))
             for key, label in zip(images.keys, images.labels, strict=True)
         ]
-        return RetrievedPairs(Anchors(Path("example"), {}, as_table(pairs)), model.preprocess, scale=None)
+        return RetrievedPairs(Anchors(Path("example"), {}, as_table(pairs)), model.preprocess)

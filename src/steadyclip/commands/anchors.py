@@ -12,6 +12,7 @@ from steadyclip.commands.options import DataOptions, SubsetName, best_device, sa
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.extensions import POOLS, absent, load_extension
 from steadyclip.core.precision import Precision
+from steadyclip.core.progress import progress_bar
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
@@ -58,7 +59,6 @@ class AnchorsCaption:
 
     def __call__(self) -> None:
         from steadyclip.anchors import caption_images, load_captioner
-        from steadyclip.core.progress import progress_bar
 
         images = self.images.of(self.source)
         captioner = load_captioner(
@@ -98,7 +98,6 @@ class AnchorsEmbed:
 
     def __call__(self) -> None:
         from steadyclip.anchors import embed_pool
-        from steadyclip.core.progress import progress_bar
         from steadyclip.models import load
 
         if not self.sources:
@@ -139,8 +138,7 @@ class AnchorsRetrieve:
     random_like: Path | None = None
     """The control: instead of searching, replace each pair of this anchor file by a random one of the pool."""
     engine: Literal["auto", "torch", "faiss"] = "auto"
-    """`torch` compares every pair, `faiss` (pip install faiss-cpu) searches an index; `auto` takes torch up to a
-    million pairs."""
+    """`torch` (also `auto`) compares every pair; `faiss` (pip install faiss-cpu) searches an index held in memory."""
     pool_source: Path | None = None
     """Folder that the pool's source files have been moved to."""
     batch_size: int = 64
@@ -152,7 +150,6 @@ class AnchorsRetrieve:
 
     def __call__(self) -> None:
         from steadyclip.anchors import Captions, Pool, random_like, read_anchors, retrieve
-        from steadyclip.core.progress import progress_bar
         from steadyclip.models import load
 
         pool = Pool.open(self.pool)
