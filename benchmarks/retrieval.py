@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
-import json
 import platform
 import subprocess
 import sys
@@ -33,10 +32,10 @@ import numpy as np
 import torch
 from measuring import CLOCKS, in_turn, random_vit_b16
 
-from steadyclip.anchors.embedding import embed_pool
-from steadyclip.anchors.pool import KINDS, SCHEMA, Pool
+from steadyclip.anchors.embedding import JOURNAL, Batch, embed_pool, finish_part
+from steadyclip.anchors.journal import Journal
+from steadyclip.anchors.pool import KINDS, FinishedPart, Manifest, Pool, Sources
 from steadyclip.anchors.retrieval import nearest_rows
-from steadyclip.anchors.writing import PartWriter
 
 PARTS = ("search", "embed", "memory")
 PART_ROWS = 65_536
@@ -72,8 +71,8 @@ def search(folder: Path, options: argparse.Namespace) -> None:
     faiss.omp_set_num_threads(options.threads)
     pool, queries_QD = random_pool(folder, 200_000, 512), unit(1, 1000, 512)
     index = faiss.IndexFlatIP(512)
-    for array in pool.features("image"):
-        index.add(np.asarray(array))
+    for part in pool.manifest.parts:
+        index.add(pool.features(part, "image"))
     found: dict[str, np.ndarray] = {}
 
     def ours() -> None:
@@ -158,16 +157,15 @@ def random_pool(folder: Path, rows: int, width: int) -> Pool:
     """Random features with made-up pairs, in parts as `embed_pool` writes them."""
     parts = []
     for first in range(0, rows, PART_ROWS):
-        name, count = f"part{first}", min(PART_ROWS, rows - first)
-        lines = [
+        part, count = folder / f"part{first}", min(PART_ROWS, rows - first)
+        pairs = [
             {"key": f"{first + i}", "text": "a text", "place": 0, "size": 0, "digest": "0" * 16} for i in range(count)
         ]
-        with PartWriter(folder / name, width) as writer:
-            writer.add([unit(first + i, count, width) for i in range(len(KINDS))], lines)
-            writer.finish(name)
-        parts.append(json.loads((folder / name / "part.json").read_bytes()))
-    about = {"schema": SCHEMA, "complete": True, "model": "", "weights": "", "preprocess": "", "width": width}
-    (folder / "manifest.json").write_text(json.dumps({**about, "parts": parts}))
+        features = {kind: unit(first + i, count, width).tobytes() for i, kind in enumerate(KINDS)}
+        Journal(part / JOURNAL, Batch).append(Batch(pairs, features))
+        finish_part(part, part.name, width)
+        parts.append(FinishedPart.read(part))
+    Manifest("", "", "", width, 1, Sources({}, None, PART_ROWS), parts).write(folder)
     return Pool.open(folder)
 
 

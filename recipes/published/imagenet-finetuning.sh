@@ -3,7 +3,7 @@
 # the generic prompt. Captions and retrieved pairs are made first, once. Usage: recipes/published/imagenet-finetuning.sh DATA CC3M [OUT]
 #
 # Needs: ImageNet, its five variants and the ten other data sets below DATA (docs/datasets.md); CC3M as webdataset-style .tar shards
-# (yours to download; today's is smaller than the paper's, as links die); pip install faiss-cpu. By reckoning 45 GB of
+# (yours to download; today's is smaller than the paper's, as links die). By reckoning 45 GB of
 # GPU memory for flyp and 90 for arf at batch 512, so an H200; 120 GB of disk, half of it the pictures of the anchors.
 # Time: ESTIMATE, never run here: 33 hours on an H200. Captions 12 hours (30 images a second assumed), pool 1, full 5,
 # flyp 4.5, arf 9.5, scores 0.5. Reckoning: recipes/README.md. On several GPUs: train each method with torchrun and `steadyclip train`

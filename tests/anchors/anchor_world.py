@@ -11,8 +11,9 @@ import pyarrow.parquet as parquet
 import torch
 from PIL import Image
 
-from steadyclip.anchors.pool import KINDS, SCHEMA, Pool
-from steadyclip.anchors.writing import PartWriter
+from steadyclip.anchors.embedding import JOURNAL, Batch, finish_part
+from steadyclip.anchors.journal import Journal
+from steadyclip.anchors.pool import KINDS, FinishedPart, Manifest, Pool, Sources
 from steadyclip.data import ImageSet
 from steadyclip.data.images import FileStore
 from steadyclip.models.huggingface import import_transformers, quiet
@@ -68,20 +69,18 @@ def write_folder(path, first: int, count: int):
 
 def make_pool(path, features) -> Pool:
     """A pool with these features (N, D) by kind, in two parts; its pairs cannot be fetched."""
-    width, abouts = features["image"].shape[1], []
+    width, parts = features["image"].shape[1], []
     half = len(features["image"]) // 2
     for i, part in enumerate((slice(0, half), slice(half, None))):
-        arrays = [np.asarray(features[kind][part], np.float32) for kind in KINDS]
-        lines = [{"key": f"{i}-{n}", "text": "x", "place": 0, "size": 0, "digest": ""} for n in range(len(arrays[0]))]
-        with PartWriter(path / f"part{i}", width) as writer:
-            writer.add(arrays, lines)
-            writer.finish(f"part{i}")
-        abouts.append(json.loads((path / f"part{i}" / "part.json").read_bytes()))
-    manifest = {
-        "schema": SCHEMA, "complete": True, "model": "none", "weights": "none", "preprocess": "none", "width": width,
-        "parts": abouts,
-    }  # fmt: skip
-    (path / "manifest.json").write_text(json.dumps(manifest))
+        arrays = {kind: np.asarray(features[kind][part], np.float32) for kind in KINDS}
+        pairs = [
+            {"key": f"{i}-{n}", "text": "x", "place": 0, "size": 0, "digest": ""} for n in range(len(arrays["image"]))
+        ]
+        folder = path / f"part{i}"
+        Journal(folder / JOURNAL, Batch).append(Batch(pairs, {kind: array.tobytes() for kind, array in arrays.items()}))
+        finish_part(folder, f"part{i}", width)
+        parts.append(FinishedPart.read(folder))
+    Manifest("none", "none", "none", width, 1, Sources({}, None, 1), parts).write(path)
     return Pool.open(path)
 
 

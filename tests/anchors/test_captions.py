@@ -6,19 +6,19 @@ import pyarrow.parquet as parquet
 import pytest
 from anchor_world import picture_set, write_tiny_blip
 
-from steadyclip.anchors import caption_images, load_captioner, read_captions
+from steadyclip.anchors import Captioner, caption_images, load_captioner, read_captions
 from steadyclip.anchors.captions import COLUMNS
 from steadyclip.core.errors import DataError, ModelError
 
 
-class Counted:
+class Counted(Captioner):
     """Says how many images it got, and dies at one of the batches."""
 
     def __init__(self, die_at: int = -1) -> None:
-        self.name, self.decoding = "counted", {"beams": 1}
-        self.batches, self.die_at = [], die_at
+        super().__init__("counted", {"beams": 1}, self.count)
+        self.__dict__.update(batches=[], die_at=die_at)
 
-    def __call__(self, pictures, images):
+    def count(self, pictures, images):
         if len(self.batches) == self.die_at:
             raise KeyboardInterrupt
         self.batches.append(images.keys)

@@ -10,11 +10,11 @@ import torch
 from anchor_world import make_pool, picture_set, unit, write_parquet
 
 from steadyclip.anchors import Captions, embed_pool, random_like, retrieve
-from steadyclip.anchors.retrieval import _top, nearest_rows
+from steadyclip.anchors.retrieval import _top, faiss_rows, nearest_rows
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.models.testing import tiny
 
-ENGINES = ("torch", *(("faiss",) if importlib.util.find_spec("faiss") else ()))
+ENGINES = (nearest_rows, *((faiss_rows,) if importlib.util.find_spec("faiss") else ()))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_recall_is_one_against_numpy(pool, arrays, wanted, near_duplicate, engin
         oracle_QN[queries["image"] @ features["image"].T > near_duplicate] = -np.inf
     expected = np.argsort(-oracle_QN, axis=1, kind="stable")[:, :10]
     tensors = {kind: torch.from_numpy(array) for kind, array in queries.items()}
-    scores, rows = nearest_rows(pool, tensors, wanted, 10, near_duplicate, engine)
+    scores, rows = engine(pool, tensors, wanted, 10, near_duplicate)
     found = np.take_along_axis(oracle_QN, rows.numpy(), axis=1)
     assert np.allclose(scores.numpy(), found, atol=1e-6)
     assert all(set(a) == set(b) for a, b in zip(expected.tolist(), rows.tolist(), strict=True))
@@ -55,14 +55,6 @@ def test_the_quick_top_k_is_the_top_k(rows, k) -> None:
     scores = torch.randn(9, rows, generator=torch.Generator().manual_seed(rows))
     assert torch.equal(_top(scores, k)[0], scores.topk(k, dim=1).values)
     assert torch.equal(scores.gather(1, _top(scores, k)[1]), _top(scores, k)[0])
-
-
-def test_faiss_that_is_not_installed_is_one_line(pool, arrays, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.setattr("steadyclip.anchors.retrieval.EXACT_ROWS", 1000)
-    with pytest.raises(DataError, match=r"40,000 pairs: above 1,000 .* pip install faiss-cpu"):
-        nearest_rows(pool, {"image": torch.ones(1, 16)}, ("image",), 1)
-    nearest_rows(pool, {"image": torch.ones(1, 16)}, ("image",), 1, engine="torch")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +107,7 @@ def test_the_random_control_keeps_amount_and_repeats(world, tmp_path) -> None:
     assert other.path.read_bytes() != control.path.read_bytes()
 
 
-def test_mistakes_are_one_line(world, tmp_path) -> None:
+def test_mistakes_are_one_line(world, tmp_path, monkeypatch) -> None:
     model, pool, images = world
     out = tmp_path / "a.parquet"
     with pytest.raises(UsageError, match="k must be between 1 and the 30 pairs"):
@@ -128,4 +120,7 @@ def test_mistakes_are_one_line(world, tmp_path) -> None:
         retrieve(tiny("clip", seed=1), pool, images, out)
     with pytest.raises(DataError, match="every pair of the pool is a near-duplicate"):
         retrieve(model, pool, images, out, near_duplicate=-1.0)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(DataError, match=r"faiss is not installed: pip install faiss-cpu, or .* --engine torch"):
+        retrieve(model, pool, images, out, engine="faiss")
     assert not out.exists()

@@ -57,28 +57,27 @@ def test_the_same_pairs_give_the_same_bytes(anchors, tmp_path) -> None:
 
 @pytest.mark.parametrize(("order", "length"), [("retrieved", 3), ("distinct", 2)])
 def test_retrieved_pairs_are_a_stream(anchors, order, length) -> None:
-    stream = RetrievedPairs(anchors, PREPROCESS, order, scale=(0.5, 1.0))
+    stream = RetrievedPairs(anchors, PREPROCESS, order, crop=0.5)
     assert len(stream) == length
     batch = stream.collate([stream.item(i, random.Random(i)) for i in range(length)])
     assert batch["images_BCHW"].shape == (length, 3, 8, 8)
     assert batch["texts"] == ("a red cat", "a dog", "a red cat")[:length]
-    assert batch["keys"] == ("p1", "p2", "p1")[:length]
     again = stream.collate([stream.item(i, random.Random(i)) for i in range(length)])
     assert torch.equal(batch["images_BCHW"], again["images_BCHW"])
 
 
-def test_captions_come_from_the_manifest_or_from_a_mapping() -> None:
-    assert Captions(image_set(("one", "two"))).texts(["b", "a"]) == ["two", "one"]
-    assert Captions({"k": "text"}).texts(["k"]) == ["text"]
-    Captions(image_set(("one", "two"))).check(image_set(("one", "two")))
+def test_captions_come_from_the_manifest() -> None:
+    captions = Captions.of(image_set(("one", "two", " ")))
+    assert captions.texts == {"a": "one", "b": "two"}
+    captions.check(image_set(("one", "two")))
+    with pytest.raises(DataError, match="the captions of pets: 1 of 3 images of pets have no caption, for instance c"):
+        captions.check(image_set((None,) * 3))
 
 
 def test_missing_and_foreign_captions_are_one_line() -> None:
     captions = Captions({"a": "one", "z": "of another set"}, name="captions.parquet")
     with pytest.raises(DataError, match=r"captions.parquet: 2 of 3 images of pets .* instance b; 1 captions .* z"):
         captions.check(image_set((None, None, None)))
-    with pytest.raises(DataError, match="have none for b"):
-        captions.texts(["a", "b"])
 
 
 def write(path, /, **columns):

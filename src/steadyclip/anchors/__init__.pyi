@@ -1,5 +1,6 @@
+from .captioners import Captioner as Captioner
 from .captioners import load_captioner as load_captioner
-from .captions import Captioner as Captioner
+from .captions import Captions as Captions
 from .captions import caption_images as caption_images
 from .captions import read_captions as read_captions
 from .embedding import embed_pool as embed_pool
@@ -10,7 +11,6 @@ from .pairs import write_anchors as write_anchors
 from .pool import Pool as Pool
 from .retrieval import random_like as random_like
 from .retrieval import retrieve as retrieve
-from .streams import Captions as Captions
 from .streams import CaptionsOfImages as CaptionsOfImages
 from .streams import PairsForImages as PairsForImages
 from .streams import RetrievedPairs as RetrievedPairs

@@ -1,16 +1,16 @@
-"""Captioning models of transformers: BLIP, BLIP-2 and Florence-2, in their own classes."""
+"""Who writes captions: BLIP, BLIP-2 and Florence-2 in transformers' own classes, and two that need no model."""
 
 from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from steadyclip.anchors.captions import Captioner, ManifestCaptioner, TemplateCaptioner
 from steadyclip.core.errors import ModelError
 from steadyclip.core.precision import Precision
 from steadyclip.models.huggingface import import_transformers, quiet, read_config, reading
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from steadyclip.data import ImageSet
 
-# model_type in config.json -> class, and what it is asked if nothing else is said
+# model_type in config.json -> class, and the prompt if none is given
 _KINDS = {
     "blip": ("BlipForConditionalGeneration", ""),
     "blip-2": ("Blip2ForConditionalGeneration", ""),
@@ -29,76 +29,80 @@ _KINDS = {
 }
 
 
-class ModelCaptioner:
-    """A captioning model; greedy or beam search, so that the same image always gets the same caption."""
+@dataclass(frozen=True)
+class Captioner:
+    """Writes one caption for each of some decoded images, which are those of an image set.
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        prompt: str | None = None,
-        beams: int = 3,
-        max_tokens: int = 40,
-        device: str | torch.device = "cpu",
-        precision: Precision = "fp32",
-    ) -> None:
-        """Load it.
+    ``name`` and ``decoding`` (JSON values) go into the captions file: how its captions were made.
+    """
 
-        Args:
-            name: local directory or hub id of a BLIP, BLIP-2 or Florence-2, such as
-                "Salesforce/blip-image-captioning-base".
-            prompt: how the caption begins, or Florence-2's task; by default nothing, and "<CAPTION>".
-            beams: 1 is greedy.
-            max_tokens: the longest caption.
-            device: where the weights go.
-            precision: of the weights.
-
-        Raises:
-            ModelError: no such model, of another kind, or unreadable.
-        """
-        folder = checkpoint_folder(name)
-        kind = read_config(folder).get("model_type")
-        if kind not in _KINDS:
-            raise ModelError(f"{folder}: config.json says model_type {kind!r}; captioners are {', '.join(_KINDS)}.")
-        transformers = import_transformers()
-        class_name, default = _KINDS[kind]
-        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        with reading(f"{folder}: the captioner cannot be read"):
-            network = getattr(transformers, class_name).from_pretrained(
-                folder, dtype=self.dtype, use_safetensors=True, local_files_only=True
-            )
-            self.processor: Any = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
-        self.network: Any = network.to(device).eval()
-        self.name = name
-        self.prompt = default if prompt is None else prompt
-        self.decoding = {
-            "weights": _weights_hash(folder), "prompt": self.prompt, "num_beams": beams, "max_new_tokens": max_tokens,
-            "precision": precision,
-        }  # fmt: skip
-
-    def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
-        text = {"text": [self.prompt] * len(pictures), "padding": True} if self.prompt else {}
-        with quiet(), torch.inference_mode():
-            inputs = self.processor(images=list(pictures), return_tensors="pt", **text).to(self.network.device)
-            if "pixel_values" in inputs:
-                inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
-            tokens = self.network.generate(
-                **inputs,
-                num_beams=self.decoding["num_beams"],
-                max_new_tokens=self.decoding["max_new_tokens"],
-                do_sample=False,
-            )
-            return self.processor.batch_decode(tokens, skip_special_tokens=True)
+    name: str
+    decoding: dict[str, Any]
+    write: Callable[[Sequence[Image.Image], ImageSet], list[str]]
 
 
-def load_captioner(name: str, **options: Any) -> Captioner:
-    """``template``, ``manifest``, or a model with the ``options`` of ``ModelCaptioner``.
+def load_captioner(
+    name: str,
+    *,
+    prompt: str | None = None,
+    beams: int = 3,
+    max_tokens: int = 40,
+    device: str | torch.device = "cpu",
+    precision: Precision = "fp32",
+) -> Captioner:
+    """A captioner by name. Models use greedy or beam search, so that the same image always gets the same caption.
+
+    Args:
+        name: ``template``, class prompts as a control; ``manifest``, the data set's own captions; or a local directory
+            or hub id of a BLIP, BLIP-2 or Florence-2. The other arguments are for models.
+        prompt: how captions begin, or Florence-2's task; by default nothing, and "<CAPTION>".
+        beams: 1 is greedy.
+        max_tokens: the longest caption.
+        device: where the weights go.
+        precision: of the weights.
 
     Raises:
-        ModelError: no such captioner.
+        ModelError: no such model, of another kind, or unreadable.
     """
-    own = {captioner.name: captioner for captioner in (TemplateCaptioner(), ManifestCaptioner())}
-    return own.get(name) or ModelCaptioner(name, **options)
+    if name == "template":
+        return Captioner(name, {}, _prompts)
+    if name == "manifest":
+        return Captioner(name, {}, lambda _, images: [caption or "" for caption in images.captions])
+    folder = checkpoint_folder(name)
+    kind = read_config(folder).get("model_type")
+    if kind not in _KINDS:
+        raise ModelError(f"{folder}: config.json says model_type {kind!r}; captioners are {', '.join(_KINDS)}.")
+    transformers: Any = import_transformers()
+    class_name, default = _KINDS[kind]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    with reading(f"{folder}: the captioner cannot be read"):
+        network = getattr(transformers, class_name).from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+        processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
+    network.to(device).eval()
+    prompt = default if prompt is None else prompt
+    search = {"num_beams": beams, "max_new_tokens": max_tokens}
+
+    def write(pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
+        text = {"text": [prompt] * len(pictures), "padding": True} if prompt else {}
+        with quiet(), torch.inference_mode():
+            inputs = processor(images=list(pictures), return_tensors="pt", **text).to(network.device)
+            inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+            tokens = network.generate(**inputs, **search, do_sample=False)
+            return processor.batch_decode(tokens, skip_special_tokens=True)
+
+    decoding = {"weights": _weights_hash(folder), "prompt": prompt, **search, "precision": precision}
+    return Captioner(name, decoding, write)
+
+
+def _prompts(pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
+    """The class name in one of the set's templates, chosen by the key; no image is looked at."""
+    captions = []
+    for key, label in zip(images.keys, images.labels, strict=True):
+        chosen = int(hashlib.sha256(key.encode()).hexdigest(), 16) % len(images.templates)
+        captions.append(images.templates[chosen].replace("{}", images.classes[label]))
+    return captions
 
 
 def _weights_hash(folder: Path) -> str:

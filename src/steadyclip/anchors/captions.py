@@ -6,29 +6,62 @@ The file is parquet, a row an image: ``path`` (its key in the image set), ``capt
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from steadyclip.anchors.journal import Journal
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import owning
 from steadyclip.core.progress import Progress
 from steadyclip.core.provenance import versions
+from steadyclip.data.content import threads
 from steadyclip.data.decode import UnreadableImage, quiet
 from steadyclip.data.tables import Table, write_table
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from steadyclip.anchors.captioners import Captioner
     from steadyclip.data import ImageSet
 
 COLUMNS = ("path", "caption", "captioner", "decoding")
 REMEDY = "Make one with `steadyclip anchors caption`, or write the columns path and caption yourself."
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Captions by the key of the image; ``name`` says in errors where they are from."""
+
+    texts: Mapping[str, str]
+    name: str = "these captions"
+
+    @classmethod
+    def of(cls, images: ImageSet, path: Path | None = None) -> Captions:
+        """Those in the captions file ``path``, by default those that the data set brings along."""
+        if path:
+            return cls(read_captions(path), str(path))
+        own = zip(images.keys, images.captions, strict=True)
+        return cls({key: text for key, text in own if text and text.strip()}, f"the captions of {images.name}")
+
+    def check(self, images: ImageSet) -> None:
+        """See that every image has a caption.
+
+        Raises:
+            DataError: some have none; the line counts them, and the captions of images that are not in the set.
+        """
+        missing = [key for key in images.keys if key not in self.texts]
+        if not missing:
+            return
+        foreign = sorted(self.texts.keys() - set(images.keys))
+        others = f"; {len(foreign)} captions are of other images, for instance {foreign[0]}" if foreign else ""
+        raise DataError(
+            f"{self.name}: {len(missing)} of {len(images)} images of {images.name} have no caption, for instance "
+            f"{missing[0]}{others}. Complete them with `steadyclip anchors caption`."
+        )
 
 
 def read_captions(path: str | Path) -> dict[str, str]:
@@ -48,46 +81,6 @@ def read_captions(path: str | Path) -> dict[str, str]:
             raise DataError(f"{path} row {number}: a second caption for {key}. Remove one of them.")
         captions[key] = caption
     return captions
-
-
-class Captioner(Protocol):
-    """Writes captions."""
-
-    @property
-    def name(self) -> str:
-        """Goes into the file, and so does ``decoding``."""
-        ...
-
-    @property
-    def decoding(self) -> Mapping[str, Any]:
-        """How the captions come about, as JSON values."""
-        ...
-
-    def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
-        """One caption for each of ``images``, the decoded images of ``images``."""
-        ...
-
-
-class TemplateCaptioner:
-    """The control: the class name in one of the set's templates, chosen by the key; no image is looked at."""
-
-    name, decoding = "template", MappingProxyType({})
-
-    def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
-        captions = []
-        for key, label in zip(images.keys, images.labels, strict=True):
-            chosen = int(hashlib.sha256(key.encode()).hexdigest(), 16) % len(images.templates)
-            captions.append(images.templates[chosen].replace("{}", images.classes[label]))
-        return captions
-
-
-class ManifestCaptioner:
-    """The captions that the data set brings along in its manifest."""
-
-    name, decoding = "manifest", MappingProxyType({})
-
-    def __call__(self, pictures: Sequence[Image.Image], images: ImageSet) -> list[str]:
-        return [caption or "" for caption in images.captions]
 
 
 def caption_images(
@@ -120,18 +113,26 @@ def caption_images(
         DataError: ``out`` was made, or is being made, by another captioner, or no image got a caption.
     """
     out = Path(out)
-    journal = out.with_name(f"{out.name}.partial.jsonl")
-    with owning(out.with_suffix(".lock")) as owner, quiet():
+    journal = Journal(out.with_name(f"{out.name}.partial.jsonl"), list[dict[str, Any]])
+    with owning(out.with_suffix(".lock")) as owner:
         if owner:
             raise DataError(f"{out} is being written by {owner}.")
-        before = _same_captioner(out, captioner) if out.exists() else {}
+        before = _by_same_captioner(out, captioner) if out.exists() else {}
         foreign = before.keys() - set(images.keys)
         if foreign:
             log(f"{out} also holds captions of {len(foreign)} other images, for instance {min(foreign)}: kept")
         todo = images.subset(i for i, key in enumerate(images.keys) if key not in before)
         if not len(todo):
             return before
-        lines = _caption_all(todo, captioner, journal, batch_size, workers, progress)
+        lines = _begun(journal, captioner, todo)
+        with threads(max(1, workers)) as decoding, quiet():
+            for begin in range(len(lines), len(todo), batch_size):
+                batch = todo.subset(range(begin, min(begin + batch_size, len(todo))))
+                made = _caption_batch(batch, captioner, decoding)
+                journal.append(made)
+                lines += made
+                if progress:
+                    progress(len(lines), len(todo))
         captions = before | {line["path"]: line["caption"] for line in lines if "caption" in line}
         skipped = [(line["path"], line["reason"]) for line in lines if "reason" in line]
         for key, reason in skipped:
@@ -142,58 +143,47 @@ def caption_images(
                 f"none of the {len(todo)} images of {images.name} got a caption, for instance {key}: {reason}."
             )
         _write(out, captions, captioner, {"data": images.name, "set": images.hash, "skipped": skipped})
-        journal.unlink()
+        journal.path.unlink()
     return captions
 
 
-def _caption_all(
-    images: ImageSet, captioner: Captioner, path: Path, batch_size: int, workers: int, progress: Progress | None
-) -> list[dict[str, Any]]:
-    """A line an image, with its caption or the reason why it has none; the journal's first says whose they are."""
-    head = {"captioner": captioner.name, "decoding": dict(captioner.decoding), "set": images.hash}
-    with Journal(path, list[dict[str, Any]]) as journal, ThreadPoolExecutor(max(1, workers)) as threads:
-        lines = [line for batch in journal for line in batch]
-        if not lines:
-            journal.append([head])
-        elif lines[0] != head:
-            raise DataError(
-                f"{path} was begun with other images or by another captioner ({lines[0]['captioner']} "
-                f"{lines[0]['decoding']}): delete it, or name another file for the captions."
-            )
-        lines = lines[1:]
-        for begin in range(len(lines), len(images), batch_size):
-            batch = images.subset(range(begin, min(begin + batch_size, len(images))))
-            made = _caption_batch(batch, captioner, threads)
-            journal.append(made)
-            lines += made
-            if progress:
-                progress(len(lines), len(images))
-    return lines
+def _begun(journal: Journal[list[dict[str, Any]]], captioner: Captioner, images: ImageSet) -> list[dict[str, Any]]:
+    """A line for each image that is done, with its caption or why it has none; the journal's first says whose."""
+    head = {"captioner": captioner.name, "decoding": captioner.decoding, "set": images.hash}
+    lines = [line for batch in journal for line in batch]
+    if not lines:
+        journal.append([head])
+    elif lines[0] != head:
+        raise DataError(
+            f"{journal.path} was begun with other images or by another captioner ({lines[0]['captioner']} "
+            f"{lines[0]['decoding']}): delete it, or name another file for the captions."
+        )
+    return lines[1:]
 
 
-def _caption_batch(batch: ImageSet, captioner: Captioner, threads: ThreadPoolExecutor) -> list[dict[str, Any]]:
+def _caption_batch(batch: ImageSet, captioner: Captioner, decoding: ThreadPoolExecutor) -> list[dict[str, Any]]:
     def read(index: int) -> Image.Image | str:
         try:
             return batch.read(index)
         except UnreadableImage as error:
             return error.reason
 
-    found = dict(zip(batch.keys, threads.map(read, range(len(batch))), strict=True))
-    readable = {key: one for key, one in found.items() if not isinstance(one, str)}
-    subset = batch.subset(i for i, key in enumerate(batch.keys) if key in readable)
-    texts = dict(zip(readable, captioner(list(readable.values()), subset), strict=True)) if readable else {}
+    found = list(decoding.map(read, range(len(batch))))
+    readable = [index for index, one in enumerate(found) if not isinstance(one, str)]
+    pictures = [one for one in found if not isinstance(one, str)]
+    texts = dict(zip(readable, captioner.write(pictures, batch.subset(readable)), strict=True)) if readable else {}
     lines = []
-    for key in batch.keys:
-        text = " ".join(texts.get(key, "").split())
-        reason = "the caption is empty" if key in texts else found[key]
+    for index, key in enumerate(batch.keys):
+        text = " ".join(texts.get(index, "").split())
+        reason = "the caption is empty" if index in texts else found[index]
         lines.append({"path": key, "caption": text} if text else {"path": key, "reason": reason})
     return lines
 
 
-def _same_captioner(out: Path, captioner: Captioner) -> dict[str, str]:
+def _by_same_captioner(out: Path, captioner: Captioner) -> dict[str, str]:
     table = Table.open(out)
     table.need(*COLUMNS, remedy=REMEDY, what="a captions file of steadyclip")
-    mine = (captioner.name, json.dumps(dict(captioner.decoding)))
+    mine = (captioner.name, json.dumps(captioner.decoding))
     others = {(row["captioner"], row["decoding"]) for _, row in table.rows(COLUMNS[2:])} - {mine}
     for name, decoding in sorted(others):
         raise DataError(
@@ -205,10 +195,9 @@ def _same_captioner(out: Path, captioner: Captioner) -> dict[str, str]:
 def _write(out: Path, captions: Mapping[str, str], captioner: Captioner, about: Mapping[str, Any]) -> None:
     import pyarrow as pa
 
-    decoding = dict(captioner.decoding)
+    decoding = json.dumps(captioner.decoding)
+    rows = [(*pair, captioner.name, decoding) for pair in captions.items()]
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
-    rows = [(key, caption, captioner.name, json.dumps(decoding)) for key, caption in captions.items()]
     batch = pa.RecordBatch.from_pylist([dict(zip(COLUMNS, row, strict=True)) for row in rows], schema)
-    write_table(
-        out, [batch], schema, {"captioner": captioner.name, "decoding": decoding, **about, "versions": versions()}
-    )
+    made = {"captioner": captioner.name, "decoding": captioner.decoding, **about, "versions": versions()}
+    write_table(out, [batch], schema, made)

@@ -16,26 +16,36 @@ import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
-from steadyclip.anchors.pool import MANIFEST, SCHEMA, Pool, differences, read_manifest
-from steadyclip.anchors.sources import PART_ROWS, Part, Row, find_parts
-from steadyclip.anchors.writing import JOURNAL, PartWriter, finished_part
+from steadyclip.anchors.journal import Journal
+from steadyclip.anchors.pool import KINDS, ROWS, FinishedPart, Manifest, Pool, Sources, digest
+from steadyclip.anchors.sources import PART_ROWS, Row, find_parts
 from steadyclip.core.errors import DataError
-from steadyclip.core.files import owning, write_atomic
+from steadyclip.core.files import owning, replacing
 from steadyclip.core.progress import Progress
 from steadyclip.data.content import threads
 from steadyclip.data.decode import UnreadableImage, decode, quiet
+from steadyclip.data.tables import write_table
 from steadyclip.models import DualEncoder, Tokens
 
+JOURNAL = "rows.jsonl"
 _AHEAD = 3
 """Batches that are being prepared while the model is at work."""
+
+
+class Batch(msgspec.Struct):
+    """A line of a part's journal: ``features`` are (B, D) float32 by kind, of the ``pairs`` without a ``reason``."""
+
+    pairs: list[dict[str, Any]]
+    features: dict[str, bytes]
 
 
 def embed_pool(
@@ -74,82 +84,112 @@ def embed_pool(
     out = Path(out)
     parts = find_parts(sources, text_column, part_rows)
     folders = [out / f"{i:05}-{re.sub(r'[^A-Za-z0-9]+', '-', part.name)}" for i, part in enumerate(parts)]
-    manifest = _manifest(model, parts, batch_size, text_column, part_rows)
-    _agree(out, manifest)
-    done, owners = _Count(progress, len(parts)), {}
+    files = {str(part.path): part.path.stat().st_size for part in parts}
+    manifest = Manifest(
+        model.name, model.weights_hash, repr(model.preprocess), model.embed_dim, batch_size,
+        Sources(files, text_column, part_rows),
+    )  # fmt: skip
+    before = Manifest.read(out)
+    if before is not None:
+        if differences := before.differences(manifest):
+            raise DataError(f"the pool in {out} was begun with {differences}: name another folder, or delete that one.")
+    elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise DataError(f"{out} holds other files: name an empty folder for the pool.")
+    else:
+        manifest.write(out)
+    done = 0
+
+    def advance(share: float) -> None:
+        """``done`` pairs are the ``share`` of all that is done, in parts."""
+        if progress and done:
+            progress(done, max(done, round(done * len(parts) / share)))
+
     with torch.inference_mode(), model.frozen(), quiet():
-        for part, folder in zip(parts, folders, strict=True):
+        for number, (part, folder) in enumerate(zip(parts, folders, strict=True)):
+            journal = Journal(folder / JOURNAL, Batch)
             with owning(folder.with_suffix(".lock")) as owner:
                 if owner:
-                    owners[part.name] = owner
-                elif finished_part(folder) is None:
-                    with PartWriter(folder, model.embed_dim) as writer, contextlib.ExitStack() as stack:
-                        batches = _embedded(model, part, writer.next, batch_size, workers)
-                        for batch in stack.enter_context(contextlib.closing(batches)):
-                            writer.add([feature.cpu().numpy() for feature in batch.features], batch.lines)
-                            for line in batch.lines:
-                                if "reason" in line:
-                                    log(f"left out {line['key']}: {line['reason']}")
-                            done.show(writer.next, part.share(batch.place))
-                        writer.finish(part.name)
-                else:  # a run may have been killed while it tidied up
-                    (folder / JOURNAL).unlink(missing_ok=True)
-            done.part(folder)
-    for name, owner in owners.items():
-        log(f"{name} is being embedded by {owner}")
-    return _finish(out, manifest, folders)
+                    log(f"{part.name} is being embedded by {owner}")
+                elif about := FinishedPart.read(folder):
+                    journal.path.unlink(missing_ok=True)  # a run may have been killed before it was
+                    done += about.rows + len(about.skipped)
+                else:
+                    start = sum(len(batch.pairs) for batch in journal)
+                    done += start
+                    with contextlib.closing(_embedded(model, part.rows(start), batch_size, workers)) as batches:
+                        for pairs, place, features in batches:
+                            arrays = (feature.cpu().numpy().astype("<f4").tobytes() for feature in features)
+                            journal.append(Batch(pairs, dict(zip(KINDS, arrays, strict=False))))
+                            for pair in pairs:
+                                if "reason" in pair:
+                                    log(f"left out {pair['key']}: {pair['reason']}")
+                            done += len(pairs)
+                            advance(number + part.share(place))
+                    finish_part(folder, part.name, model.embed_dim)
+            advance(number + 1)
+    finished = [about for folder in folders if (about := FinishedPart.read(folder))]
+    if len(finished) < len(folders):
+        return None
+    if not any(about.rows for about in finished):
+        key, reason = next(iter(finished[0].skipped), ("", "it is empty"))
+        raise DataError(f"no pair of the pool can be used, for instance {key}: {reason}.")
+    msgspec.structs.replace(manifest, parts=finished).write(out)
+    return Pool.open(out)
 
 
-@dataclass
-class _Batch:
-    """Lines of the journal, one a pair; the ``place`` of the last; what could be read of the pairs, for the model; and
-    the features that it made of that: of the images, and of the texts."""
+class _Prepared(NamedTuple):
+    """Pairs for the journal; the ``place`` of the last; images (B, C, H, W) and texts of those that could be read."""
 
-    lines: list[dict[str, Any]]
+    pairs: list[dict[str, Any]]
     place: int
     inputs: tuple[Tensor, Tokens] | None
-    features: Sequence[Tensor] = ()
 
 
-_Batches = Generator[_Batch, None, None]
+_Embedded = tuple[list[dict[str, Any]], int, Sequence[Tensor]]
+"""Pairs for the journal, the place of the last, and features (B, D) in the order of ``KINDS``."""
 
 
-def _embedded(model: DualEncoder, part: Part, start: int, batch_size: int, workers: int) -> _Batches:
-    """The batches of a part from pair ``start`` on, each when an accelerator is already at work on the next."""
-    waiting: _Batch | None = None
-    with contextlib.closing(_prepared(model, part.rows(start), batch_size, workers)) as batches:
-        for batch in batches:
-            if batch.inputs:
-                images_BCHW, tokens = batch.inputs
+def _embedded(
+    model: DualEncoder, rows: Iterator[Row], batch_size: int, workers: int
+) -> Generator[_Embedded, None, None]:
+    """Batches of pairs, each given when an accelerator is already at work on the next."""
+    waiting: _Embedded | None = None
+    with contextlib.closing(_prepared(model, rows, batch_size, workers)) as batches:
+        for pairs, place, inputs in batches:
+            features: Sequence[Tensor] = ()
+            if inputs:
+                images_BCHW, tokens = inputs
                 pixels_BCHW = images_BCHW.to(model.device, non_blocking=True)
-                batch.features = model.encode_image(pixels_BCHW), model.encode_text(tokens)
+                features = model.encode_image(pixels_BCHW), model.encode_text(tokens)
             if waiting:
                 yield waiting
-            waiting = batch
+            waiting = pairs, place, features
     if waiting:
         yield waiting
 
 
-def _prepared(model: DualEncoder, rows: Iterator[Row], batch_size: int, workers: int) -> _Batches:
+def _prepared(
+    model: DualEncoder, rows: Iterator[Row], batch_size: int, workers: int
+) -> Generator[_Prepared, None, None]:
     """Decoded and tokenized batches, some of them ahead of the model.
 
     Threads decode single images; one thread, as tokenizers want it, makes batches of them.
     """
 
-    def gather(found: Iterator[tuple[dict[str, Any], Tensor | None]], place: int) -> _Batch:
-        lines, images = zip(*found, strict=True)
-        images = [pixels_CHW for pixels_CHW in images if pixels_CHW is not None]
+    def gather(found: Iterator[tuple[dict[str, Any], Tensor | None]], place: int) -> _Prepared:
+        pairs, decoded = zip(*found, strict=True)
+        images = [pixels_CHW for pixels_CHW in decoded if pixels_CHW is not None]
         if not images:
-            return _Batch(list(lines), place, None)
+            return _Prepared(list(pairs), place, None)
         images_BCHW = torch.stack(images)
         if model.device.type == "cuda":
             images_BCHW = images_BCHW.pin_memory()
-        tokens = model.tokenize([line["text"] for line in lines if "text" in line])
-        return _Batch(list(lines), place, (images_BCHW, tokens))
+        tokens = model.tokenize([pair["text"] for pair in pairs if "text" in pair])
+        return _Prepared(list(pairs), place, (images_BCHW, tokens))
 
-    ahead: deque[Future[_Batch]] = deque()
+    ahead: deque[Future[_Prepared]] = deque()
     with threads(max(1, workers)) as decoding, threads(1) as gathering:
-        for batch in iter(lambda: list(itertools.islice(rows, batch_size)), []):
+        while batch := list(itertools.islice(rows, batch_size)):
             found = decoding.map(partial(_decoded, model), batch)
             ahead.append(gathering.submit(gather, found, batch[-1].place))
             if len(ahead) > _AHEAD:
@@ -159,7 +199,7 @@ def _prepared(model: DualEncoder, rows: Iterator[Row], batch_size: int, workers:
 
 
 def _decoded(model: DualEncoder, row: Row) -> tuple[dict[str, Any], Tensor | None]:
-    """Line of the journal and pixels (C, H, W); no pixels where the pair is left out."""
+    """The pair for the journal and pixels (C, H, W); no pixels where it is left out."""
     try:
         image, text = row.load(), " ".join(row.text.split())
         if not text:
@@ -167,67 +207,26 @@ def _decoded(model: DualEncoder, row: Row) -> tuple[dict[str, Any], Tensor | Non
         pixels_CHW = model.preprocess(decode(image, row.key))
     except UnreadableImage as error:
         return {"key": row.key, "reason": error.reason}, None
-    digest = hashlib.sha256(image).hexdigest()[:16]
-    return {"key": row.key, "text": text, "place": row.place, "size": row.size, "digest": digest}, pixels_CHW
+    return dict(zip(ROWS, (row.key, text, row.place, row.size, digest(image)), strict=True)), pixels_CHW
 
 
-@dataclass
-class _Count:
-    """Progress in pairs; how many there are in all is estimated from the share of the parts that is done."""
+def finish_part(folder: Path, name: str, width: int) -> None:
+    """Make arrays and a table of the journal in ``folder``; ``part.json`` last, as it says that the part is done."""
+    import pyarrow as pa
 
-    progress: Progress | None
-    parts: int
-    finished: int = 0
-    before: int = 0
-
-    def part(self, folder: Path) -> None:
-        """A part is finished, or left to another process."""
-        self.finished += 1
-        if (about := finished_part(folder)) is not None:
-            self.before += about["rows"] + len(about["skipped"])
-        self.show(0, 0.0)
-
-    def show(self, pairs: int, share: float) -> None:
-        """``pairs`` of the part at hand are done, which are ``share`` of it."""
-        done, parts = self.before + pairs, self.finished + share
-        if self.progress and done:
-            self.progress(done, done if self.finished == self.parts else max(done, round(done * self.parts / parts)))
-
-
-def _manifest(
-    model: DualEncoder, parts: list[Part], batch_size: int, text_column: str | None, part_rows: int
-) -> dict[str, Any]:
-    files = dict.fromkeys(part.path for part in parts)
-    return {
-        "schema": SCHEMA, "complete": False, "model": model.name, "weights": model.weights_hash,
-        "preprocess": repr(model.preprocess), "width": model.embed_dim, "batch_size": batch_size,
-        "sources": {
-            "files": {str(path): path.stat().st_size for path in files},
-            "text_column": text_column, "part_rows": part_rows,
-        },
-        "parts": [],
-    }  # fmt: skip
-
-
-def _agree(out: Path, manifest: dict[str, Any]) -> None:
-    """Leave the manifest of an unfinished pool in ``out``, or see that the one there is of the same pool."""
-    before = read_manifest(out)
-    if before is None:
-        if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
-            raise DataError(f"{out} holds other files: name an empty folder for the pool.")
-        write_atomic(out / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
-    elif other := differences(before, manifest):
-        raise DataError(f"the pool in {out} was begun with {other}: name another folder, or delete that one.")
-
-
-def _finish(out: Path, manifest: dict[str, Any], folders: list[Path]) -> Pool | None:
-    """Write the manifest of the whole once every part is done; whoever comes last does, and any other the same."""
-    parts = [about for folder in folders if (about := finished_part(folder)) is not None]
-    if len(parts) < len(folders):
-        return None
-    if not any(part["rows"] for part in parts):
-        key, reason = next(iter(parts[0]["skipped"]), ("", "it is empty"))
-        raise DataError(f"no pair of the pool can be used, for instance {key}: {reason}.")
-    whole = {**manifest, "complete": True, "parts": parts}
-    write_atomic(out / MANIFEST, json.dumps(whole, indent=1, ensure_ascii=False).encode())
-    return Pool.open(out)
+    journal = Journal(folder / JOURNAL, Batch)
+    pairs = [pair for batch in journal for pair in batch.pairs]
+    rows = [pair for pair in pairs if "text" in pair]
+    for leftover in folder.glob(".*"):  # of a run that was killed while it was here
+        leftover.unlink()
+    for kind in KINDS:
+        with replacing(folder / f"{kind}.npy") as temporary, open(temporary, "wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), width)}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.writelines(batch.features.get(kind, b"") for batch in journal)
+    schema = pa.schema([(column, pa.int64() if column in ("place", "size") else pa.string()) for column in ROWS])
+    write_table(folder / "rows.parquet", [pa.RecordBatch.from_pylist(rows, schema)], schema, {})
+    content = hashlib.sha256(json.dumps([[row["key"], row["text"], row["digest"]] for row in rows]).encode())
+    skipped = [(pair["key"], pair["reason"]) for pair in pairs if "reason" in pair]
+    FinishedPart(name, folder.name, len(rows), content.hexdigest()[:16], skipped).write(folder)
+    journal.path.unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -15,46 +14,33 @@ T = TypeVar("T")
 
 
 class Journal(Generic[T]):
-    """Batches of ``kind``, a line of JSON each. Entering it cuts off what follows the last whole line."""
+    """Batches of ``kind``, a line of JSON each, in the file ``path``."""
 
     def __init__(self, path: Path, kind: type[T]) -> None:
         self.path, self.decoder = path, msgspec.json.Decoder(kind)
 
-    def __enter__(self) -> Journal[T]:
-        """Raises ``DataError`` where the file cannot be written."""
-        with telling(self.path.parent):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(self.path, "ab")
-            self.file.truncate(sum(len(line) for line, _ in self._whole()))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
     def __iter__(self) -> Iterator[T]:
-        return (batch for _, batch in self._whole())
-
-    def append(self, batch: T) -> None:
-        """Raises ``DataError`` when the disk is full; what was written before is good."""
-        with telling(self.path.parent):
-            self.file.write(msgspec.json.encode(batch) + b"\n")
-            self.file.flush()
-
-    def _whole(self) -> Iterator[tuple[bytes, T]]:
-        with open(self.path, "rb") as file:
+        """The batches so far. At the end, half a line that a killed process left is cut off: read before you append."""
+        if not self.path.exists():
+            return
+        with open(self.path, "rb+") as file:
+            whole = 0
             for line in file:
                 try:
                     batch = self.decoder.decode(line)
                 except msgspec.DecodeError:
-                    return
-                if line.endswith(b"\n"):
-                    yield line, batch
+                    break
+                if not line.endswith(b"\n"):
+                    break
+                yield batch
+                whole += len(line)
+            file.truncate(whole)
 
-
-@contextmanager
-def telling(folder: Path) -> Iterator[None]:
-    """Raises ``DataError`` where files in ``folder`` cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror or error}.") from error
+    def append(self, batch: T) -> None:
+        """Raises ``DataError`` where the file cannot be written; what was written before is good."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab") as file:
+                file.write(msgspec.json.encode(batch) + b"\n")
+        except OSError as error:
+            raise DataError(f"cannot write {self.path}: {error.strerror or error}.") from error

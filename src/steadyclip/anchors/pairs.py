@@ -1,14 +1,13 @@
 """The anchor file: for each fine-tune image the pairs that were retrieved for it, images included.
 
-Parquet, a row a pair: ``query`` (key of the fine-tune image), ``rank`` from 1, ``similarity``, ``pool_key``, ``text``
-and ``image`` (the encoded image, so that a training needs no pool). In the pool's order, not in that of the images.
+Parquet, a row a pair: the fields of ``Pair``. In the pool's order, not in that of the images.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,13 +18,19 @@ from steadyclip.data.tables import Table, write_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from steadyclip.data import ImageSet
+
 REMEDY = "Make one with `steadyclip anchors retrieve`."
 _ROWS = 256
 """Pairs in a row group: what is held in memory while writing."""
 
 
 class Pair(NamedTuple):
-    """One row of the file."""
+    """One row of the file: what was retrieved for the fine-tune image with the key ``query``.
+
+    ``rank`` counts from 1; ``similarity`` is NaN for a random pair; ``image`` is encoded, so that a training needs no
+    pool.
+    """
 
     query: str
     rank: int
@@ -35,7 +40,7 @@ class Pair(NamedTuple):
     image: bytes
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Anchors:
     """The pairs of an anchor file, numbered in its order; images stay encoded.
 
@@ -44,7 +49,7 @@ class Anchors:
 
     path: Path
     about: dict[str, Any]
-    table: pa.Table = field(repr=False)
+    table: pa.Table = dataclasses.field(repr=False)
 
     def __len__(self) -> int:
         """Pairs in all."""
@@ -80,6 +85,23 @@ class Anchors:
             first.setdefault(pool_key, row)
         return tuple(first.values())
 
+    def only_for(self, images: ImageSet) -> Anchors:
+        """What was retrieved for ``images``: pairs for other images of the data set, which are not trained on, would
+        tell something of them.
+
+        Raises:
+            DataError: many of the images have no pairs.
+        """
+        import pyarrow.compute as compute
+
+        missing = sorted(set(images.keys) - set(self.keys))
+        if len(missing) > images.max_unreadable * len(images):  # a few may have had nothing but near-duplicates
+            raise DataError(
+                f"{self.path}: nothing was retrieved for {len(missing)} of {len(images)} training images of "
+                f"{images.name}, for instance {missing[0]}. Make it anew with `steadyclip anchors retrieve`."
+            )
+        return dataclasses.replace(self, table=self.table.filter(compute.field("query").isin(images.keys)))
+
     @cached_property
     def _rows(self) -> dict[str, list[int]]:
         columns = (self.table.column(name).to_pylist() for name in ("rank", "query"))
@@ -109,12 +131,16 @@ def write_anchors(path: str | Path, pairs: Iterable[Pair], about: Mapping[str, A
     Raises:
         SteadyClipError: the file cannot be written, or there is no pair.
     """
+    rest = iter(pairs)
+    groups = iter(lambda: as_table(itertools.islice(rest, _ROWS)), as_table([]))
+    write_table(Path(path), (batch for group in groups for batch in group.to_batches()), as_table([]).schema, about)
+    return read_anchors(path)
+
+
+def as_table(pairs: Iterable[Pair]) -> pa.Table:
+    """A column for each field of ``Pair``."""
     import pyarrow as pa
 
     kinds = (pa.string(), pa.int32(), pa.float32(), pa.string(), pa.string(), pa.binary())
     schema = pa.schema(list(zip(Pair._fields, kinds, strict=True)))
-    rest = iter(pairs)
-    groups = iter(lambda: list(itertools.islice(rest, _ROWS)), [])
-    batches = (pa.RecordBatch.from_pylist([pair._asdict() for pair in group], schema) for group in groups)
-    write_table(Path(path), batches, schema, about)
-    return read_anchors(path)
+    return pa.Table.from_pylist([pair._asdict() for pair in pairs], schema)

@@ -11,36 +11,40 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from steadyclip.anchors.captions import Captions
 from steadyclip.anchors.pairs import Anchors, Pair, write_anchors
-from steadyclip.anchors.pool import Pool
+from steadyclip.anchors.pool import KINDS, Pool
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.progress import Progress
 from steadyclip.models.features import evaluating, image_features
 
 if TYPE_CHECKING:
-    from steadyclip.anchors.streams import Captions
     from steadyclip.data import ImageSet
     from steadyclip.models import DualEncoder
 
 Query = Literal["image", "text", "both"]
 Engine = Literal["auto", "torch", "faiss"]
 
-EXACT_ROWS = 1_000_000
-"""Pairs up to which every one is compared; above, faiss looks at the neighbourhood only."""
-
-
 _Hits = dict[int, list[tuple[str, int, float]]]
 """Row of the pool -> for which images it was found: key, rank and similarity."""
 
 # Pairs and images that are compared at once: their scores stay in the processor's cache and memory small.
 _CHUNK, _QUERIES, _BLOCK = 16_384, 1024, 64
-# faiss: cells it looks into, and candidates beyond k for near-duplicates among them.
-_PROBES, _SPARE = 64, 64
+# faiss: pairs up to which it compares all, cells that it looks into above, and candidates beyond k for near-duplicates.
+_FLAT_ROWS, _PROBES, _SPARE = 1_000_000, 64, 64
+
+
+class Found(NamedTuple):
+    """The best K rows for Q queries: scores float32, best first, -inf where nothing is left, and rows int64."""
+
+    score_QK: Tensor
+    row_QK: Tensor
 
 
 def retrieve(
@@ -71,8 +75,7 @@ def retrieve(
         captions: for "text" and "both".
         k: pairs for each image.
         near_duplicate: leave out pairs whose image has a larger cosine with the image's; None leaves none out.
-        engine: "torch" compares everything; "faiss" (package faiss-cpu) searches an index; "auto" takes torch up to
-            ``EXACT_ROWS`` pairs.
+        engine: "torch", or "auto", compares every pair; "faiss" (package faiss-cpu) searches an index.
         source: folder that the pool's sources have been moved to.
         batch_size: images in a forward pass.
         workers: processes that decode images.
@@ -85,22 +88,28 @@ def retrieve(
     if not 1 <= k <= len(pool):
         raise UsageError(f"k must be between 1 and the {len(pool)} pairs of the pool, not {k}.")
     wanted = ("image", "text") if query == "both" else (query,)
-    if "text" in wanted and captions is None:
+    if query == "image":
+        captions = None
+    elif captions is None:
         raise UsageError(f"a query by {query} needs captions: make them with `steadyclip anchors caption`.")
     pool.check(model)
-    if captions is not None and "text" in wanted:
+    if captions:
         captions.check(images)
     found = image_features(model, images, batch_size=batch_size, workers=workers, frozen=True, progress=progress)
     features = {"image": found.features_ND}
-    if captions is not None and "text" in wanted:
+    if captions:
+        texts = [captions.texts[key] for key in found.keys]
         with evaluating(model), model.frozen():
-            parts = [model.encode_text(captions.texts(found.keys[i : i + 256])) for i in range(0, len(found.keys), 256)]
+            parts = [model.encode_text(texts[first : first + 256]) for first in range(0, len(texts), 256)]
             features["text"] = torch.cat(parts).cpu()
-    score_QK, row_QK = nearest_rows(pool, features, wanted, k, near_duplicate, engine, model.device)
+    if engine == "faiss":
+        score_QK, row_QK = faiss_rows(pool, features, wanted, k, near_duplicate)
+    else:
+        engine = "torch"
+        score_QK, row_QK = nearest_rows(pool, features, wanted, k, near_duplicate, model.device)
     about = {
         "pool": pool.hash, "weights": model.weights_hash, "model": model.name, "query": query, "k": k,
-        "near_duplicate": near_duplicate, "engine": _engine(engine, len(pool)), "images": images.name,
-        "set": images.hash,
+        "near_duplicate": near_duplicate, "engine": engine, "images": images.name, "set": images.hash,
     }  # fmt: skip
     hits: _Hits = defaultdict(list)
     for key, scores, rows in zip(found.keys, score_QK.tolist(), row_QK.tolist(), strict=True):
@@ -121,10 +130,9 @@ def nearest_rows(
     wanted: Sequence[str],
     k: int,
     near_duplicate: float | None = None,
-    engine: Engine = "auto",
     device: torch.device | str = "cpu",
-) -> tuple[Tensor, Tensor]:
-    """The best ``k`` rows of the pool for each query.
+) -> Found:
+    """The best ``k`` rows of the pool for each query; every pair is compared.
 
     Args:
         pool: N pairs.
@@ -132,36 +140,35 @@ def nearest_rows(
         wanted: kinds whose mean cosine is compared.
         k: rows for each query.
         near_duplicate: cosine of the images above which a row is left out.
-        engine: as for ``retrieve``.
         device: where torch compares.
-
-    Returns:
-        Scores (Q, K) float32, best first, and rows (Q, K) int64; -inf where nothing is left.
-
-    Raises:
-        DataError: faiss is needed and not installed.
     """
-    if _engine(engine, len(pool)) == "faiss":
-        return _faiss_rows(pool, features, wanted, k, near_duplicate)
-    kinds = tuple(dict.fromkeys((*wanted, *(("image",) if near_duplicate is not None else ()))))
+    kinds = [kind for kind in KINDS if kind in wanted or (kind == "image" and near_duplicate is not None)]
     queries = {kind: features[kind].to(device, torch.float32).split(_QUERIES) for kind in kinds}
-    count = len(features[kinds[0]])
-    none = torch.full((count, k), -math.inf, device=device), torch.zeros((count, k), dtype=torch.long, device=device)
-    best = list(zip(none[0].split(_QUERIES), none[1].split(_QUERIES), strict=True))
+    shape = len(features[kinds[0]]), k
+    nothing = torch.full(shape, -math.inf, device=device), torch.zeros(shape, dtype=torch.long, device=device)
+    best = [Found(*block) for block in zip(*(tensor.split(_QUERIES) for tensor in nothing), strict=True)]
     # Written over and over: fresh memory for every product would cost a quarter of the time.
     buffers = {kind: torch.empty(_QUERIES * _CHUNK, device=device) for kind in kinds}
     with torch.inference_mode():
-        for first, chunk in pool.chunks(kinds, _CHUNK):
-            chunk = {kind: rows_ND.to(device) for kind, rows_ND in chunk.items()}
-            for i in range(len(best)):
+        for first, arrays in pool.chunks(kinds, _CHUNK):
+            chunk = {kind: torch.from_numpy(array).to(device) for kind, array in arrays.items()}
+            for i, before in enumerate(best):
                 cosine = {kind: _product(queries[kind][i], chunk[kind], buffers[kind]) for kind in kinds}
                 score_QN = cosine[wanted[-1]]
                 if len(wanted) > 1:
                     score_QN.add_(cosine[wanted[0]]).div_(2)
                 if near_duplicate is not None:
                     score_QN.masked_fill_(cosine["image"] > near_duplicate, -math.inf)
-                best[i] = _merge(*best[i], *_top(score_QN, k), first)
-    return torch.cat([scores for scores, _ in best]).cpu(), torch.cat([rows for _, rows in best]).cpu()
+                score_QK, at_QK = _top(score_QN, k)
+                best[i] = merge([before, Found(score_QK, at_QK + first)], k)
+    return Found(*(torch.cat(column).cpu() for column in zip(*best, strict=True)))
+
+
+def merge(parts: Sequence[Found], k: int) -> Found:
+    """The best ``k`` of all that was found."""
+    score_QL, row_QL = (torch.cat(columns, dim=1) for columns in zip(*parts, strict=True))
+    score_QK, at_QK = score_QL.topk(k, dim=1)
+    return Found(score_QK, row_QL.gather(1, at_QK))
 
 
 def _product(query_QD: Tensor, pool_ND: Tensor, buffer: Tensor) -> Tensor:
@@ -185,52 +192,44 @@ def _top(score_QN: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return scores, place_QL.gather(1, at)
 
 
-def _merge(score_QK: Tensor, row_QK: Tensor, new_QK: Tensor, at_QK: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """The best of what was found before and of what was found in the chunk that starts at row ``first``."""
-    scores, order = torch.cat([score_QK, new_QK], dim=1).topk(score_QK.shape[1], dim=1)
-    return scores, torch.cat([row_QK, at_QK + first], dim=1).gather(1, order)
+def faiss_rows(
+    pool: Pool, features: Mapping[str, Tensor], wanted: Sequence[str], k: int, near_duplicate: float | None = None
+) -> Found:
+    """As ``nearest_rows``, among the rows of the ``_PROBES`` cells next to each query; features are held in memory.
 
-
-def _engine(engine: Engine, rows: int) -> str:
-    if engine == "auto":
-        return "torch" if rows <= EXACT_ROWS else "faiss"
-    return engine
-
-
-def _faiss_rows(
-    pool: Pool, features: Mapping[str, Tensor], wanted: Sequence[str], k: int, near_duplicate: float | None
-) -> tuple[Tensor, Tensor]:
-    """As ``nearest_rows``, among the rows of the ``_PROBES`` cells next to each query; features are held in memory."""
+    Raises:
+        DataError: faiss is not installed.
+    """
     try:
         faiss = importlib.import_module("faiss")
     except ImportError:
         raise DataError(
-            f"the pool has {len(pool):,} pairs: above {EXACT_ROWS:,} the search goes through faiss, which is not "
-            "installed: pip install faiss-cpu. Or compare every pair, which takes longer: --engine torch."
+            "faiss is not installed: pip install faiss-cpu, or compare every pair with --engine torch."
         ) from None
-    width, rows = pool.manifest["width"] * len(wanted), len(pool)
-    cells = round(4 * math.sqrt(rows))
-    index = faiss.index_factory(width, "Flat" if rows <= EXACT_ROWS else f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
-    if rows > EXACT_ROWS:
+
+    def joined(by_kind: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.concatenate([by_kind[kind] for kind in wanted], axis=1)
+
+    rows, cells = len(pool), round(4 * math.sqrt(len(pool)))
+    kind = "Flat" if rows <= _FLAT_ROWS else f"IVF{cells},Flat"
+    index = faiss.index_factory(pool.manifest.width * len(wanted), kind, faiss.METRIC_INNER_PRODUCT)
+    if rows > _FLAT_ROWS:
         index.nprobe = _PROBES
         every = max(1, rows // (64 * cells))
-        index.train(torch.cat([_joined(chunk, wanted)[::every] for _, chunk in pool.chunks(wanted, _CHUNK)]).numpy())
+        index.train(np.concatenate([joined(chunk)[::every] for _, chunk in pool.chunks(wanted, _CHUNK)]))
     for _, chunk in pool.chunks(wanted, _CHUNK):
-        index.add(_joined(chunk, wanted).numpy())
-    queries_QE = _joined(features, wanted) / len(wanted)
-    found = index.search(queries_QE.numpy(), min(rows, k + _SPARE * (near_duplicate is not None)))
-    score_QL, row_QL = (torch.from_numpy(array) for array in found)
+        index.add(joined(chunk))
+    queries = joined({kind: features[kind].numpy() for kind in wanted}) / len(wanted)
+    candidates = min(rows, k + _SPARE * (near_duplicate is not None))
+    score_QL, row_QL = (torch.from_numpy(array) for array in index.search(queries, candidates))
     score_QL = score_QL.masked_fill(row_QL < 0, -math.inf)
     if near_duplicate is not None:
-        for scores, rows_L, feature_D in zip(score_QL, row_QL, features["image"], strict=True):
-            pictures_LD = torch.from_numpy(pool.take("image", rows_L.clamp(min=0).numpy()))
-            scores.masked_fill_(pictures_LD @ feature_D > near_duplicate, -math.inf)
-    scores, at = score_QL.topk(k, dim=1)
-    return scores, row_QL.gather(1, at)
-
-
-def _joined(features: Mapping[str, Tensor], wanted: Sequence[str]) -> Tensor:
-    return torch.cat([features[kind] for kind in wanted], dim=1).contiguous()
+        for first, chunk in pool.chunks(("image",), _CHUNK):
+            image_ND = torch.from_numpy(chunk["image"])
+            query, place = ((row_QL >= first) & (row_QL < first + len(image_ND))).nonzero(as_tuple=True)
+            cosine = (image_ND[row_QL[query, place] - first] * features["image"][query]).sum(dim=1)
+            score_QL[query, place] = score_QL[query, place].masked_fill(cosine > near_duplicate, -math.inf)
+    return merge([Found(score_QL, row_QL)], k)
 
 
 def random_like(

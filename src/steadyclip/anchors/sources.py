@@ -2,14 +2,16 @@
 
 Each file is cut into parts, the unit of work of one process. A part has a ``path``; a ``name``, unique in the pool;
 ``rows(start)``, its pairs from number ``start`` on; ``fetch(places)``, retrieved images at sorted (place, size); and
-``share(place)``, how much of it lies before ``place``, in [0, 1].
+``share(place)``, how much of it is done once the pair at ``place`` is, in [0, 1].
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +47,8 @@ class Row(NamedTuple):
 class TablePart:
     """Rows ``first`` to ``last`` of a table whose column ``image`` holds the images, or paths beside the table."""
 
+    path: Path
+    name: str
     table: Table
     image: str
     text: str
@@ -52,14 +56,6 @@ class TablePart:
     first: int
     last: int
     prefix: str
-
-    @property
-    def path(self) -> Path:
-        return self.table.path
-
-    @property
-    def name(self) -> str:
-        return f"{self.path.name}:{self.first}"
 
     def rows(self, start: int) -> Iterator[Row]:
         columns = [name for name in dict.fromkeys((self.image, self.text, self.key)) if name]
@@ -76,7 +72,7 @@ class TablePart:
                 yield self._load(row_key(place + 1), row[self.image])()
 
     def share(self, place: int) -> float:
-        return (place - self.first) / max(1, self.last - self.first)
+        return (place + 1 - self.first) / (self.last - self.first)
 
     def _load(self, key: str, image: Any) -> Callable[[], bytes]:
         if isinstance(image, str):
@@ -92,57 +88,48 @@ class TarPart:
     """
 
     path: Path
+    name: str
     text_column: str | None
 
-    @property
-    def name(self) -> str:
-        return self.path.name
-
     def rows(self, start: int) -> Iterator[Row]:
-        sample, members, number, broken = "", {}, 0, ""
-        try:
-            with tarfile.open(self.path, "r|*") as tar:
-                for member in tar:
-                    inside = PurePosixPath(member.name)
-                    if not member.isfile() or inside.name.startswith("."):
-                        continue
-                    stem, _, suffix = inside.name.partition(".")
-                    key, suffix = str(inside.parent / stem), f".{suffix.lower()}"
-                    if key != sample:
-                        if sample and number >= start:
-                            yield self._row(sample, members)
-                        number, sample, members = number + bool(sample), key, {}
-                    # before the start, members are passed over without being kept
-                    if number >= start and suffix in (".txt", ".json", *IMAGE_SUFFIXES):
-                        file = tar.extractfile(member)
-                        members[suffix] = (file.read() if file else b"", member.offset_data)
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-            broken = f"the shard is broken here ({' '.join(str(error).split()) or type(error).__name__})"
-        if sample:
-            if number >= start:
-                yield self._row(sample, members)
-            number += 1
-        if broken and number >= start:  # what was read before stays; the break counts as one more pair, to be reported
-            where = f"{self.path.name}/after {sample}" if sample else self.path.name
-            yield Row(where, "", partial(_refuse, where, broken), 0)
+        samples = itertools.groupby(self._members(), key=lambda member: member[0])
+        for sample, members in itertools.islice(samples, start, None):
+            yield self._row(
+                f"{self.name}/{sample}", {suffix: (content, place) for _, suffix, content, place in members}
+            )
 
     def fetch(self, places: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         with tarfile.open(self.path, "r:*") as tar:  # seeks in a plain shard, unpacks forward in a compressed one
             for place, size in places:
                 member = tarfile.TarInfo()
                 member.offset_data, member.size = place, size
-                file = tar.extractfile(member)
-                yield file.read() if file else b""
+                yield _content(tar, member)
 
     def share(self, place: int) -> float:
-        return min(1.0, place / max(1, self.path.stat().st_size))
+        return min(1.0, (place + 1) / self.path.stat().st_size)
 
-    def _row(self, sample: str, members: Mapping[str, tuple[bytes, int]]) -> Row:
-        key = f"{self.path.name}/{sample}"
+    def _members(self) -> Iterator[tuple[str, str, bytes, int]]:
+        """Sample, suffix, content and place of each file; a broken shard ends with one without suffix: why it is."""
+        sample = "the start"
+        try:
+            with tarfile.open(self.path, "r|*") as tar:
+                for member in tar:
+                    inside = PurePosixPath(member.name)
+                    stem, _, suffix = inside.name.partition(".")
+                    if member.isfile() and stem:
+                        sample = str(inside.parent / stem)
+                        yield sample, f".{suffix.lower()}", _content(tar, member), member.offset_data
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            yield f"after {sample}", "", f"the shard is broken here ({reason})".encode(), 0
+
+    def _row(self, key: str, members: Mapping[str, tuple[bytes, int]]) -> Row:
+        text = self._text(members)
         for suffix, (image, place) in members.items():
             if suffix in IMAGE_SUFFIXES:
-                return Row(key, self._text(members), partial(image_bytes, image, key), place, len(image))
-        return Row(key, self._text(members), partial(_refuse, key, "no image in the sample"), 0)
+                return Row(key, text, partial(image_bytes, image, key), place, len(image))
+        reason, _ = members.get("", (b"no image in the sample", 0))
+        return Row(key, text, partial(_refuse, key, reason.decode()), 0)
 
     def _text(self, members: Mapping[str, tuple[bytes, int]]) -> str:
         if ".json" in members and (self.text_column or ".txt" not in members):
@@ -171,45 +158,35 @@ def find_parts(sources: Iterable[str | Path], text_column: str | None = None, pa
         DataError: a source is not there, of no known kind, or without a needed column.
     """
     files = [file for source in sources for file in _files(Path(source).expanduser())]
+    for name, count in Counter(file.name for file in files).items():
+        if count > 1:
+            raise DataError(f"two sources of the pool are named {name}: rename one of them.")
     parts: list[Part] = []
     for file in files:
-        if _is_tar(file):
-            parts.append(TarPart(file, text_column))
+        if file.name.lower().endswith(TARS):
+            parts.append(TarPart(file, file.name, text_column))
         else:
             parts.extend(_table_parts(file, text_column, part_rows, f"{file.name}/" if len(files) > 1 else ""))
-    names = [part.name for part in parts]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise DataError(f"two sources of the pool are named {twice.partition(':')[0]}: rename one of them.")
     return parts
 
 
 def _files(source: Path) -> list[Path]:
-    if source.is_file():
-        if _is_tar(source) or _is_table(source):
-            return [source.absolute()]
-        raise DataError(f"{source} is no source of pairs: give a table (.parquet, .csv), a .tar shard or a folder.")
-    if not source.is_dir():
+    """The tables or shards that ``source`` is or holds; where a folder holds shards, its tables are none."""
+    if not source.exists():
         raise DataError(f"{source}: there is no such file or folder.")
-    inside = sorted(path.absolute() for path in source.iterdir() if path.is_file())
-    if shards := [path for path in inside if _is_tar(path)]:
-        return shards
-    tables = [path for path in inside if _is_table(path)]
-    if not tables:
+    inside = sorted(source.iterdir()) if source.is_dir() else [source]
+    files = [path.absolute() for path in inside if path.is_file()]
+    shards = [path for path in files if path.name.lower().endswith(TARS)]
+    tables = [path for path in files if path.suffix.lower() in (*TEXT, *PARQUET)]
+    if not shards and not tables:
         raise DataError(
-            f"{source} holds neither tar shards nor a table of texts (.csv or .parquet with path and text)."
+            f"{source} is no source of pairs: give a table with path and text (.csv, or .parquet, also with images), "
+            "a .tar shard, or a folder of them."
         )
-    if len(tables) > 1 and any(path.suffix.lower() in TEXT for path in tables):
+    if not shards and len(tables) > 1 and any(path.suffix.lower() in TEXT for path in tables):
         names = ", ".join(table.name for table in tables[:3])
         raise DataError(f"{source} holds several tables ({names}): name the one to read.")
-    return tables
-
-
-def _is_tar(path: Path) -> bool:
-    return path.name.lower().endswith(TARS)
-
-
-def _is_table(path: Path) -> bool:
-    return path.suffix.lower() in (*TEXT, *PARQUET)
+    return shards or tables
 
 
 def _table_parts(path: Path, text_column: str | None, part_rows: int, prefix: str) -> Iterator[TablePart]:
@@ -227,7 +204,12 @@ def _table_parts(path: Path, text_column: str | None, part_rows: int, prefix: st
         raise DataError(f"{path} has no rows.")
     for first in range(0, rows, part_rows):
         last = min(rows, first + part_rows)
-        yield TablePart(table, image, text, first_of(*KEY_COLUMNS), first, last, prefix)
+        yield TablePart(path, f"{path.name}:{first}", table, image, text, first_of(*KEY_COLUMNS), first, last, prefix)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return file.read() if file else b""
 
 
 def _refuse(key: str, reason: str) -> bytes:

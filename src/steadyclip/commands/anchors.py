@@ -12,9 +12,9 @@ from steadyclip.commands.options import DataOptions, SubsetName, best_device, sa
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.extensions import POOLS, absent, load_extension
 from steadyclip.core.precision import Precision
+from steadyclip.core.progress import progress_bar
 
 if TYPE_CHECKING:
-    from steadyclip.anchors import Captions
     from steadyclip.data import ImageSet
 
 
@@ -59,7 +59,6 @@ class AnchorsCaption:
 
     def __call__(self) -> None:
         from steadyclip.anchors import caption_images, load_captioner
-        from steadyclip.core.progress import progress_bar
 
         images = self.images.of(self.source)
         captioner = load_captioner(
@@ -99,7 +98,6 @@ class AnchorsEmbed:
 
     def __call__(self) -> None:
         from steadyclip.anchors import embed_pool
-        from steadyclip.core.progress import progress_bar
         from steadyclip.models import load
 
         if not self.sources:
@@ -140,8 +138,7 @@ class AnchorsRetrieve:
     random_like: Path | None = None
     """The control: instead of searching, replace each pair of this anchor file by a random one of the pool."""
     engine: Literal["auto", "torch", "faiss"] = "auto"
-    """`torch` compares every pair, `faiss` (pip install faiss-cpu) searches an index; `auto` takes torch up to a
-    million pairs."""
+    """`torch` (also `auto`) compares every pair; `faiss` (pip install faiss-cpu) searches an index held in memory."""
     pool_source: Path | None = None
     """Folder that the pool's source files have been moved to."""
     batch_size: int = 64
@@ -152,8 +149,7 @@ class AnchorsRetrieve:
     """`cpu`, `cuda`, or `auto`."""
 
     def __call__(self) -> None:
-        from steadyclip.anchors import Pool, random_like, read_anchors, retrieve
-        from steadyclip.core.progress import progress_bar
+        from steadyclip.anchors import Captions, Pool, random_like, read_anchors, retrieve
         from steadyclip.models import load
 
         pool = Pool.open(self.pool)
@@ -162,7 +158,7 @@ class AnchorsRetrieve:
             anchors = random_like(like, pool, self.out, seed=self.images.seed, source=self.pool_source)
         else:
             images = self.images.of(self.source)
-            captions = _captions(images, self.captions) if self.query != "image" else None
+            captions = Captions.of(images, self.captions) if self.query != "image" else None
             with progress_bar("queries") as progress:
                 anchors = retrieve(
                     load(self.model, device=best_device(self.device)), pool, images, self.out, query=self.query,
@@ -195,11 +191,11 @@ class AnchorsShow:
     """Images to show, taken evenly over the classes."""
 
     def __call__(self) -> None:
-        from steadyclip.anchors import read_anchors
+        from steadyclip.anchors import Captions, read_anchors
         from steadyclip.report.anchors import write_sheet
 
         images = self.images.of(self.source)
-        captions = _captions(images, self.captions)
+        captions = Captions.of(images, self.captions)
         anchors = read_anchors(self.anchors) if self.anchors else None
         say(f"page: {write_sheet(self.out, images, captions, anchors, limit=self.limit)}")
 
@@ -217,12 +213,6 @@ class Anchors:
 
     def __call__(self) -> None:
         self.action()
-
-
-def _captions(images: ImageSet, path: Path | None) -> Captions:
-    from steadyclip.anchors import Captions, read_captions
-
-    return Captions(read_captions(path), name=str(path)) if path else Captions(images)
 
 
 def _pool_source(name: str) -> str | Path:

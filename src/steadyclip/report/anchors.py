@@ -49,7 +49,7 @@ def write_sheet(
     """
     if limit < 1:
         raise UsageError(f"limit must be 1 or more, not {limit}.")
-    if not anchors and not (captions and len(captions)):
+    if not anchors and not (captions and captions.texts):
         raise DataError(f"there is nothing to show: {images.name} has no captions, and no anchor file was named.")
     if anchors:
         known = set(anchors.keys)
@@ -83,7 +83,11 @@ def _rows(
             continue
         key = images.keys[index]
         pairs = [_shown(anchors, pair, _similarity(pair)) for pair in anchors.of(key)] if anchors else []
-        yield (picture, images.classes[images.labels[index]], key), captions.get(key) if captions else "", pairs
+        yield (
+            (picture, images.classes[images.labels[index]], key),
+            captions.texts.get(key, "") if captions else "",
+            pairs,
+        )
 
 
 def _shown(anchors: Anchors, pair: Pair, note: str) -> Shown:
@@ -107,7 +111,7 @@ def _frequent(anchors: Anchors) -> list[Shown]:
 def _facts(images: ImageSet, captions: Captions | None, anchors: Anchors | None) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if captions:
-        texts = [text for key in images.keys if (text := captions.get(key))]
+        texts = [text for key in images.keys if (text := captions.texts.get(key))]
         words = f"{statistics.mean(len(text.split()) for text in texts):.0f} words on average" if texts else "none"
         facts["captions"] = f"{captions.name}: {len(texts)} of {len(images)} images, {words}"
     if anchors:
