@@ -117,8 +117,9 @@ class TarPart:
                     inside = PurePosixPath(member.name)
                     stem, _, suffix = inside.name.partition(".")
                     if member.isfile() and stem:
+                        content = _content(tar, member)
                         sample = str(inside.parent / stem)
-                        yield sample, f".{suffix.lower()}", _content(tar, member), member.offset_data
+                        yield sample, f".{suffix.lower()}", content, member.offset_data
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             yield f"after {sample}", "", f"the shard is broken here ({reason})".encode(), 0
