@@ -5,14 +5,12 @@ Shapes: B images, M texts, C classes, D feature width, L tokens of a text, C H W
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from steadyclip.core.errors import ModelError
 from steadyclip.models.adapter import Adapter
 from steadyclip.models.preprocess import Preprocess
-from steadyclip.models.towers import Backend, Layout, Side, Tokens, Tower
+from steadyclip.models.towers import Backend, Layout, Side, Tokens, Tower, digest
 
 
 @contextmanager
@@ -388,16 +386,6 @@ class DualEncoder(nn.Module):
             weights = self._frozen_copy or {f"network.{n}": p for n, p in self.network.named_parameters()}
             self._weights_hash = digest(weights)
         return self._weights_hash
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """16 hex digits over names, shapes and float32 values."""
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        values = tensors[name].detach().to("cpu", torch.float32).contiguous().numpy()
-        found.update(f"{name} {list(values.shape)}\n".encode())
-        found.update(np.ascontiguousarray(values, "<f4").data)
-    return found.hexdigest()[:16]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -24,7 +24,8 @@ from steadyclip.core.files import write_atomic
 from steadyclip.core.precision import Precision, arithmetic
 from steadyclip.core.progress import Progress
 from steadyclip.data import loader
-from steadyclip.models.encoder import DualEncoder, digest, turned_off
+from steadyclip.models.encoder import DualEncoder, turned_off
+from steadyclip.models.towers import digest
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
