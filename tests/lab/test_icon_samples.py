@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from steadyclip_lab.icons.captions import caption, with_article
+from steadyclip_lab.drawings.captions import with_article
+from steadyclip_lab.icons.captions import caption
 from steadyclip_lab.icons.packs import DOWNSTREAM, PRETRAINING, Drawing, drawings
 from steadyclip_lab.icons.samples import DOMAINS, TOPIC_WANTED, WANTED, WANTED_ELSEWHERE, Sample, plan
 from steadyclip_lab.icons.tables import TABLES, read_table

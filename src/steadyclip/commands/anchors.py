@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from steadyclip.commands.options import DataOptions, SubsetName, best_device, say
+from steadyclip.commands.options import DataOptions, SubsetName, say
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.extensions import POOLS, absent, load_extension
-from steadyclip.core.precision import Precision
+from steadyclip.core.precision import Precision, best_device
 from steadyclip.core.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steadyclip.core.errors import UsageError
-from steadyclip.core.precision import best_device
 from steadyclip.data.sampling import Subset as SubsetName
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
 
 
-__all__ = ["DataOptions", "SubsetName", "best_device", "check_values", "print_json", "say", "show"]
+__all__ = ["DataOptions", "SubsetName", "check_values", "print_json", "say", "show"]
 
 
 @dataclasses.dataclass(frozen=True)

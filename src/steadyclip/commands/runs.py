@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from steadyclip.commands.options import DataOptions, SubsetName, best_device, check_values, print_json, say, show
+from steadyclip.commands.options import DataOptions, SubsetName, check_values, print_json, say, show
 from steadyclip.core.errors import UsageError
-from steadyclip.core.precision import Precision
+from steadyclip.core.precision import Precision, best_device
 from steadyclip.experiments.settings import PUBLISHED, RecipeChoice, Settings
 from steadyclip.training.config import RunConfig, TrainConfig
 

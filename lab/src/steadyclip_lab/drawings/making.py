@@ -15,6 +15,7 @@ import lzma
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ license. Logos are trademarks of their owners; they stand here as images to be r
 | set | drawings | author | license |
 | --- | ---: | --- | --- |
 """
-TABLES = ("objects", "food", "people", "faces", "travel", "logos")
+THINGS = ("objects", "food", "people", "faces", "travel")
+"""The tables whose classes are no brands."""
 
 
 def main() -> None:
@@ -121,12 +123,19 @@ def _with_lines(drawings: Iterable[Drawing]) -> Iterable[Drawing]:
 
 def _is_used(drawing: Drawing) -> bool:
     """Some class of some data set has the drawing, or clutter does."""
-    strangers = {name for names in STRANGERS.values() for name in names}
-    if drawing.is_brand:
-        return any(drawing.name in names for names in read_table("logos").values())
-    named = any(drawing.name in names for table in TABLES[:-1] for names in read_table(table).values())
+    if drawing.name in _used_names(drawing.is_brand):
+        return True
     # one in eight by its hash is enough for clutter
-    return named or (drawing.set in strangers and drawing.digest[0] in "01")
+    return (
+        not drawing.is_brand and any(drawing.set in sets for sets in STRANGERS.values()) and drawing.digest[0] in "01"
+    )
+
+
+@cache
+def _used_names(brands: bool) -> frozenset[str]:
+    """Names of the drawings of all classes that are brands, or of all that are not."""
+    tables = ("logos",) if brands else THINGS
+    return frozenset(name for table in tables for names in read_table(table).values() for name in names)
 
 
 def _drawn(drawings: Sequence[Drawing], workers: int) -> list[tuple[Drawing, bytes, np.ndarray]]:

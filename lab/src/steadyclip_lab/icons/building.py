@@ -9,19 +9,18 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from steadyclip.core.errors import DataError, nearest
-from steadyclip.core.files import cache_folder
+from steadyclip.core.files import cache_folder, write_atomic
 from steadyclip_lab.icons.packs import pack_versions
 from steadyclip_lab.icons.render import render
 from steadyclip_lab.icons.samples import Sample, plan
 from steadyclip_lab.icons.tables import TABLES, read_table, table_bytes
+from steadyclip_lab.suite.building import read_about, write_table
 
 FORMAT = 6
 """Raised whenever the code changes what is drawn or written."""
@@ -29,7 +28,6 @@ FORMAT = 6
 TEMPLATE = "an icon of a {}."
 FILES = (*TABLES, "pretrain")
 _HELPERS = {"resvg-py": "resvg_py", "emoji": "emoji", "py-phosphor-icons": "py_phosphor_icons"}
-_METADATA_KEY = b"steadyclip"
 
 
 def build(cache_dir: str | Path | None = None, progress: bool = True, only: Sequence[str] | None = None) -> Path:
@@ -51,7 +49,7 @@ def build(cache_dir: str | Path | None = None, progress: bool = True, only: Sequ
     stale = [
         name
         for name in (only or FILES)
-        if _about(folder / f"{name}.parquet").get("made_of") != _made_of(name, versions)
+        if read_about(folder / f"{name}.parquet").get("made_of") != _made_of(name, versions)
     ]
     if stale:
         try:
@@ -95,19 +93,6 @@ def _made_of(name: str, versions: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps([FORMAT, name, versions, table], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _about(path: Path) -> dict[str, Any]:
-    """The metadata that ``_write`` left in a file; empty when there is no such file."""
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads((parquet.read_schema(path).metadata or {}).get(_METADATA_KEY, b"{}"))
-    except (OSError, pa.ArrowInvalid):
-        return {}
-
-
 def _drawn(name: str, samples: Sequence[Sample], progress: bool) -> Iterator[bytes]:
     images: Iterable[bytes] = (render(sample.drawing, sample.look) for sample in samples)
     if not progress:
@@ -119,12 +104,9 @@ def _drawn(name: str, samples: Sequence[Sample], progress: bool) -> Iterator[byt
 
 
 def _write(path: Path, name: str, samples: Sequence[Sample], images: Iterable[bytes], versions: dict[str, str]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    columns = {
+    columns: dict[str, Iterable[Any]] = {
         "path": [sample.key for sample in samples],
-        "image": pa.array(images, pa.binary()),
+        "image": images,
         "label": [sample.label for sample in samples],
         "split": [sample.split for sample in samples],
         "domain": [sample.domain for sample in samples],
@@ -140,9 +122,7 @@ def _write(path: Path, name: str, samples: Sequence[Sample], images: Iterable[by
         classes = read_table(name)
         about["classes"] = [one.name for one in classes]
         about["second_names"] = {one.name: one.also for one in classes if one.also}
-    table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(about)})
-    # PNG does not compress further; without a codec the bytes do not depend on the codec's version
-    _replace(path, lambda temporary: parquet.write_table(table, temporary, compression="none"))
+    write_table(path, columns, about)
 
 
 def _write_manifest(folder: Path, versions: dict[str, str]) -> None:
@@ -156,25 +136,10 @@ def _write_manifest(folder: Path, versions: dict[str, str]) -> None:
             table = parquet.read_table(path, columns=["label", "split", "domain"])
             rows = zip(table["split"].to_pylist(), table["domain"].to_pylist(), strict=True)
             files[name] = {
-                "made_of": _about(path).get("made_of"),
+                "made_of": read_about(path).get("made_of"),
                 "images": table.num_rows,
                 "labels": len(set(table["label"].to_pylist())),
                 "counts": {f"{split} {domain}": count for (split, domain), count in sorted(Counter(rows).items())},
             }
     text = json.dumps({"format": FORMAT, "versions": versions, "files": files}, indent=2, sort_keys=True) + "\n"
-    _replace(folder / "manifest.json", lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-
-
-def _replace(path: Path, write: Callable[[str], object]) -> None:
-    """Write beside ``path``, see it on disk, then put it in place."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_atomic(folder / "manifest.json", text.encode())

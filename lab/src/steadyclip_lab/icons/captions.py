@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from steadyclip.core.errors import DataError
+from steadyclip_lab.drawings.captions import with_article
 from steadyclip_lab.icons.packs import Drawing
 
 _STYLES = {
@@ -56,15 +57,6 @@ def caption(drawing: Drawing, category: str | None = None) -> str:
     if pattern == 1:
         return (f"{kind}: " if kind else "") + f"{thing}, {style}" + (f" for {about}" if about else "")
     return f"{thing}" + (f" for {about}" if about else "") + f", {style}" + (f", {kind}" if kind else "")
-
-
-def with_article(words: str) -> str:
-    """``"an apple"``, ``"a pear"``, ``"scissors"``; words that start with a figure stay as they are."""
-    last = words.split()[-1] if words else ""
-    if not words[:1].isalpha() or (last.endswith("s") and not last.endswith(("ss", "us", "is"))):
-        return words
-    vowel = words.startswith("hour") or (words[0] in "aeiou" and not words.startswith(("uni", "use", "usb", "eu")))
-    return f"{'an' if vowel else 'a'} {words}"
 
 
 def _digest(text: str) -> str:

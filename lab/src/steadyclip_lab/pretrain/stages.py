@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadyclip.core.errors import DataError, SteadyClipError
+from steadyclip.core.precision import best_device
 from steadyclip.models.huggingface import quiet
 from steadyclip_lab.pretrain import augment
 from steadyclip_lab.pretrain.config import PretrainConfig
@@ -94,9 +95,7 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
         SteadyClipError: ``config.out`` holds a pretraining with other settings.
     """
     _claim(config)
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    )
+    device = torch.device(best_device(config.device))
     pairs = read_pairs(
         _parquet(config.data), config.image_size, config.image_column, config.text_column, config.caption_column,
         with_alpha=config.augment == "scenes",

@@ -9,15 +9,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from steadyclip.core.errors import DataError, nearest
-from steadyclip.core.files import cache_folder
+from steadyclip.core.errors import DataError, SteadyClipError, nearest
+from steadyclip.core.files import cache_folder, replacing
 from steadyclip_lab.drawings.shelf import FILES, FOLDER
 from steadyclip_lab.suite.plan import DATA_SETS, LabSet
 
@@ -42,7 +40,11 @@ def build(only: Sequence[str] | None = None, folder: Path | None = None, progres
         raise DataError(f"no data set {unknown!r}.{nearest(unknown, DATA_SETS)} There are: {', '.join(DATA_SETS)}.")
     folder = folder or cache_folder()
     made_of = _made_of()
-    stale = [DATA_SETS[name] for name in only or DATA_SETS if _is_stale(folder / f"{name}.parquet", made_of)]
+    stale = [
+        DATA_SETS[name]
+        for name in only or DATA_SETS
+        if read_about(folder / f"{name}.parquet").get("made_of") != made_of
+    ]
     if stale:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -71,19 +73,6 @@ def _made_of() -> str:
     return hashlib.sha256(json.dumps([FORMAT, renderer, *hashes]).encode()).hexdigest()[:16]
 
 
-def _is_stale(path: Path, made_of: str) -> bool:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    if not path.is_file():
-        return True
-    try:
-        about = json.loads((parquet.read_schema(path).metadata or {}).get(_METADATA_KEY, b"{}"))
-    except (OSError, pa.ArrowInvalid):
-        return True
-    return about.get("made_of") != made_of
-
-
 def _drawn(name: str, label: str) -> list[bytes]:
     """The images of a class, in a worker process: what is sent there is two names."""
     return [sample.image() for sample in DATA_SETS[name].samples(label)]
@@ -101,31 +90,47 @@ def _images(data_set: LabSet, pool: ProcessPoolExecutor, progress: bool) -> Iter
 
 
 def _write(path: Path, data_set: LabSet, pool: ProcessPoolExecutor, made_of: str, progress: bool) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
     samples = [sample for label in data_set.classes for sample in data_set.samples(label)]
     columns = {
         "path": [sample.key for sample in samples],
-        "image": pa.array(_images(data_set, pool, progress), pa.binary()),
+        "image": _images(data_set, pool, progress),
         "label": [sample.label for sample in samples],
         "split": [sample.split for sample in samples],
         "domain": [sample.domain for sample in samples],
         "caption": [sample.caption for sample in samples],
         "drawing": [sample.drawing.key for sample in samples],
     }
-    about: dict[str, Any] = {"name": data_set.name, "made_of": made_of, "templates": [data_set.template]}
-    about["classes"] = data_set.classes
-    table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(about)})
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    about = {"name": data_set.name, "made_of": made_of, "templates": [data_set.template], "classes": data_set.classes}
+    write_table(path, columns, about)
+
+
+def write_table(path: Path, columns: dict[str, Iterable[Any]], about: dict[str, Any]) -> None:
+    """Writes a data set to a parquet file in one step: the column ``image`` holds bytes, ``about`` is the metadata.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    table = pa.table(columns | {"image": pa.array(columns["image"], pa.binary())})
+    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(about)})
     try:
-        # PNG does not compress further; without a codec the bytes do not depend on the codec's version
-        parquet.write_table(table, temporary, compression="none")
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        with replacing(path) as temporary:
+            # PNG does not compress further; without a codec the bytes do not depend on the codec's version
+            parquet.write_table(table, temporary, compression="none")
+    except SteadyClipError as error:
+        raise DataError(f"{error} Name another folder in STEADYCLIP_CACHE.") from None
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """The metadata that ``write_table`` left in a file; empty when there is no such file."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads((parquet.read_schema(path).metadata or {}).get(_METADATA_KEY, b"{}"))
+    except (OSError, pa.ArrowInvalid):
+        return {}
