@@ -36,8 +36,8 @@ def main() -> None:
     few = data.task(shots=16, seed=SEED, subset="base")
     every = data.task(shots=None, seed=SEED, subset="base")
     last = len(few.classes)
-    task = dataclasses.replace(few, train=few.train.of_classes(0, HALF), val=every.val.of_classes(0, HALF))
-    new = every.train.of_classes(HALF, last).joined(every.val.of_classes(HALF, last))
+    task = dataclasses.replace(few, train=few.train.of_classes(range(HALF)), val=every.val.of_classes(range(HALF)))
+    new = every.train.of_classes(range(HALF, last)).joined(every.val.of_classes(range(HALF, last)))
     print(f"{len(task.train)} images to train, {len(task.val)} of their classes and {len(new)} of others to score")
     for row in parse_rows(["zero-shot", *options.rows], settings_for(MODEL)):
         model = load(MODEL)

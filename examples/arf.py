@@ -59,7 +59,7 @@ def main() -> None:
         )
 
         for domain in ("lines", "emoji"):  # what was trained on, and a domain shift
-            test = data.test_set("all", domain, exclude={*task.train.keys, *task.val.keys})
+            test = data.test_set("all", domain).unlike(task.digests)
             test = test.subset(range(0, len(test), max(1, len(test) // options.test_images)))
             scores = [r.metrics.top1 for r in evaluate_averaged(model, method, test, (0, 0.5, 1)) if r.metrics]
             print("{:6} zero-shot {:.1%}   halfway {:.1%}   ARF {:.1%}".format(domain, *scores))

@@ -40,7 +40,7 @@ def main() -> None:
     print(f"{trained} parameters trained in {result.seconds:.0f} s")
 
     for half in ("base", "new"):
-        test = data.test_set(half, exclude={*task.train.keys, *task.val.keys})
+        test = data.test_set(half).unlike(task.digests)
         test = test.subset(range(0, len(test), max(1, len(test) // options.test_images)))
         tuned = evaluate(model, method, test, subset=half).metrics
         with model.frozen():

@@ -63,9 +63,6 @@ def test_train_evaluate_predict_report(run: Path, photos: Path, capsys: pytest.C
     assert content["method"]["name"] == "lora"
     assert content["data"]["images"] == 12  # 30 % of ten, four classes
     assert content["precision"] == "fp32"
-    assert main(["evaluate", str(run), "--data", str(photos), "--precision", "bf16"]) == 0
-    capsys.readouterr()
-    assert json.loads(record.read_text())["precision"] == "bf16"
     picture = str(photos / "red_thing" / "0.png")
     assert main(["predict", str(run), picture, "--top", "2", "--json"]) == 0
     (prediction,) = json.loads(capsys.readouterr().out)
@@ -119,18 +116,18 @@ def test_sample_prints_the_files_of_the_run(run: Path, photos: Path, capsys: pyt
     saved = json.loads((run / "split.json").read_text())
     assert printed["train"] == saved["train"]
     assert printed["val"] == saved["val"]
-    assert all(not Path(key).is_absolute() for key, _ in printed["train"])
+    assert all(not Path(key).is_absolute() for key, *_ in printed["train"])
 
 
 def test_check_finds_what_is_wrong(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", "--data", str(photos)]) == 0
-    assert "no problems found" in capsys.readouterr().out
+    assert "every image can be read, none is there twice" in capsys.readouterr().out
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for i in range(4):
             Image.new("RGB", (8, 8), (i * 60, 0, len(name))).save(tmp_path / name / f"{i}.png")
     (tmp_path / "a" / "broken.png").write_bytes(b"")
-    assert main(["data", "check", "--data", str(tmp_path)]) == 0
+    assert main(["data", "check", "--data", str(tmp_path)]) == 1  # both classes have the same images
     printed = capsys.readouterr().out
     assert "unreadable: a/broken.png" in printed
     assert "the same image twice" in printed

@@ -22,7 +22,7 @@ from steadyclip.commands.runs import Evaluate, Methods, Predict, Train
 from steadyclip.core.errors import SteadyClipError, UsageError, nearest
 from steadyclip.core.extensions import COMMANDS as GROUP
 from steadyclip.core.extensions import absent, extensions, load_extension
-from steadyclip.core.precision import keep_freed_memory
+from steadyclip.core.precision import best_device, keep_freed_memory
 
 COMMANDS = {
     "demo": Demo, "train": Train, "evaluate": Evaluate, "predict": Predict, "methods": Methods, "data": Data,
@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"steadyclip {__version__}")
         else:
             keep_freed_memory()
-            parse(words)()
+            command = parse(words)
+            _check_devices(command)
+            command()
     except SteadyClipError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -73,6 +75,16 @@ def parse(words: Sequence[str]) -> Callable[[], None]:
             raise UsageError(f"no command {' '.join(words[:2])!r} here: {elsewhere}.") from None
         wrong = _row_hint(words) or f"{_one_line(shown.getvalue())} See steadyclip {words[0]} --help."
         raise UsageError(wrong) from None
+
+
+def _check_devices(options: Any) -> None:
+    """Raises UsageError where a ``--device`` is not there, before anything is read."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name == "device" and value != "auto":
+            best_device(value)
+        elif dataclasses.is_dataclass(value):
+            _check_devices(value)
 
 
 def find_command(name: str) -> type:

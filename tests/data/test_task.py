@@ -57,16 +57,39 @@ def test_training_gets_no_test_rows_of_a_table(tmp_path: Path, picture):
     assert data.test_set().read(3).tobytes() == decode(picture("test/3"), "x").tobytes()
 
 
-def test_exclude_and_unknown_words(pets):
-    assert len(pets.test_set(exclude=["test/a/00.png", "train/a/00.png"])) == 11
+def test_unknown_words(pets):
     with pytest.raises(UsageError, match=r"unknown subset 'bas'.*Did you mean 'base'"):
         pets.task(subset="bas")
     with pytest.raises(UsageError, match="shots must be 1 or more"):
         pets.task(0)
     with pytest.raises(DataError, match="unknown domain 'sketch'; it has no domains"):
         pets.test_set(domain="sketch")
-    with pytest.raises(DataError, match="no test images are left"):
-        pets.test_set(exclude=pets.splits["test"].keys)
+    with pytest.raises(DataError, match=r"no class 'bb'"):
+        pets.test_set(classes=["a", "bb"])
+
+
+def test_classes_in_an_order_of_their_own(pets):
+    images = pets.test_set(classes=["d", "a"])
+    assert images.classes == ("d", "a")
+    assert [(key[5], label) for key, label in zip(images.keys, images.labels, strict=True)] == [
+        *[("a", 1)] * 3, *[("d", 0)] * 3,
+    ]  # fmt: skip
+
+
+def test_images_are_known_by_what_they_are(pets, folder, tmp_path: Path):
+    """Copied under other names, or into another split."""
+    task = pets.task(2)
+    copies = tmp_path / "copies"
+    for i, (key, label) in enumerate(zip(task.train.keys, task.train.labels, strict=True)):
+        path = copies / "test" / pets.classes[label] / f"copy-{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(task.train.store.read(key))
+    for key in pets.splits["test"].keys[:4]:
+        (copies / "test" / "a" / f"new-{key.replace('/', '-')}").write_bytes(task.train.store.read(key))
+    found = load_data(copies).test_set()
+    assert len(found) == 12
+    assert [key.rpartition("/")[2][:3] for key in found.unlike(task.digests).keys] == ["new"] * 4
+    assert found.unlike(frozenset()) is found
 
 
 def test_domains(tmp_path: Path, folder):
@@ -171,6 +194,10 @@ def test_split_file_of_other_data(pets, folder, tmp_path: Path):
     split["train"][0][0] = "train/a/99.png"
     with pytest.raises(DataError, match=r"1 images of the saved split are not among its train images.*99.png"):
         pets.restore(split)
+    changed = pets.task(2).split_json()
+    changed["val"][0][2] = "0" * 32
+    with pytest.raises(DataError, match=r"or have changed, for instance val/"):
+        pets.restore(changed)
     path = tmp_path / "not.json"
     with pytest.raises(DataError, match="cannot be read as a split file"):
         read_split(path)

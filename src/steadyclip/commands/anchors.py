@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from steadyclip.commands.options import DataOptions, SubsetName, say
+from steadyclip.commands.options import EMBEDDED, DataOptions, SubsetName, say
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.extensions import POOLS, absent, load_extension
 from steadyclip.core.precision import Precision, best_device
@@ -55,7 +55,7 @@ class AnchorsCaption:
     precision: Precision = "fp32"
     """Of the captioner's weights."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`."""
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
 
     def __call__(self) -> None:
         from steadyclip.anchors import caption_images, load_captioner
@@ -85,7 +85,7 @@ class AnchorsEmbed:
     folders of them; `icons` is the pretraining half of the icon world (steadyclip-lab)."""
     out: Path
     """Folder of the pool."""
-    model: str = "icons-tiny"
+    model: str = EMBEDDED
     """The model to be fine-tuned, as for `steadyclip train`."""
     text_column: str | None = None
     """Column of the texts, or key in a shard's .json."""
@@ -94,7 +94,7 @@ class AnchorsEmbed:
     workers: int = 4
     """Threads that decode images."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`."""
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
 
     def __call__(self) -> None:
         from steadyclip.anchors import embed_pool
@@ -112,7 +112,7 @@ class AnchorsEmbed:
         if pool is None:
             say(f"nothing is left to do here: {self.out} is ready when the other processes have finished")
         else:
-            say(f"pool: {self.out} ({len(pool)} pairs, hash {pool.hash})")
+            say(f"pool: {self.out} ({len(pool)} pairs, hash {pool.hash}), embedded by {model.name}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ class AnchorsRetrieve:
     """Folder that `steadyclip anchors embed` wrote."""
     out: Path
     """The anchor file (.parquet)."""
-    model: str = "icons-tiny"
+    model: str = EMBEDDED
     """The model that the pool was embedded with."""
     query: Literal["image", "text", "both"] = "image"
     """Image against images, caption against texts, or the mean of both cosines."""
@@ -146,7 +146,7 @@ class AnchorsRetrieve:
     workers: int = 0
     """Processes that decode images."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`."""
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
 
     def __call__(self) -> None:
         from steadyclip.anchors import Captions, Pool, random_like, read_anchors, retrieve

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from steadyclip.commands.options import check_values, say, show
+from steadyclip.commands.options import EMBEDDED, FOR_PHOTOS, check_values, say, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.extensions import DATA, MODELS, absent, load_extension
 from steadyclip.core.precision import Precision
@@ -44,7 +44,7 @@ class Bench:
     wise_alphas: tuple[float, ...] = ()
     """Score methods that train the model's own weights also between the pretrained weights (0) and the trained ones
     (1): 0.25 0.5 0.75, for instance (WiSE-FT)."""
-    model: str = "icons-tiny"
+    model: str = EMBEDDED
     """Installed model, local directory or hub id, or open_clip:MODEL/PRETRAINED."""
     recipes: RecipeChoice = "auto"
     """`auto` trains `icons-tiny` by recipes that were chosen for it, others as published."""
@@ -60,8 +60,8 @@ class Bench:
     """Settings of the jobs as name=value: timeout_min=120 slurm_partition=gpu gpus_per_node=1."""
     precision: Precision = "fp32"
     """Arithmetic of the forward pass, in training and in scoring."""
-    device: Literal["auto", "cpu"] = "auto"
-    """`auto` takes the accelerator if there is one."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
     workers: int = 0
     """Processes that decode images, for each training."""
     progress: bool = True
@@ -72,6 +72,7 @@ class Bench:
     """Print the table as CSV."""
 
     def __call__(self) -> None:
+        from steadyclip.data.builtin import find_builtin
         from steadyclip.experiments.bench import run_bench
         from steadyclip.experiments.launchers import side_by_side, through_submitit
         from steadyclip.experiments.rows import pairs, parse_rows
@@ -95,6 +96,8 @@ class Bench:
         def log(line: str) -> None:
             print(line, file=sys.stderr if self.markdown or self.csv else sys.stdout, flush=True)
 
+        if self.model == EMBEDDED and not all(map(find_builtin, self.data)):
+            log(f"model: {FOR_PHOTOS}")
         result = run_bench(
             plan, rows, self.seeds, model=self.model, out=self.out, config=config, root=self.root, launcher=launcher,
             wise_alphas=self.wise_alphas, log=log,

@@ -103,10 +103,15 @@ class DataCheck:
         say(*(f"empty: class {name!r} has no {split} images" for split, name in report.empty))
         say(*(f"unreadable: {key}: {reason}" for key, reason in report.unreadable))
         say(*("the same image twice: " + ", ".join(f"{s}:{k}" for s, k in group) for group in report.duplicates[:20]))
+        if (more := len(report.duplicates) - 20) > 0:
+            say(f"and {more} more images that are there twice")
         if report.leaks:
-            say(f"{len(report.leaks)} images stand both in test and in training or validation.")
+            raise DataError(
+                f"{len(report.leaks)} images of {data.name} stand both in test and in training or validation, for "
+                f"instance {' = '.join(key for _, key in report.leaks[0])}: remove one of each."
+            )
         if not (report.unreadable or report.empty or report.duplicates):
-            say("no problems found")
+            say("every image can be read, none is there twice, and no class is empty")
 
 
 @dataclasses.dataclass(frozen=True)

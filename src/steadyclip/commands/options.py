@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from steadyclip.data import ImageData
 
 
-__all__ = ["DataOptions", "SubsetName", "check_values", "print_json", "say", "show"]
+__all__ = [
+    "EMBEDDED",
+    "FOR_PHOTOS",
+    "DataOptions",
+    "SubsetName",
+    "check_values",
+    "model_for",
+    "print_json",
+    "say",
+    "show",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +52,38 @@ class DataOptions:
 
     @property
     def words(self) -> str:
-        """The options that name the data, as one types them."""
-        words = ["--data", self.data, *(("--root", str(self.root)) if self.root else ())]
-        return shlex.join([*words, *(("--sources", *self.sources) if self.sources else ())])
+        """The options that are not at their defaults, as one types them."""
+        words: list[str] = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                values = value if isinstance(value, tuple) else (value,)
+                words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+        return shlex.join(words)
 
     def load(self) -> ImageData:
         from steadyclip.data import load_data
 
         given = {**vars(self), "templates": self.templates or None}
         return load_data(given.pop("data"), **given)
+
+
+EMBEDDED = "icons-tiny"
+"""The model of steadyclip-lab."""
+FOR_PHOTOS = f"{EMBEDDED} knows drawings only; for photos take --model openai/clip-vit-base-patch16, for instance"
+
+
+def model_for(model: str | None, data: str) -> str:
+    """The model to train: the embedded one only for the drawings that it was made for, unless it is named.
+
+    Raises:
+        UsageError: no model is named, and ``data`` is not built in.
+    """
+    from steadyclip.data.builtin import find_builtin
+
+    if model is None and find_builtin(data) is None:
+        raise UsageError(f"name the model to train with --model. {FOR_PHOTOS}.")
+    return model or EMBEDDED
 
 
 def check_values(flag: str, values: Sequence[Any] | None, least: int | None = None) -> None:

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from steadyclip.commands.options import DataOptions, SubsetName, check_values, print_json, say, show
-from steadyclip.core.errors import UsageError
+from steadyclip.commands.options import (
+    EMBEDDED,
+    DataOptions,
+    SubsetName,
+    check_values,
+    model_for,
+    print_json,
+    say,
+    show,
+)
+from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.precision import Precision, best_device
 from steadyclip.experiments.settings import PUBLISHED, RecipeChoice, Settings
 from steadyclip.training.config import RunConfig, TrainConfig
@@ -31,8 +40,9 @@ class Train:
     method: str = "lora"
     """One of `steadyclip methods`, with changes in brackets: "lora[rank=4,layers=q:v,epochs=5]" (with the quotes, as
     shells read brackets), or @FILE with such a row: docs/rows.md."""
-    model: str = "icons-tiny"
-    """Installed model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED."""
+    model: str | None = None
+    """Installed model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED.
+    By default `icons-tiny` for built-in data, which are drawings as it knows them; for your own data, name one."""
     recipes: RecipeChoice = "auto"
     """`auto` trains `icons-tiny` by recipes that were chosen for it, others as published."""
     shots: int | None = None
@@ -46,13 +56,20 @@ class Train:
         from steadyclip.models import load
         from steadyclip.training import fit
 
-        row = _one_row("--method", self.method, settings_for(self.model, self.recipes))
+        row = _one_row("--method", self.method, settings_for(self.model or EMBEDDED, self.recipes))
         row.method.files()  # each is there, before any image is looked at
         task = self.source.load().task(shots=self.shots, seed=self.run.seed, subset=self.subset)
-        say(*task.summary(), *settings_lines([row], self.model))
+        named = model_for(self.model, self.source.data)
+        model = load(named)
+        say(f"model: {model.name} ({model.family}), {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M weights")
+        say(*task.summary(), *settings_lines([row], named))
+        if row.recipe:
+            images, size = len(task.train), min(row.recipe.batch_size, len(task.train))
+            steps = row.recipe.total_steps(images, len(task.classes))
+            say(f"{row.label}: {steps:,} steps of {size} images, each image {steps * size / images:.3g} times")
         out = self.run.out or Path("runs") / f"{task.name}-{row.slug}-seed{self.run.seed}"
         settings: dict[str, Any] = {**vars(self.run), **row.config, "out": out}
-        result = fit(load(self.model), row.method, task, recipe=row.recipe, config=TrainConfig(**settings))
+        result = fit(model, row.method, task, recipe=row.recipe, config=TrainConfig(**settings))
         if result.seconds:
             say(f"trained in {result.seconds:.0f} s")
         plugin = f" --plugin {row.file}" if row.file else ""
@@ -71,7 +88,8 @@ class Evaluate:
     plugin: str | None = None
     """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
     subset: SubsetName | None = None
-    """Classes to score among; by default all, or base and new for a run that was trained on base."""
+    """Classes to score among; by default all, or base and new for a run that was trained on base: base is what it was
+    trained on, new every other class of the data."""
     domain: str | None = None
     """Domain of the test images; by default those of training."""
     batch_size: int = 64
@@ -79,7 +97,7 @@ class Evaluate:
     workers: int = 0
     """Processes that decode images."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`."""
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
     precision: Precision = "fp32"
     """Arithmetic of the forward pass."""
     wise_alpha: float | Literal["val"] | None = None
@@ -89,9 +107,9 @@ class Evaluate:
     """Score at 0, 0.1, ..., 1."""
 
     def __call__(self) -> None:
-        from steadyclip.data import catalog, read_split
+        from steadyclip.data import read_split
         from steadyclip.evaluation import evaluate, evaluate_averaged
-        from steadyclip.evaluation.records import scored_among
+        from steadyclip.evaluation.test_sets import prompts_for, tests_of, what_was_scored
         from steadyclip.methods import find_method
         from steadyclip.models import load
         from steadyclip.report import main_table
@@ -112,35 +130,30 @@ class Evaluate:
             assert model is not None
             method, precision = row.method, row.config.get("precision", precision)
             folder = Path("runs") / f"{data.name}-{row.slug}-{Path(model.name).name}"
-        seen = {key for part in ("train", "val") for key, _ in split[part]} if data.name == split["data"] else set()
-        trained = run.task.classes if run else data.classes
-        same = set(trained) <= set(data.classes)
-        shift = catalog.is_shift(data.name, data.classes, split["data"], trained)
-        halves: tuple[SubsetName, ...] = ("base", "new") if same and run and run.task.subset == "base" else ("all",)
+        seen = {digest for part in ("train", "val") for _, _, digest in split[part] if digest and method.learns}
         options: dict[str, Any] = {
             "batch_size": self.batch_size, "workers": self.workers, "precision": precision, "progress": True,
         }  # fmt: skip
         alphas = self._alphas(model, method, data, split, options)
-        options["run"] = run
-        options["templates"] = self.source.templates or (run.task.templates if run and (same or shift) else None)
+        scored = run.task if run else None
+        options |= {"run": run, "templates": self.source.templates or prompts_for(data, scored)}
         records: list[Record] = []
-        for subset in (self.subset,) if self.subset else halves:
-            images = data.test_set(subset, self.domain, exclude=seen)
-            options["subset"] = subset
-            if shift and not same:
-                known = catalog.find(split["data"])  # the run may have seen a half of its classes
-                among = max(len(trained), known.classes if known else 0)
-                options["note"] = scored_among(len(images.classes), among)
+        for test in tests_of(data, scored, self.subset):
+            found = data.test_set(domain=self.domain, classes=test.classes)
+            images = found.unlike(seen)
+            if not len(images):
+                raise DataError(
+                    f"all {len(found)} test images of {data.name} were trained or validated on by {folder}."
+                )
+            options |= {"subset": test.subset, "note": test.note, "seen": len(found) - len(images)}
             if alphas is None:
-                found = [evaluate(model, method, images, **options)]
+                of_test = [evaluate(model, method, images, **options)]
             else:
-                found = evaluate_averaged(model, method, images, alphas, **options)
-            for record in found:
-                alpha = [] if record.wise_alpha is None else [f"alpha{record.wise_alpha:g}"]
-                parts = [data.name, subset, *([self.domain] if self.domain else []), *alpha]
-                path = record.write(folder / "records" / f"{'-'.join(parts)}.json")
-                say(f"record: {path}", *(f"skipped {key}: {reason}" for key, reason in record.data.skipped))
-            records += found
+                of_test = evaluate_averaged(model, method, images, alphas, **options)
+            for record in of_test:
+                say(f"record: {record.write(folder / 'records' / record.file_name)}")
+            say(*what_was_scored(of_test[-1], data))
+            records += of_test
         show(main_table(records))
 
     def _row(self) -> Row:
@@ -170,12 +183,14 @@ class Evaluate:
             return ALPHAS
         if self.wise_alpha != "val":
             return None if self.wise_alpha is None else (self.wise_alpha,)
-        if data.name != split["data"]:
+        try:
+            val = data.restore(split).val
+        except DataError as error:
             raise UsageError(
-                f"--wise-alpha val looks at the validation images of {split['data']!r}, and --data is {data.name!r}: "
-                "choose alpha there, and give it here as a number."
-            )
-        alpha = choose_alpha(model, method, data.restore(split).val, **options)
+                f"--wise-alpha val looks at the validation images of the run, and --data has others: {error} Or choose "
+                "alpha there, and give it here as a number."
+            ) from None
+        alpha = choose_alpha(model, method, val, **options)
         say(f"alpha {alpha:g}, chosen on validation images")
         return (alpha,)
 
@@ -197,7 +212,7 @@ class Predict:
     json: bool = False
     """Print JSON instead of lines."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`."""
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
 
     def __call__(self) -> None:
         from steadyclip.evaluation import predict

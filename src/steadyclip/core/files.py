@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator
@@ -87,3 +88,8 @@ def owning(path: Path) -> Iterator[str | None]:
         with contextlib.suppress(OSError):
             owner.unlink()
         lock.release()
+
+
+def slug(text: str) -> str:
+    """``text`` as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._=+]+", "-", text).strip("-.")[:60]

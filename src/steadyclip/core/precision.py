@@ -17,12 +17,23 @@ Precision = Literal["fp32", "bf16"]
 
 
 def best_device(name: str) -> str:
-    """``auto`` as the accelerator, if there is one."""
+    """The device that ``name`` stands for: `cpu`, `mps`, `cuda`, `cuda:N`, or `auto`, which is CUDA where there is one.
+
+    Raises:
+        UsageError: another name, or a device that is not there.
+    """
+    if name == "cpu":  # without torch, so that the command line stays quick
+        return name
     import torch
 
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    count = torch.cuda.device_count()
+    there = ["cpu", *["mps"] * torch.backends.mps.is_available(), *["cuda"] * bool(count)]
+    there += [f"cuda:{i}" for i in range(count)]
+    if name == "auto":
+        return "cuda" if count else "cpu"
+    if name not in there:
+        raise UsageError(f"device {name!r} is not there: one of {', '.join(there)}, or auto.")
+    return name
 
 
 @contextlib.contextmanager

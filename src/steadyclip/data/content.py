@@ -43,12 +43,13 @@ def content_hash(store: Store, keys: Sequence[str], labels: Sequence[Any], about
 
     An image that cannot be had counts as one without bytes.
     """
-    pairs = sorted(json.dumps([digest, label]) for digest, label in zip(_digests(store, keys), labels, strict=True))
+    pairs = sorted(json.dumps([digest, label]) for digest, label in zip(digests(store, keys), labels, strict=True))
     text = json.dumps([about, pairs], ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _digests(store: Store, keys: Sequence[str]) -> list[str]:
+def digests(store: Store, keys: Sequence[str]) -> list[str]:
+    """32 hex digits over the bytes of each image, "" for one that cannot be had."""
     place = getattr(store, "file", None)
     name = repr(store) if place else ""
     known = _remembered(name) if place else {}

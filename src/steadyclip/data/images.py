@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from PIL import Image, ImageOps
 
 from steadyclip.core.errors import DataError
-from steadyclip.data.content import content_hash, threads
+from steadyclip.data.content import content_hash, digests, threads
 from steadyclip.data.decode import UnreadableImage, decode, quiet
 from steadyclip.data.tables import Table
 
@@ -133,6 +133,17 @@ class ImageSet:
             image = decode(self.store.read(key), key)
         return ImageOps.crop(image, self.border) if self.border else image
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """What each image is, as 32 hex digits over its encoded bytes, whatever its name; "" where it cannot be had."""
+        return tuple(digests(self.store, self.keys))
+
+    def unlike(self, seen: Collection[str]) -> ImageSet:
+        """The images that are not among the digests ``seen``, such as ``ImageTask.digests``: same bytes, any name."""
+        if not seen:
+            return self
+        return self.subset(i for i, digest in enumerate(self.digests) if not digest or digest not in seen)
+
     def subset(self, indices: Iterable[int]) -> ImageSet:
         """The images at ``indices``, in that order."""
         chosen = list(indices)
@@ -152,11 +163,12 @@ class ImageSet:
         fields = ("keys", "labels", "domains", "captions")
         return dataclasses.replace(self, **{name: tuple(values(name)) for name in fields})
 
-    def of_classes(self, first: int, last: int) -> ImageSet:
-        """The images of classes ``first`` to ``last`` (exclusive), labeled from 0."""
-        part = self.subset(i for i, label in enumerate(self.labels) if first <= label < last)
-        labels = tuple(label - first for label in part.labels)
-        return dataclasses.replace(part, classes=self.classes[first:last], labels=labels)
+    def of_classes(self, numbers: Sequence[int]) -> ImageSet:
+        """The images of the classes ``numbers``, labeled from 0 in that order."""
+        place = {number: i for i, number in enumerate(numbers)}
+        part = self.subset(i for i, label in enumerate(self.labels) if label in place)
+        labels = tuple(place[label] for label in part.labels)
+        return dataclasses.replace(part, classes=tuple(self.classes[i] for i in numbers), labels=labels)
 
     @property
     def hash(self) -> str:

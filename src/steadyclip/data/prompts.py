@@ -6,7 +6,9 @@ CLIP (Radford et al., 2021), notebook "Prompt engineering for ImageNet".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 
 from steadyclip.core.errors import UsageError, nearest
@@ -26,6 +28,29 @@ _HAND = {
     "UCF101": "a photo of a person doing {}.",
     "ImageNet": DEFAULT_TEMPLATE,
 }
+
+
+_ID = re.compile(r"[A-Za-z]?[\d\W_]*\d[\d\W_]*")
+_NUMBERED = re.compile(r"\d+[\W_]+[^\W\d]")
+
+
+def doubtful_names(classes: Sequence[str]) -> Iterator[str]:
+    """Remarks on class names from which prompts would tell a model little, or that it could hardly tell apart."""
+
+    for what, like in {"look like numbers or ids": _ID.fullmatch, "begin with a number": _NUMBERED.match}.items():
+        if found := list(filter(like, classes)):
+            few = f"{len(found)} of {len(classes)}, for instance {found[0]!r}"
+            yield f"class names that {what}: {few}; prompts are made from them, so use real names"
+    first = {name.split()[0] for name in classes}
+    if len(first) == 1 and all(" " in name for name in classes):
+        yield f"all class names begin with {first.pop()!r}: leave it out, as it would stand in every prompt"
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        letters = unicodedata.normalize("NFKD", name.casefold())
+        alike.setdefault("".join(filter(str.isalnum, letters)).removesuffix("s"), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            yield f"class names that hardly differ: {', '.join(map(repr, names))}; merge them, or name the difference"
 
 
 def imagenet_80() -> tuple[str, ...]:

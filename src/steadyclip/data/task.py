@@ -6,19 +6,23 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from steadyclip.core.errors import DataError, UsageError, nearest
 from steadyclip.data.images import ImageSet, Skipped
+from steadyclip.data.prompts import doubtful_names
 from steadyclip.data.sampling import Subset, class_range, few_shot
 
 
 @dataclass(frozen=True)
 class ImageTask:
-    """What training receives: training and validation images, names and templates. It holds no test data."""
+    """What training receives: training and validation images, names and templates. It holds no test data.
+
+    ``others`` are the classes of the data source that ``subset`` leaves out.
+    """
 
     name: str
     train: ImageSet
@@ -28,6 +32,7 @@ class ImageTask:
     subset: Subset
     skipped: Skipped = ()
     notes: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -50,15 +55,20 @@ class ImageTask:
         both = "/".join(part.content_with(part.captions) for part in (self.train, self.val))
         return hashlib.sha256(both.encode()).hexdigest()[:16]
 
-    def split_json(self) -> dict[str, Any]:
-        """The selection as plain JSON: ``[relative path, label]`` pairs under train and val."""
+    @property
+    def digests(self) -> frozenset[str]:
+        """What the images of train and val are, by their bytes: ``test.unlike(task.digests)`` has none of them."""
+        return frozenset(filter(None, (*self.train.digests, *self.val.digests)))
 
-        def pairs(images: ImageSet) -> list[list[Any]]:
-            return [[key, label] for key, label in zip(images.keys, images.labels, strict=True)]
+    def split_json(self) -> dict[str, Any]:
+        """The selection as plain JSON: ``[relative path, label, digest]`` of each image under train and val."""
+
+        def rows(images: ImageSet) -> list[list[Any]]:
+            return [list(row) for row in zip(images.keys, images.labels, images.digests, strict=True)]
 
         about = {name: getattr(self, name) for name in ("subset", "shots", "seed", "hash")}
-        images = {"classes": list(self.classes), "train": pairs(self.train), "val": pairs(self.val)}
-        return {"schema": 1, "kind": "split", "data": self.name, **about, **images}
+        images = {"classes": list(self.classes), "train": rows(self.train), "val": rows(self.val)}
+        return {"schema": 2, "kind": "split", "data": self.name, **about, **images}
 
     def summary(self) -> list[str]:
         """Lines for people: sizes, what was taken, what was left out."""
@@ -77,7 +87,7 @@ class Report:
         unreadable: (key, reason) of every image that cannot be decoded.
         empty: (split, class) pairs without an image.
         duplicates: groups of (split, key) with the very same bytes.
-        notes: remarks for people.
+        notes: remarks on the class names.
     """
 
     counts: dict[str, dict[str, int]]
@@ -117,56 +127,58 @@ class ImageData:
             DataError: no training images, or too many of them unreadable.
             UsageError: ``shots`` below 1, or an unknown subset.
         """
-        first, last = self._range(subset)
+        chosen = self._numbers(subset)
         if shots is not None and shots < 1:
             raise UsageError(f"shots must be 1 or more, not {shots}.")
         train, val, notes = self.splits["train"], self.splits["val"], []
         if not len(train):
             raise DataError(f"{self.name} has no training images (only {self._present()}): nothing to train on.")
-        counts = Counter(dict.fromkeys(range(first, last), 0))
+        counts = Counter(dict.fromkeys(chosen, 0))
         counts.update(label for label in train.labels if label in counts)
         if empty := [self.classes[label] for label, count in counts.items() if not count]:
             raise DataError(f"{self.name}: class {empty[0]!r} has no training images. Add some, or remove it.")
         if shots is not None:
             if fewer := [count for count in counts.values() if count < shots]:
                 notes.append(
-                    f"{len(fewer)} of {last - first} classes have fewer than {shots} training images "
+                    f"{len(fewer)} of {len(chosen)} classes have fewer than {shots} training images "
                     f"(the smallest {min(fewer)}): all of them are taken"
                 )
             chosen_train, chosen_val = few_shot(train.labels, val.labels, shots, seed)
             train, val = train.subset(chosen_train), val.subset(chosen_val)
-        train, val = train.of_classes(first, last), val.of_classes(first, last)
+        train, val = train.of_classes(chosen), val.of_classes(chosen)
         skipped: Skipped = ()
         if verify:
             skipped = train.unreadable() + val.unreadable()
             train.accept(skipped)
             val.accept(skipped, every_class=False)
             train, val = train.without(skipped), val.without(skipped)
-        return ImageTask(self.name, train, val, shots, seed, subset, skipped, (*self.notes, *notes))
+        others = tuple(name for i, name in enumerate(self.classes) if i not in chosen)
+        return ImageTask(self.name, train, val, shots, seed, subset, skipped, (*self.notes, *notes), others)
 
-    def test_set(self, subset: Subset = "all", domain: str | None = None, exclude: Collection[str] = ()) -> ImageSet:
+    def test_set(
+        self, subset: Subset = "all", domain: str | None = None, classes: Sequence[str] | None = None
+    ) -> ImageSet:
         """The images to score: the test split of ``subset``, in one domain.
 
         Args:
             subset: as in ``task``.
             domain: one of ``domains``; by default those that occur in training.
-            exclude: keys to leave out, such as a run's training images.
+            classes: names to score among instead of a subset, in this order.
 
         Raises:
-            DataError: no test split, an unknown domain, or nothing left.
+            DataError: no test split, an unknown domain or class, or no image.
         """
-        first, last = self._range(subset)
+        chosen = self._numbers(subset) if classes is None else [self._number(name) for name in classes]
         test = self.splits["test"]
         if not len(test):
             raise DataError(f"{self.name} has no test images (only {self._present()}): add a test split to score on.")
         if domain is not None:
             self._need_domains([domain])
         wanted = {domain} if domain is not None else set(self.splits["train"].domains) or set(test.domains)
-        test = test.by_domain(wanted)[0].without((key, "") for key in exclude).of_classes(first, last)
+        test = test.by_domain(wanted)[0].of_classes(chosen)
         if not len(test):
-            raise DataError(
-                f"{self.name}: no test images are left for subset {subset!r}, domain {domain or 'of training'!r}."
-            )
+            among = f"subset {subset!r}" if classes is None else f"the classes {', '.join(classes[:3])} ..."
+            raise DataError(f"{self.name} has no test images for {among}, domain {domain or 'of training'!r}.")
         return test
 
     def with_sources(self, sources: Collection[str]) -> ImageData:
@@ -186,7 +198,7 @@ class ImageData:
     def check(self) -> Report:
         """Read every image of every split and report on them. Changes nothing."""
         counts: dict[str, Counter[str]] = {}
-        seen: dict[str, list[tuple[str, str]]] = {}
+        places: dict[str, list[tuple[str, str]]] = {}
         unreadable: Skipped = ()
         for split, images in self.splits.items():
             if len(images):
@@ -194,13 +206,12 @@ class ImageData:
                 counts[split].update(self.classes[label] for label in images.labels)
             broken = images.unreadable()
             unreadable += broken
-            for key in images.without(broken).keys:
-                seen.setdefault(hashlib.sha256(images.store.read(key)).hexdigest(), []).append((split, key))
+            for key, digest in zip(images.keys, images.digests, strict=True):
+                if digest:
+                    places.setdefault(digest, []).append((split, key))
         empty = tuple((split, name) for split, per in counts.items() for name, count in per.items() if not count)
-        notes = self.notes
-        if sum(name.isdecimal() for name in self.classes) > len(self.classes) // 2:
-            notes += ("most class names are numbers: prompts made from them tell the model little; use real names",)
-        duplicates = tuple(tuple(group) for group in seen.values() if len(group) > 1)
+        duplicates = tuple(tuple(group) for group in places.values() if len(group) > 1)
+        notes = tuple(doubtful_names(self.classes))
         return Report({split: dict(per) for split, per in counts.items()}, unreadable, empty, duplicates, notes)
 
     def summary(self) -> list[str]:
@@ -213,24 +224,25 @@ class ImageData:
         """The task of a saved ``split_json``, image for image.
 
         Raises:
-            DataError: the split is of other classes, or names images that this data source does not have.
+            DataError: the split is of other classes, or of images that this data source does not have.
         """
-        first, last = self._range(split["subset"])
-        if tuple(split["classes"]) != self.classes[first:last]:
+        chosen = self._numbers(split["subset"])
+        if split["classes"] != [self.classes[number] for number in chosen]:
             raise DataError(
                 f"the saved split of {split['data']!r} is of other classes than {self.name!r}: load its own data."
             )
         sets = []
         for part in ("train", "val"):
-            images = self.splits[part].of_classes(first, last)
+            images = self.splits[part].of_classes(chosen)
             position = {key: i for i, key in enumerate(images.keys)}
-            missing = [key for key, _ in split[part] if key not in position]
-            if missing:
+            there = images.subset(position[key] for key, *_ in split[part] if key in position)
+            digests = dict(zip(there.keys, there.digests, strict=True))
+            if missing := [key for key, _, digest in split[part] if digests.get(key) != digest]:
                 raise DataError(
-                    f"{self.name}: {len(missing)} images of the saved split are not among its {part} images, "
-                    f"for instance {missing[0]}. Load the data the split was made of."
+                    f"{self.name}: {len(missing)} images of the saved split are not among its {part} images, or have "
+                    f"changed, for instance {missing[0]}. Load the data the split was made of."
                 )
-            sets.append(images.subset(position[key] for key, _ in split[part]))
+            sets.append(there)
         return ImageTask(self.name, *sets, shots=split["shots"], seed=split["seed"], subset=split["subset"])
 
     def _need_domains(self, domains: Collection[str]) -> None:
@@ -239,11 +251,16 @@ class ImageData:
             if domain not in self.domains:
                 raise DataError(f"{self.name}: unknown domain {domain!r}; {known}.{nearest(domain, self.domains)}")
 
-    def _range(self, subset: str) -> tuple[int, int]:
+    def _number(self, name: str) -> int:
+        if name not in self.classes:
+            raise DataError(f"{self.name} has no class {name!r}.{nearest(name, self.classes)}")
+        return self.classes.index(name)
+
+    def _numbers(self, subset: str) -> range:
         known = get_args(Subset)
         if subset not in known:
             raise UsageError(f"unknown subset {subset!r}: one of {', '.join(known)}.{nearest(subset, known)}")
-        return class_range(len(self.classes), cast(Subset, subset))
+        return range(*class_range(len(self.classes), cast(Subset, subset)))
 
     def _present(self) -> str:
         return " and ".join(split for split, images in self.splits.items() if len(images))
@@ -264,4 +281,6 @@ def read_split(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} cannot be read as a split file: {error}") from None
     if not isinstance(split, dict) or split.get("kind") != "split" or not split.keys() >= _SPLIT:
         raise DataError(f"{path} is not a split file of steadyclip (kind 'split' with {', '.join(sorted(_SPLIT))}).")
+    if split.get("schema") != 2:
+        raise DataError(f"{path} is of an earlier version, which kept no digests of the images: train again.")
     return split

@@ -7,14 +7,16 @@ Accuracies are fractions; times are seconds.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 
 from steadyclip.core.errors import DataError
+from steadyclip.core.files import slug
 from steadyclip.core.schema import Document, parse
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ class MethodInfo(Part, frozen=True):
 
 
 class TaskInfo(Part, frozen=True):
-    """What was trained on; ``content`` is a hash over the images themselves, their labels and captions."""
+    """What was trained on; ``content`` is a hash over the images themselves, their labels and captions, and ``others``
+    are the classes of the data that were left out."""
 
     name: str
     subset: str
@@ -76,11 +79,12 @@ class TaskInfo(Part, frozen=True):
     train_images: int
     val_images: int
     skipped: Skipped = ()
+    others: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: ImageTask) -> TaskInfo:
         """What runs keep of ``task``. Reads its images, where they were not hashed before."""
-        same = ("name", "subset", "shots", "seed", "content", "classes", "templates", "skipped")
+        same = ("name", "subset", "shots", "seed", "content", "classes", "templates", "skipped", "others")
         fields = {name: getattr(task, name) for name in same}
         return cls(**fields, train_images=len(task.train), val_images=len(task.val))
 
@@ -92,6 +96,7 @@ class Results(Part, frozen=True):
         steps: optimizer steps, 0 where something was learned without any.
         seconds: in training steps with their checkpoints, of all sittings together; without steps, in filling the head.
         images_per_second: training images over that time; None when no image was encoded.
+        threads: of the processor, for each process: sums in another order differ in the last digits.
         loss: mean of the last interval, in all and by term.
         choices: what the method chose by itself, such as a strength by the validation images.
         unreadable: training images that could not be decoded.
@@ -102,6 +107,7 @@ class Results(Part, frozen=True):
     images_per_second: float | None
     processes: int = 1
     device: str = "cpu"
+    threads: int = 0
     loss: dict[str, float] = {}
     choices: dict[str, Any] = {}
     unreadable: Skipped = ()
@@ -145,7 +151,11 @@ class Run(Document, frozen=True, kw_only=True):
 
 
 class DataInfo(Part, frozen=True):
-    """The test images; ``hash`` is over the images themselves, labels and classes."""
+    """The test images; ``hash`` is over the images themselves, labels and classes.
+
+    ``images`` were scored; beside them ``skipped`` could not be read, and ``seen`` were left out since the run was
+    trained or validated on them.
+    """
 
     name: str
     subset: str
@@ -155,6 +165,7 @@ class DataInfo(Part, frozen=True):
     images: int
     hash: str
     skipped: Skipped
+    seen: int = 0
 
     @property
     def place(self) -> Place:
@@ -222,6 +233,7 @@ class Record(Document, frozen=True, kw_only=True):
     ``wise_alpha`` is the share of the trained weights where they were averaged with the pretrained ones; ``precision``
     is that of the scoring. Records of a grid also have ``settings``, where the recipe comes from, and the ``role`` of
     the test images: "id" more of what was trained on, "ood" the same classes elsewhere, "transfer" other classes.
+    ``device`` and ``threads`` are those of the scoring: sums in another order differ in the last digits.
     """
 
     SCHEMA: ClassVar[int] = 2
@@ -252,6 +264,14 @@ class Record(Document, frozen=True, kw_only=True):
     role: str = ""
     wise_alpha: float | None = None
     precision: str = "fp32"
+    device: str = "cpu"
+    threads: int = 0
+
+    @property
+    def file_name(self) -> str:
+        """``record_name`` of what was measured."""
+        data, prompts = self.data, self.training.task.templates if self.training else self.data.templates
+        return record_name(data.place, data.hash, data.templates, self.precision, self.wise_alpha, prompts)
 
     @classmethod
     def from_content(cls, content: Any, path: str | Path) -> Record:
@@ -260,6 +280,25 @@ class Record(Document, frozen=True, kw_only=True):
         if (record.metrics is None) == (record.reason is None):
             raise DataError(f"{path}: exactly one of the fields 'metrics' and 'reason' must be null: {cls.REDO}.")
         return record
+
+
+def record_name(
+    place: Place, content: str, templates: Sequence[str], precision: str, alpha: float | None, trained: Sequence[str]
+) -> str:
+    """A file name that says what was measured; another measurement by the same run has another one.
+
+    Args:
+        content: hash of the test images.
+        templates: prompts that they were scored with.
+        alpha: share of the trained weights, None for all of them.
+        trained: prompts of the training; others are mentioned.
+    """
+    parts = [*filter(None, place)]
+    parts += ["prompts"] if tuple(templates) != tuple(trained) else []
+    parts += [precision] if precision != "fp32" else []
+    parts += [] if alpha is None else [f"alpha{alpha:g}"]
+    facts = json.dumps([place, content, templates, precision, alpha])
+    return f"{slug('-'.join(parts))}-{hashlib.sha256(facts.encode()).hexdigest()[:6]}.json"
 
 
 def load_records(paths: str | Path | Iterable[str | Path]) -> list[Record]:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from msgspec.structs import replace
 from torch import Tensor
 
@@ -61,6 +62,7 @@ def evaluate(
     progress: bool = False,
     drift: bool = False,
     precision: Precision = "fp32",
+    seen: int = 0,
 ) -> Record:
     """Score ``model`` on ``image_set`` with the head that ``method`` makes from the set's class names.
 
@@ -78,6 +80,8 @@ def evaluate(
         drift: also measure how far the features of images and prompts are from the frozen model's, at the cost of
             encoding the images once more where they are not in the cache.
         precision: arithmetic of the forward passes; the record keeps it.
+        seen: test images that were left out of ``image_set`` since the run was trained or validated on them; the record
+            keeps it.
 
     Returns:
         The record; its ``metrics`` are None, with the ``reason``, when the method cannot classify among these names.
@@ -105,6 +109,7 @@ def evaluate(
             images=len(image_set),
             hash=image_set.content,
             skipped=(),
+            seen=seen,
         ),
         shots=run.task.shots if run else None,
         seed=run.seed if run else None,
@@ -116,6 +121,8 @@ def evaluate(
         images_per_second=None,
         note=note,
         precision=precision,
+        device=model.device.type,
+        threads=torch.get_num_threads(),
     )
     start = time.perf_counter()
     try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
 import time
 import traceback
 from collections.abc import Callable
@@ -17,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, SteadyClipError
-from steadyclip.core.files import owning, write_atomic
+from steadyclip.core.files import owning, slug, write_atomic
 from steadyclip.core.precision import best_device
-from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, TaskInfo, scored_among
+from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, TaskInfo, record_name, scored_among
 from steadyclip.experiments.protocols import Cell, Sample, Target, open_data
-from steadyclip.experiments.rows import slug
 from steadyclip.training.config import TrainConfig
 from steadyclip.training.run import Untrained, describe, digest
 
@@ -62,10 +59,6 @@ class Bench:
         changes: dict[str, Any] = {**cell.row.config, "seed": cell.seed or 1, "feature_folder": self.out / "features"}
         return dataclasses.replace(self.config, **changes)
 
-    def test_set(self, cell: Cell, test: Target) -> ImageSet:
-        """The images of ``test``, without any that the cell trains on."""
-        return _test_set(test, cell.sample, cell.seed, self.root)
-
     def folder(self, cell: Cell) -> Path:
         """The cell's own. Its name ends in a hash of the facts that decide the result, so that other settings, another
         model or other training images, even under the same names, have another folder."""
@@ -84,35 +77,27 @@ class Bench:
 
     def record_file(self, cell: Cell, test: Target) -> Path:
         """Where the record of ``test`` belongs."""
-        parts = [slug(open_data(test.data, self.root).name), test.subset, *([slug(test.domain)] if test.domain else [])]
-        if test.data.templates is not None:
-            parts.append(hashlib.sha256(json.dumps(test.data.templates).encode()).hexdigest()[:6])
-        if test.wise_alpha is not None:
-            parts.append(f"alpha{test.wise_alpha:g}")
-        return self.folder(cell) / "records" / f"{'-'.join(parts)}.json"
+        images, content = _test_set(test, self.root), _content(test, self.root)
+        place, precision = (images.name, test.subset, test.domain), self.config_of(cell).precision
+        name = record_name(place, content, images.templates, precision, test.wise_alpha, images.templates)
+        return self.folder(cell) / "records" / name
 
     def stored(self, cell: Cell, log: Callable[[str], None] = lambda line: None) -> dict[Target, Record]:
-        """The records that are there, less those of other images, prompts or precision, and less those of another
-        version and broken ones, which ``log`` is told of."""
+        """The records that are there, less those of another version and broken ones, which ``log`` is told of."""
         found = {}
         for test in cell.tests:
             file = self.record_file(cell, test)
             if not file.exists():
                 continue
             try:
-                record = Record.read(file)
+                found[test] = Record.read(file)
             except DataError as error:
                 log(f"scored again: {error}")
-                continue
-            scored = record.data.hash, record.data.templates, record.precision
-            content = _content(test, cell.sample, cell.seed, self.root)
-            if scored == (content, self.test_set(cell, test).templates, self.config_of(cell).precision):
-                found[test] = record
         return found
 
     def work(self, cell: Cell) -> int:
         """Images that the cell encodes, to estimate the time left."""
-        recipe, images = cell.row.recipe, sum(len(self.test_set(cell, test)) for test in cell.tests)
+        recipe, images = cell.row.recipe, sum(len(_test_set(test, self.root)) for test in cell.tests)
         if recipe and cell.seed is not None:  # a step costs about three forward passes
             task = _task(cell.sample, cell.seed, self.root)
             images += 3 * recipe.batch_size * recipe.total_steps(len(task.train), len(task.classes))
@@ -161,18 +146,23 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
     if len(records) == len(cell.tests):
         return tuple(records.values())
     row, sample, config = cell.row, cell.sample, bench.config_of(cell)
-    model, data, run = load(bench.model), open_data(sample.data, bench.root), None
+    model, data, run, trained = load(bench.model), open_data(sample.data, bench.root), None, frozenset[str]()
     if cell.seed is None:
         model.to(best_device(config.device))
     else:
         task = data.task(sample.shots, cell.seed, sample.subset)
+        trained = task.digests
         config = dataclasses.replace(config, out=bench.folder(cell))
         run = fit(model, row.method, task, recipe=row.recipe, config=config).run
     for test in cell.tests:
         if test in records:
             continue
-        images, alpha = bench.test_set(cell, test), test.wise_alpha
-        note = scored_among(len(images.classes), len(data.classes)) if test.role == "ood" else ""
+        images, alpha = _test_set(test, bench.root), test.wise_alpha
+        notes = [scored_among(len(images.classes), len(data.classes)) if test.role == "ood" else ""]
+        # They stay, as in the field: all methods of a table are scored on the same images.
+        if twice := len(images) - len(images.unlike(trained)):
+            notes.append(f"{twice} of {len(images)} test images are also trained or validated on.")
+        note = " ".join(filter(None, notes))
         with contextlib.nullcontext() if alpha is None else averaged(model, alpha):
             record = evaluate(
                 model, row.method, images, subset=test.subset, run=run, workers=config.workers,
@@ -195,14 +185,10 @@ def _task_info(sample: Sample, seed: int, root: Path | None) -> TaskInfo:
 
 
 @functools.lru_cache(maxsize=256)
-def _test_set(test: Target, sample: Sample, seed: int | None, root: Path | None) -> ImageSet:
-    seen: set[str] = set()
-    if seed is not None and test.data == sample.data:
-        task = _task(sample, seed, root)
-        seen = {*task.train.keys, *task.val.keys}
-    return open_data(test.data, root).test_set(test.subset, test.domain, exclude=seen)
+def _test_set(test: Target, root: Path | None) -> ImageSet:
+    return open_data(test.data, root).test_set(test.subset, test.domain)
 
 
 @functools.lru_cache(maxsize=256)
-def _content(test: Target, sample: Sample, seed: int | None, root: Path | None) -> str:
-    return _test_set(test, sample, seed, root).content
+def _content(test: Target, root: Path | None) -> str:
+    return _test_set(test, root).content

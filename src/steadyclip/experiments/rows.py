@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from steadyclip.core.errors import UsageError, nearest
+from steadyclip.core.files import slug
 from steadyclip.experiments.settings import PUBLISHED, Settings
 from steadyclip.methods import Method, Recipe, get_method
 from steadyclip.methods.compose import TEXTS, Composed
@@ -73,11 +74,6 @@ class Row:
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process parses the row anew: the class of a method from a file has no module to import it from."""
         return parse_row, (self.label, self.given)
-
-
-def slug(text: str) -> str:
-    """``text`` as a part of a file name."""
-    return re.sub(r"[^A-Za-z0-9._=+]+", "-", text).strip("-.")[:60]
 
 
 def parse_rows(words: Iterable[str], settings: Settings = PUBLISHED) -> list[Row]:

@@ -69,11 +69,22 @@ def _source(record: Record) -> str:
 
 def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """Of several evaluations of one run on one test set the newest, and a note if the others had other numbers."""
-    kept, older = [], 0
-    for group in grouped(records, lambda r: (r.method.label, json.dumps(identity(r)), r.data.test)).values():
-        kept.append(max(group, key=lambda r: r.created))
-        older += sum(r.metrics != kept[-1].metrics for r in group)
-    return kept, [f"{count(older, 'older evaluation')} of the same run and test set left out."] if older else []
+    kept, older, others = [], 0, 0
+    for group in grouped(records, lambda r: (json.dumps(_facts(r)), r.method.label, r.data.test)).values():
+        newest = max(group, key=lambda r: r.created)
+        kept.append(newest)
+        others += sum(r.data.hash != newest.data.hash for r in group)
+        older += sum(r.data.hash == newest.data.hash and r.metrics != newest.metrics for r in group)
+    notes = [f"{count(older, 'older evaluation')} of the same run and test set left out."] if older else []
+    if others:
+        notes.append(f"{count(others, 'evaluation')} of other test images under that name left out: report one alone.")
+    return kept, notes
+
+
+def _facts(record: Record) -> dict[str, Any]:
+    """What tells rows apart: the identity, and how it was scored; a grid has its prompts in columns."""
+    scored = {"precision": record.precision} | ({} if record.role else {"prompts": list(record.data.templates)})
+    return identity(record) | scored
 
 
 # ---- sections
@@ -242,7 +253,7 @@ def _rows(records: Sequence[Record], by_shots: bool) -> dict[str, list[Record]]:
     rows: dict[str, list[Record]] = {}
     by_shots = by_shots and len(_distinct(r.shots for r in records)) > 1
     for label, group in grouped(records, lambda r: r.method.label).items():
-        facts = [identity(r) for r in group]
+        facts = [_facts(r) for r in group]
         # the same seed with other images: then these tell the trainings apart
         alike = {json.dumps({**each, "task.content": ""}) for each in facts}
         seeds = _OF_A_SEED[:2] if len(alike) < len(set(map(json.dumps, facts))) else _OF_A_SEED
@@ -259,7 +270,7 @@ def _spelled(record: Record, name: str, value: Any) -> str:
     """A fact of an identity in a label."""
     if name in ("task.subset", "task.classes") and record.training:
         return f"trained on {record.training.task.name}, {record.training.task.subset} classes"
-    if name == "task.templates":
+    if name in ("task.templates", "prompts"):
         value = " ".join(value or ())
     word = name.rpartition(".")[2]
     return f"{ {'content': 'images', 'templates': 'prompts'}.get(word, word.replace('_', ' ')) } {value}"
@@ -275,6 +286,9 @@ def _caption(records: Sequence[Record]) -> str:
     parts += ["all training images"] if any(r.role and r.training and r.shots is None for r in records) else []
     parts += [f"seed{'s' * (len(seeds) != 1)} {_listed(seeds)}"] if seeds else []
     parts += [f"scored in {' and '.join(precisions)}"] if precisions != ["fp32"] else []
+    asked = [r for r in records if r.training and not r.role and r.data.templates != r.training.task.templates]
+    others = dict.fromkeys(template for r in asked for template in r.data.templates)
+    parts += [f"prompts other than in training: {' '.join(others)}"] if others else []
     names = test_names(records)
     counts = {
         names[place]: " or ".join(map(str, sorted({r.data.images for r in group})))

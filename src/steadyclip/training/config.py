@@ -24,8 +24,8 @@ class RunConfig:
     """Fixes initial adapters, order, augmentation and dropout."""
     precision: Precision = "fp32"
     """Arithmetic of the forward pass; weights and optimizer stay in fp32."""
-    device: Literal["auto", "cpu"] = "auto"
-    """`auto` takes the accelerator if there is one."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
     workers: int = 0
     """Processes that decode images; 0 decodes in the training process."""
     checkpoint_steps: int | None = None

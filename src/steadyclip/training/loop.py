@@ -125,6 +125,7 @@ class Loop:
             choices=self.choices,
             processes=self.accelerator.num_processes,
             device=self.accelerator.device.type,
+            threads=torch.get_num_threads(),
             loss={"mean": last["loss"], **last["terms"]},
             unreadable=tuple(sorted(self.feed.skipped.items())),
             seconds=seconds,

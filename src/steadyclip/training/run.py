@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from steadyclip.core.errors import ModelError, SteadyClipError, UsageError
 from steadyclip.core.files import write_atomic
 from steadyclip.core.provenance import commit, now, versions
+from steadyclip.data.task import read_split
 from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, Results, Run, TaskInfo
 from steadyclip.training.checkpoint import Checkpoint, newest_checkpoint, read_tensors, to_bytes
 from steadyclip.training.config import DECIDES, TrainConfig
@@ -96,8 +97,8 @@ def digest(of: Run | Record | Untrained) -> str:
 class RunFolder:
     """One run on disk: new, to be resumed, or finished."""
 
-    def __init__(self, path: Path, run: Run) -> None:
-        """Nothing is written yet.
+    def __init__(self, path: Path, run: Run, task: ImageTask | None = None) -> None:
+        """Nothing is written yet. ``task`` is what ``run`` is trained on: with it, images that changed are named.
 
         Raises:
             SteadyClipError: the folder holds another run, named by the fields that differ, or what is not a run.
@@ -106,9 +107,23 @@ class RunFolder:
         self.exists = (path / "run.json").exists()
         if self.exists:
             self.run = Run.read(path / "run.json")
+            if task and self.run.task.content != run.task.content:
+                self._refuse_changed(task)
             _refuse_difference(identity(self.run), identity(run), f"{path} holds another run")
         elif path.is_file() or self.checkpoints.exists() or (path / "trained.safetensors").exists():
             raise SteadyClipError(f"{path} is there but holds no run.json: choose another folder with --out.")
+
+    def _refuse_changed(self, task: ImageTask) -> None:
+        """Raises SteadyClipError naming an image of the run that ``task`` has too, but with other bytes."""
+        there, here = (
+            {key: digest for part in ("train", "val") for key, _, digest in split[part]}
+            for split in (read_split(self.path / "split.json"), task.split_json())
+        )
+        if changed := [key for key, digest in there.items() if here.get(key, digest) != digest]:
+            raise SteadyClipError(
+                f"{self.path} holds a run, and {len(changed)} of its {len(there)} images have changed since, for "
+                f"instance {changed[0]}: choose another folder with --out, or bring the images back."
+            )
 
     def checkpoint(self) -> Checkpoint | None:
         """The last complete checkpoint. Raises SteadyClipError if another run has written it."""

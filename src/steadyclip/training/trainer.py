@@ -14,7 +14,7 @@ import torch
 from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, ModelError, SteadyClipError
-from steadyclip.core.precision import arithmetic
+from steadyclip.core.precision import arithmetic, best_device
 from steadyclip.core.provenance import now
 from steadyclip.core.seeds import step_seed
 from steadyclip.evaluation.records import Results, Run
@@ -83,12 +83,15 @@ def fit(
     _check(model, task, recipe, config)
     method.check()
     # Precision is ours (autocast around each pass), so that several trainings in one process may differ in it.
-    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")
+    device = best_device(config.device)
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no")
     model.to(accelerator.device)
     # Before a folder is made: streams may need files that are missing.
     streams = {name: spec.build(model, task) for name, spec in method.streams().items()} if recipe else {}
     run = describe(model, method, task, recipe, config)
-    folder = RunFolder(config.out, run) if config.out else None
+    folder = RunFolder(config.out, run, task) if config.out else None
     if folder and folder.exists and not resume:
         raise SteadyClipError(f"{folder.path} already holds a run: choose another folder with --out, or resume it.")
     accelerator.wait_for_everyone()  # all processes have read the folder before one writes
@@ -139,7 +142,10 @@ def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainCon
         planner.arithmetic = lambda: arithmetic(model.device, config.precision)
         choices, encoded = fill_head(planner, task, config)
     seconds = time.perf_counter() - start
-    return Results(steps=0, choices=choices, seconds=seconds, images_per_second=encoded / seconds if encoded else None)
+    return Results(
+        steps=0, choices=choices, seconds=seconds, images_per_second=encoded / seconds if encoded else None,
+        device=model.device.type, threads=torch.get_num_threads(),
+    )  # fmt: skip
 
 
 def _result(run: Run, rows: list[dict[str, Any]]) -> FitResult:

@@ -77,4 +77,4 @@ class PretrainConfig:
     precision: Precision = "bf16"
     """Arithmetic of the forward pass; weights and optimizer stay in fp32."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`."""
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""

@@ -1,0 +1,112 @@
+"""What a run is scored on: among which classes, by which prompts, and what is said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from steadyclip.core.errors import DataError
+from steadyclip.data import catalog
+from steadyclip.data.prompts import DEFAULT_TEMPLATE
+from steadyclip.data.sampling import Subset, class_range
+from steadyclip.evaluation.records import Record, TaskInfo, scored_among
+
+if TYPE_CHECKING:
+    from steadyclip.data import ImageData
+
+
+class ClassSet(NamedTuple):
+    """Classes to score among. ``subset`` is what they are to the run: all, base (trained on), new, or what is said."""
+
+    subset: str
+    classes: tuple[str, ...]
+    note: str = ""
+
+
+def tests_of(data: ImageData, trained: TaskInfo | None, asked: Subset | None) -> list[ClassSet]:
+    """The sets of classes to score.
+
+    Base is what the run was trained on, by the names of the classes, and new is every other class of ``data``. Where a
+    run was trained on all classes, a half of them is neither, and is called what it is.
+
+    Args:
+        trained: what the run was trained on; None where nothing was trained, and halves are cut as for a training.
+        asked: the subset that the user named.
+
+    Raises:
+        DataError: base and new are asked for, but ``data`` lacks classes that the run was trained on, or has no others.
+    """
+    whole = ClassSet("all", data.classes, _compared(data, trained))
+    if trained is None or trained.subset == "all" or asked == "all":
+        if asked in (None, "all"):
+            return [whole]
+        first, last = class_range(len(data.classes), asked)
+        half = data.classes[first:last]
+        if trained is None:
+            return [ClassSet(asked, half)]
+        place = "first" if asked == "base" else "last"
+        known = len(set(half) & set(trained.classes))
+        note = f"{known} of these {len(half)} classes were trained on: this is no base-to-new evaluation."
+        return [ClassSet(f"{place} {len(half)} of {len(data.classes)}", half, note)]
+    missing = [name for name in trained.classes if name not in data.classes]
+    if missing and asked is None:
+        return [whole]
+    if missing:
+        raise DataError(
+            f"{data.name} lacks {len(missing)} of the {len(trained.classes)} classes that the run was trained on, for "
+            f"instance {missing[0]!r}: score it without --subset."
+        )
+    others = tuple(name for name in data.classes if name not in trained.classes)
+    note = ""
+    if set(others) != set(trained.others):
+        note = f"{len(others)} new classes, other ones than the {len(trained.others)} of the data that was trained on."
+    halves = {"base": ClassSet("base", trained.classes), "new": ClassSet("new", others, note)}
+    if trained.subset == "new":  # trained on the second half: the other one is what is new to it
+        halves = {"new": ClassSet("new", trained.classes), "base": ClassSet("base", others, note)}
+    if asked and not halves[asked].classes:
+        raise DataError(f"{data.name} has no class that the run was not trained on: score it without --subset.")
+    chosen = [halves[asked]] if asked else [halves["base"], halves["new"]]
+    return [test for test in chosen if test.classes]
+
+
+def prompts_for(data: ImageData, trained: TaskInfo | None) -> tuple[str, ...]:
+    """The run's prompts go with the run; only other classes that bring prompts of their own are scored by these."""
+    if trained is None:
+        return data.templates
+    same = set(trained.classes) <= set(data.classes)
+    shift = catalog.is_shift(data.name, data.classes, trained.name, trained.classes)
+    own = data.templates != (DEFAULT_TEMPLATE,) and not (same or shift)
+    return data.templates if own else trained.templates
+
+
+def what_was_scored(record: Record, data: ImageData) -> Iterator[str]:
+    """Lines for people: images found and left out, and the prompts, where these are not the data's own."""
+    about = record.data
+    found = about.images + about.seen + len(about.skipped)
+    yield (
+        f"{about.subset}: {found} test images found, {about.seen} left out as the run has seen them in training or "
+        f"validation, {len(about.skipped)} unreadable; {about.images} scored"
+    )
+    yield from (f"skipped {key}: {reason}" for key, reason in about.skipped)
+    own = "" if about.templates == data.templates else f" (the data's own: {_quoted(data.templates)})"
+    yield f"prompts: {_quoted(about.templates)}{own}"
+
+
+def _compared(data: ImageData, trained: TaskInfo | None) -> str:
+    """The note where the classes of ``data`` are not those of the run."""
+    if trained is None or set(data.classes) == set(trained.classes):
+        return ""
+    if catalog.is_shift(data.name, data.classes, trained.name, trained.classes):
+        known = catalog.find(trained.name)  # the run may have seen a half of its classes
+        return scored_among(len(data.classes), max(len(trained.classes), known.classes if known else 0))
+    both = len(set(data.classes) & set(trained.classes))
+    return (
+        f"{both} of its {len(data.classes)} classes were trained on, of the run's {len(trained.classes)}."
+        if both
+        else ""
+    )
+
+
+def _quoted(templates: tuple[str, ...]) -> str:
+    shown = ", ".join(f'"{template}"' for template in templates[:3])
+    return shown if len(templates) <= 3 else f"{shown} and {len(templates) - 3} more"
