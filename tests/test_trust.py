@@ -231,3 +231,10 @@ def test_records_say_how_they_were_computed(photos: Path, train, evaluate) -> No
     assert (record["precision"], record["device"]) == ("fp32", "cpu")
     assert record["threads"] >= 1
     assert json.loads((run / "run.json").read_text())["results"]["threads"] >= 1
+
+
+def test_two_data_sets_of_one_name_in_a_table(photos: Path, model: Path, tmp_path: Path, capsys) -> None:
+    others = draw(tmp_path / "others" / "photos", ["ant", "bee", "cow", "dog"], seed=1)
+    words = f"bench base-to-new --data {photos} {others} --model {model} --methods zero-shot --out {tmp_path / 'b'}"
+    assert main(words.split()) == 2
+    assert f"{photos} and {others} are both named 'photos': rename one of them." in capsys.readouterr().err

@@ -85,6 +85,7 @@ def run_bench(
         raise UsageError("--wise-alphas needs a row that trains the model's own weights: full, flyp or arf.")
     bench = Bench(model, load(model).weights_hash, Path(out), config or TrainConfig(), root)
     every = cells(plan, rows, seeds, wise_alphas)
+    _refuse_same_names(every, root)
     for source in dict.fromkeys(cell.sample.data for cell in every):
         for line in open_data(source, root).summary():
             log(line)
@@ -154,6 +155,15 @@ def settings_lines(rows: Iterable[Row], model: str) -> list[str]:
     if lines and published:
         lines.append(f"{', '.join(published)}: published recipes; none were chosen for {model}")
     return lines
+
+
+def _refuse_same_names(cells: Iterable[Cell], root: Path | None) -> None:
+    """Raises UsageError where two data sets have one name: a table could not tell them apart."""
+    places: dict[str, str] = {}
+    for source in dict.fromkeys(part.data for cell in cells for part in (cell.sample, *cell.tests)):
+        name = open_data(source, root).name
+        if places.setdefault(name, source.name) != source.name:
+            raise UsageError(f"{places[name]} and {source.name} are both named {name!r}: rename one of them.")
 
 
 def _need_folder(out: Path) -> None:
