@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from steadyclip.heads import FeatureTask
 from steadyclip.methods import get_method
+from steadyclip.models.huggingface import HuggingFace
 from steadyclip.models.testing import FAMILIES, installed_families, tiny
 from steadyclip.objectives import Batch, features
 from steadyclip.training.step import Step
@@ -20,6 +21,17 @@ record = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(record)
 
 KNOBS = {name: dict(knobs) for name, knobs in record.METHODS.items()}
+
+
+def tokenize_as_then(self, texts, context=None):
+    """SigLIP got punctuation and, where its tokenizer made one, a mask: not as it was trained, which is mended since."""
+    texts = [text.lower() for text in texts] if self.family == "siglip2" else list(texts)
+    more = {"return_attention_mask": True} if self.family == "siglip2" else {}
+    return dict(
+        self.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=self.context, return_tensors="pt", **more
+        )
+    )
 
 
 def run(family, name, seed):
@@ -62,6 +74,8 @@ def test_golden(family, name, monkeypatch):
     if family not in installed_families():
         pytest.skip(f"{family} is not installed")
     monkeypatch.setattr(features, "cutout", record.fixed_cutout)
+    if family.startswith("siglip"):
+        monkeypatch.setattr(HuggingFace, "tokenize", tokenize_as_then)
     golden = json.loads((GOLDEN / f"{family}.json").read_text())[name]
     for seed in record.SEEDS:
         terms, logits = run(family, name, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,18 @@ def copy_of(folder: Path, tmp_path: Path) -> Path:
 
 
 def stock_features(folder: Path, family: str) -> dict[str, torch.Tensor]:
-    """As a user of transformers would compute them, with the mask that the tokenizer gives."""
+    """As a user of transformers would compute them, with texts as the checkpoints of Google were trained on."""
     transformers = import_transformers()
     with quiet():
         stock = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         padding = "longest" if family == "clip" else "max_length"
         texts = [text.lower() for text in TEXTS]
+        if family == "siglip":
+            texts = [re.sub(r"[^\w\s]|_", "", text) for text in texts]
         tokens = tokenizer(texts, padding=padding, truncation=True, max_length=32, return_tensors="pt")
+        if family != "clip":
+            tokens.pop("attention_mask", None)
         with torch.no_grad():
             return dict(stock(pixel_values=PIXELS, **tokens))
 
@@ -81,15 +86,82 @@ def test_a_merged_and_saved_model_is_a_stock_checkpoint(model: DualEncoder, fami
     assert torch.equal(model.preprocess(picture), pixels)
 
 
-def test_the_mask_of_stock_tokens_is_honoured(model: DualEncoder, family: str) -> None:
-    tokens = model.tokenize(TEXTS)
-    assert ("attention_mask" in tokens) == (family == "siglip2")  # as the tiny checkpoints' tokenizers declare it
-    ids = tokens["input_ids"]
-    mask = torch.ones_like(ids)
-    if family != "siglip2":
-        with torch.no_grad():
-            masked = model.encode_text({"input_ids": ids, "attention_mask": mask})
-            assert torch.allclose(masked, model.encode_text(TEXTS), rtol=0, atol=1e-6)
+def test_the_other_texts_of_a_batch_change_nothing(model: DualEncoder, family: str) -> None:
+    with torch.no_grad():
+        alone = model.encode_text(["a cat"])
+        among = model.encode_text(["a cat", "a photo of a very old dog, beside a house", "b"])
+    assert torch.allclose(alone[0], among[0], rtol=0, atol=1e-6)
+
+
+def test_what_the_tokenizer_says_of_padding_and_masks_is_not_followed(
+    model: DualEncoder, copy_of: Path, family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = model.encode_text(TEXTS)
+    path = copy_of / "tokenizer_config.json"
+    edit(path, model_max_length=16, padding_side="left", model_input_names=["input_ids", "attention_mask"])
+    changed = load(copy_of)
+    assert torch.equal(changed.encode_text(TEXTS), expected)
+    assert list(changed.tokenize(TEXTS)) == ["input_ids"]
+    said = capsys.readouterr().err
+    assert f"{path} says model_max_length 16; texts of up to 32 tokens are read" in said
+    assert f"{path} says padding_side 'left'; texts are padded on the right" in said
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in settings.items() if key != "model_input_names"}))
+    assert torch.equal(load(copy_of).encode_text(TEXTS), expected)
+    changed.save(tmp_path / "saved")  # says what was used
+    load(tmp_path / "saved")
+    assert capsys.readouterr().err == ""
+
+
+def test_siglip_reads_no_punctuation(model: DualEncoder, family: str) -> None:
+    written, plain = model.tokenize([" A cat,  a (dog)!"])["input_ids"], model.tokenize(["a cat a dog"])["input_ids"]
+    assert torch.equal(written, plain) == (family == "siglip")
+
+
+@pytest.mark.parametrize("highest", ["end", "pad"])
+def test_clip_finds_the_end_of_a_text_whatever_the_config_says(copy_of: Path, family: str, highest: str) -> None:
+    """The oldest configs say 2, which means the highest id: wrong as soon as a token is added."""
+    if family != "clip":
+        pytest.skip("SigLIP pools at the last position")
+    expected = load(copy_of).encode_text(["a cat"])
+    if highest == "pad":
+        tokenizer = import_transformers().AutoTokenizer.from_pretrained(copy_of)
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        tokenizer.save_pretrained(copy_of)
+        weights = load_file(copy_of / "model.safetensors")
+        name = "text_model.embeddings.token_embedding.weight"
+        weights[name] = torch.cat([weights[name], torch.zeros_like(weights[name][:1])])
+        save_file(weights, copy_of / "model.safetensors", metadata={"format": "pt"})
+        edit(copy_of / "config.json", text_config={"vocab_size": len(weights[name])})
+    edit(copy_of / "config.json", text_config={"eos_token_id": 2})
+    model = load(copy_of)
+    assert torch.allclose(model.encode_text(["a cat", "a photo of a dog"])[:1], expected, rtol=0, atol=1e-6)
+    model.save(copy_of / "saved")
+    settings = json.loads((copy_of / "saved" / "config.json").read_text())["text_config"]
+    assert settings["eos_token_id"] == model.tokenize(["a"])["input_ids"][0, -1]
+
+
+@pytest.mark.parametrize("file", ["weights.bin", "../weights.safetensors", "/tmp/weights.safetensors", 7])
+def test_an_index_names_safetensors_beside_it_only(copy_of: Path, file: Any) -> None:
+    index = copy_of / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"logit_scale": file}}))
+    with pytest.raises(ModelError, match=r"index.json names .*: only \*.safetensors files beside it are read"):
+        load(copy_of)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"text_config": {"vocab_size": 10**9}}, r"makes text_model.embeddings.token_embedding.weight \[1000000000, "),
+        ({"text_config": {"num_hidden_layers": 100_000}}, "says 100000 text layers, and the weights have "),
+        ({"vision_config": {"num_attention_heads": 7}}, r"config.json|cannot be read .*\b7\b"),
+    ],
+)
+def test_numbers_of_the_config_that_the_weights_do_not_have(copy_of: Path, change: dict, line: str) -> None:
+    edit(copy_of / "config.json", **change)
+    with pytest.raises(ModelError, match=line) as caught:
+        load(copy_of)
+    assert "\n" not in str(caught.value)
 
 
 def test_siglip2_reads_lower_case_only(model: DualEncoder, family: str) -> None:
@@ -208,7 +280,7 @@ def test_missing_and_misshapen_weights_are_never_made_up(copy_of: Path) -> None:
     with pytest.raises(ModelError, match=f"does not fit config.json: {name}"):
         load(copy_of)
     save_file({**tensors, name: torch.zeros(7)}, path, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=f"does not fit config.json: {name}"):
+    with pytest.raises(ModelError, match=rf"config.json makes {name} \[\d+\], the weights \[7\]"):
         load(copy_of)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +80,35 @@ def test_equals_transformers_in_every_color_mode(mode: str) -> None:
 def test_settings_that_are_not_done_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=r"^here: "):
         Preprocess.parse({**CLIP, **config}, "clip", "here")
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ({"image_std": [0, 0, 0]}, "image_std is [0.0, 0.0, 0.0], not three numbers above 0"),
+        ({"image_std": ["a", 1, 1]}, "image_std is ['a', 1.0, 1.0], not three numbers above 0"),
+        ({"image_mean": [float("nan")] * 3}, "image_mean is [nan, nan, nan], not three numbers"),
+        ({"image_mean": [0.5, 0.5]}, "image_mean is [0.5, 0.5], not three numbers"),
+        ({"resample": 99}, "resample is 99, not one of 0 (nearest), 1 (lanczos)"),
+        ({"resample": "x"}, "resample is 'x', not one of 0 (nearest), 1 (lanczos)"),
+        ({"rescale_factor": "x"}, "rescale_factor is 'x'; only 1/255"),
+        ({"size": {"shortest_edge": -5}}, "size is -5 pixels"),
+        ({"size": {"shortest_edge": 60_000}}, "size is 60000 pixels"),
+        ({"size": {"shortest_edge": "32"}}, "image size {'shortest_edge': '32'} is not understood"),
+        ({"size": {"shortest_edge": True}}, "image size {'shortest_edge': True} is not understood"),
+        ({"crop_size": {"height": 0, "width": 0}}, "size is 32 pixels for images of 0"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_named(config: dict[str, Any], line: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(f"here: {line}")):
+        Preprocess.parse({**CLIP, **config}, "clip", "here")
+
+
+@pytest.mark.parametrize("content", ['{"size": 32', "[]", "\xff"])
+def test_a_file_that_is_no_json_object(tmp_path: Path, content: str) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ModelError, match="preprocessor_config.json: not "):
+        Preprocess.read(tmp_path, "clip")
 
 
 @settings(max_examples=30, deadline=None)

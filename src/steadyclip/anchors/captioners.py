@@ -13,7 +13,7 @@ import torch
 
 from steadyclip.core.errors import ModelError
 from steadyclip.core.precision import Precision
-from steadyclip.models.huggingface import import_transformers, quiet, read_config, reading
+from steadyclip.models.huggingface import import_transformers, quiet, read_config, reading, require_safetensors
 from steadyclip.models.loading import checkpoint_folder
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def load_captioner(
     kind = read_config(folder).get("model_type")
     if kind not in _KINDS:
         raise ModelError(f"{folder}: config.json says model_type {kind!r}; captioners are {', '.join(_KINDS)}.")
+    require_safetensors(folder)
     transformers: Any = import_transformers()
     class_name, default = _KINDS[kind]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32

@@ -7,10 +7,11 @@ An entry point is a line of a distribution's metadata: ``icons = "steadyclip_lab
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
+
+from steadyclip.core.progress import warn
 
 DATA = "steadyclip.data"
 """Name of a data set -> ``data.builtin.BuiltIn``."""
@@ -51,7 +52,7 @@ def extensions(group: str) -> Mapping[str, EntryPoint]:
         found[point.name] = kept
         if kept is not left:
             first, second = distribution(kept), distribution(left)
-            _warn(f"{first} and {second} both bring {point.name!r} ({group}): that of {first} is used")
+            warn(f"{first} and {second} both bring {point.name!r} ({group}): that of {first} is used")
     return found
 
 
@@ -72,7 +73,7 @@ def load_extension(group: str, name: str, expected: type = object) -> Any:
         why = f"{point.value} is {type(found).__name__}, not {expected.__name__}"
     except Exception as error:  # an import runs a stranger's code, which can raise anything
         why = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
-    _warn(f"{distribution(point)} is broken, and its {name!r} ({group}) is left out: {why}")
+    warn(f"{distribution(point)} is broken, and its {name!r} ({group}) is left out: {why}")
     return None
 
 
@@ -90,8 +91,3 @@ def absent(group: str, name: str) -> str | None:
 def distribution(point: EntryPoint) -> str:
     """The name of the distribution that ``point`` belongs to."""
     return point.dist.name if point.dist else "an unknown distribution"
-
-
-@functools.cache  # once is enough
-def _warn(line: str) -> None:
-    print(f"warning: {line}.", file=sys.stderr)

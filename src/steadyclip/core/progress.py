@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +65,12 @@ def progress_bar(title: str) -> Iterator[Progress]:
         yield advance
     if not shown.bar:
         shown.say(f"{title}: {last} images in {time.perf_counter() - start:.1f} s")
+
+
+@functools.cache  # once is enough
+def warn(line: str) -> None:
+    """One line on standard error, of what goes on nevertheless."""
+    print(f"warning: {line}.", file=sys.stderr)
 
 
 def spell(seconds: float) -> str:

@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 import json
 import os
+import re
+import string
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,14 +17,17 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from steadyclip.core.errors import ModelError
+from steadyclip.core.progress import warn
 from steadyclip.models.encoder import DualEncoder
-from steadyclip.models.preprocess import Preprocess
+from steadyclip.models.preprocess import Preprocess, read_json
 from steadyclip.models.towers import Backend, Block, Layout, Tokens, Tower
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj")
 _PARTS = ("layer_norm1", "layer_norm2", "mlp", *_ATTENTION, "mlp.fc1", "mlp.fc2")
 
@@ -47,9 +52,10 @@ def import_transformers() -> ModuleType:
 class HuggingFace(Backend):
     """Calls a ``CLIPModel`` or ``SiglipModel``.
 
-    CLIP reads left to right and pools at the end-of-text token, so that padding on the right cannot matter: texts are
-    padded to the longest of the batch, without a mask. SigLIP pools at the last position and was trained with padding
-    to full length; it gets an attention mask only where its tokenizer makes one.
+    Texts are read as in the training of the weights, whatever the tokenizer's files say about padding and masks. CLIP
+    reads left to right and pools at the end-of-text token, so that padding on the right cannot matter: texts are padded
+    to the longest of the batch. SigLIP pools at the last position: texts are padded to full length, in lower case, and
+    for the first SigLIP without punctuation. Neither gets an attention mask.
     """
 
     image_parts = ("vision_model", "visual_projection")
@@ -62,19 +68,20 @@ class HuggingFace(Backend):
         self.image_settings = image_settings
 
     def tokenize(self, texts: Sequence[str], context: int | None = None) -> Tokens:
-        clip = self.family == "clip"
-        if self.family == "siglip2":  # trained on lower-cased text; not every saved tokenizer does it itself
+        if self.family == "siglip":  # big_vision's "canonicalize"; not every saved tokenizer does it itself
+            texts = [" ".join(text.lower().translate(_NO_PUNCTUATION).split()) for text in texts]
+        elif self.family == "siglip2":
             texts = [text.lower() for text in texts]
         encoded = self.tokenizer(
             list(texts),
-            padding="longest" if clip else "max_length",
-            padding_side="right" if clip else None,
+            padding="longest" if self.family == "clip" else "max_length",
+            padding_side="right",
             truncation=True,
             max_length=context or self.context,
-            return_attention_mask=False if clip else None,
+            return_attention_mask=False,
             return_tensors="pt",
         )
-        return {name: encoded[name] for name in ("input_ids", "attention_mask") if name in encoded}
+        return {"input_ids": encoded["input_ids"]}
 
     def image(self, network: Any, images_BCHW: Tensor, patches: bool) -> dict[str, Tensor]:
         vision, clip = network.vision_model, self.family == "clip"
@@ -113,8 +120,7 @@ class HuggingFace(Backend):
     def text_layout(self, network: Any, tokens: Tokens) -> Layout:
         ids_BL = tokens["input_ids"]
         if self.family == "clip":
-            end = network.text_model.config.eos_token_id
-            ends_BL = ids_BL if end == 2 else (ids_BL == end).int()  # 2: see _check_end_of_text
+            ends_BL = (ids_BL == network.text_model.config.eos_token_id).int()
             return Layout.of_text(ids_BL, ends_BL.argmax(dim=1), pad=None, causal=True)
         last_B = torch.full_like(ids_BL[:, 0], ids_BL.shape[1] - 1)
         return Layout.of_text(ids_BL, last_B, pad=self.pad, causal=False)
@@ -141,9 +147,10 @@ def read(name: str, folder: Path) -> DualEncoder:
         )
     if kind not in ("clip", "siglip", "siglip2"):
         raise ModelError(f"{folder}: config.json says model_type {kind!r}; clip, siglip and siglip2 are supported.")
-    _require_safetensors(folder)
+    require_safetensors(folder)
     network = _network(folder, "CLIPModel" if kind == "clip" else "SiglipModel")
-    tokenizer = _tokenizer(folder)
+    context = network.config.text_config.max_position_embeddings
+    tokenizer = _tokenizer(folder, context, ["input_ids", "attention_mask"] if kind == "clip" else ["input_ids"])
     # SigLIP 2 differs from SigLIP by its tokenizer only: Gemma's, on lower-cased text.
     gemma = any(word in type(tokenizer).__name__ for word in ("Gemma", "Siglip2"))
     family = "siglip2" if kind != "clip" and gemma else kind
@@ -155,25 +162,28 @@ def read(name: str, folder: Path) -> DualEncoder:
             f"{folder}: preprocessor_config.json makes images of {height} x {width} pixels, "
             f"but the weights of config.json want {expected} x {expected}."
         )
-    context = min(network.config.text_config.max_position_embeddings, tokenizer.model_max_length)
     backend = HuggingFace(family, tokenizer, context, image_settings)
-    if family == "clip":
-        _check_end_of_text(folder, network, backend)
+    _check_tokens(folder, network, backend)
     return DualEncoder(name, network, backend, preprocess)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What ``config.json`` says. Raises ``ModelError`` where it is missing or no JSON."""
+    """What ``config.json`` says. Raises ``ModelError`` where it is missing or no JSON object."""
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(f"{folder}: config.json is missing, so this is not a model directory.")
-    try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: not valid JSON ({error}).") from None
+    return read_json(path)
 
 
-def _require_safetensors(folder: Path) -> None:
+def require_safetensors(folder: Path) -> None:
+    """Raises ``ModelError`` where the weights in ``folder`` are, or an index sends a reader to, anything else."""
+    for index in sorted(folder.glob("*.index.json")):
+        files = read_json(index).get("weight_map")
+        if not isinstance(files, dict):
+            raise ModelError(f"{index}: weight_map must name a file for each tensor.")
+        for file in files.values():
+            if not isinstance(file, str) or not re.fullmatch(r"[^/\\]+\.safetensors", file):
+                raise ModelError(f"{index} names {file!r}: only *.safetensors files beside it are read.")
     if any(folder.glob("model*.safetensors")):
         return
     for path in sorted(folder.iterdir()):
@@ -187,8 +197,12 @@ def _require_safetensors(folder: Path) -> None:
 
 def _network(folder: Path, kind: str) -> Any:
     with reading(f"{folder}: the weights cannot be read"):
-        network, info = getattr(import_transformers(), kind).from_pretrained(
+        network_class = getattr(import_transformers(), kind)
+        config = network_class.config_class.from_pretrained(folder, local_files_only=True)
+        _check_sizes(folder, network_class, config)
+        network, info = network_class.from_pretrained(
             folder,
+            config=config,
             dtype=torch.float32,
             attn_implementation="sdpa",
             use_safetensors=True,
@@ -202,25 +216,71 @@ def _network(folder: Path, kind: str) -> Any:
     return network
 
 
-def _tokenizer(folder: Path) -> Any:
+def _check_sizes(folder: Path, network_class: Any, config: Any) -> None:
+    """Raises ``ModelError`` where the weights have other sizes than ``config``, which may be any number: before memory
+    is taken for them."""
+    shapes: dict[str, list[int]] = {}
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(path, "pt") as file:
+            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    for part in ("vision", "text"):
+        layers = {int(found[1]) for name in shapes if (found := re.match(rf"{part}_model\..*?layers\.(\d+)\.", name))}
+        asked = getattr(config, f"{part}_config").num_hidden_layers
+        if asked != len(layers):
+            raise ModelError(f"{folder}: config.json says {asked} {part} layers, and the weights have {len(layers)}.")
+    with torch.device("meta"):
+        network = network_class(config)
+    for name, tensor in network.state_dict().items():
+        if list(tensor.shape) != shapes.get(name, list(tensor.shape)):
+            raise ModelError(f"{folder}: config.json makes {name} {list(tensor.shape)}, the weights {shapes[name]}.")
+
+
+def _tokenizer(folder: Path, context: int, inputs: list[str]) -> Any:
+    """The tokenizer, which will be saved as it is used here: padded on the right, up to ``context`` tokens."""
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(f"{folder}: tokenizer.json is missing; copy the tokenizer files from the checkpoint's source.")
     with reading(f"{folder}: the tokenizer cannot be read"):
         try:
-            return import_transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = import_transformers().AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, model_max_length=context, padding_side="right", model_input_names=inputs
+            )
         except ImportError as error:  # SigLIP's own tokenizer
-            raise ImportError(f"pip install sentencepiece protobuf: {first_line(error)}") from error
+            raise ImportError(f"pip install sentencepiece protobuf: {one_line(error)}") from error
+    path = folder / "tokenizer_config.json"
+    says = read_json(path) if path.is_file() else {}
+    if (length := says.get("model_max_length", context)) < context:
+        warn(f"{path} says model_max_length {length}; texts of up to {context} tokens are read, as the weights can")
+    if (side := says.get("padding_side", "right")) != "right":
+        warn(f"{path} says padding_side {side!r}; texts are padded on the right, as in training")
+    return tokenizer
 
 
-def _check_end_of_text(folder: Path, network: Any, backend: HuggingFace) -> None:
-    """CLIP pools at the first end-of-text token. Were it never found, all texts would silently get one feature."""
-    end = network.text_model.config.eos_token_id
-    ids = backend.tokenize(["a"])["input_ids"]
-    # eos_token_id 2 is how the oldest configs were written; transformers then takes the highest id, which CLIP's is.
-    if end != 2 and not (ids == end).any():
+def _check_tokens(folder: Path, network: Any, backend: HuggingFace) -> None:
+    """See that the text tower can read what the tokenizer gives, and that CLIP finds the end of its texts.
+
+    Raises:
+        ModelError: tokens are missing, or have ids that the weights do not know.
+    """
+    tokenizer, config = backend.tokenizer, network.text_model.config
+    if tokenizer.pad_token_id is None and backend.family == "clip":
+        tokenizer.pad_token = tokenizer.eos_token  # nothing after the end of a text is looked at
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"{folder}: the tokenizer has no pad_token; copy its files from the checkpoint's source.")
+    for token, id_ in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True):
+        if id_ >= config.vocab_size:
+            raise ModelError(f"{folder}: token {token!r} has the id {id_}, and the weights have {config.vocab_size}.")
+    if backend.family != "clip":
+        return
+    ids_a, ids_b = (backend.tokenize([text])["input_ids"][0].tolist() for text in ("a", "b"))
+    if ids_a[0] != ids_b[0] or ids_a[-1] != ids_b[-1] or len(ids_a) < 3:
+        raise ModelError(f"{folder}: the tokenizer puts no start and end tokens around a text ({ids_a} for 'a').")
+    # 2 is how the oldest configs were written; transformers then takes the highest id, which padding may have.
+    if config.eos_token_id not in (2, ids_a[-1]):
         raise ModelError(
-            f"{folder}: config.json says eos_token_id {end}, but the tokenizer ends texts with {int(ids[0, -1])}."
+            f"{folder}: config.json says eos_token_id {config.eos_token_id}, but the tokenizer ends texts with "
+            f"{ids_a[-1]}."
         )
+    network.text_model.eos_token_id = config.eos_token_id = ids_a[-1]
 
 
 @contextmanager
@@ -248,9 +308,13 @@ def reading(what: str) -> Iterator[None]:
     try:
         with quiet():
             yield
+    except ModelError:
+        raise
     except Exception as error:
-        raise ModelError(f"{what} ({first_line(error)}).") from error
+        raise ModelError(f"{what} ({one_line(error)}).") from error
 
 
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def one_line(error: Exception, most: int = 300) -> str:
+    """What another library says, without its line ends."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.rstrip(".") if len(text) <= most else f"{text[:most]}..."

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from steadyclip.core.errors import ModelError, nearest
 from steadyclip.models.encoder import DualEncoder
-from steadyclip.models.huggingface import first_line, import_transformers, reading
+from steadyclip.models.huggingface import import_transformers, one_line, reading
 from steadyclip.models.preprocess import Preprocess
 from steadyclip.models.towers import Backend, Block, Layout, Tokens, Tower
 
@@ -40,7 +40,7 @@ def import_open_clip() -> ModuleType:
         import open_clip  # pyright: ignore[reportMissingImports]
     except Exception as error:  # a broken torchvision raises RuntimeError or OSError
         raise ModelError(
-            f"open_clip cannot be imported ({first_line(error)}): pip install 'steadyclip[open-clip]', "
+            f"open_clip cannot be imported ({one_line(error)}): pip install 'steadyclip[open-clip]', "
             "with a torchvision built for this torch."
         ) from error
     return open_clip
@@ -214,7 +214,7 @@ def _preprocess(name: str, pixels: dict[str, Any]) -> Preprocess:
         std=tuple(pixels["std"]),
         interpolation="bilinear" if pixels.get("interpolation") == "bilinear" else "bicubic",
         crop_rounding="even",
-    )
+    ).checked(name)
 
 
 def _text_model(network: Any) -> Any:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -38,6 +38,11 @@ _SIGLIP_DEFAULTS = {
 }
 
 
+Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+_LARGEST_RESIZE = 8
+"""How much larger than what the model sees an image may be made before it is cropped."""
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """The image transform that belongs to the weights.
@@ -62,7 +67,7 @@ class Preprocess:
     crop: bool
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
     crop_rounding: Literal["down", "even"] = "down"
 
     def __call__(self, image: Image.Image) -> Tensor:
@@ -117,11 +122,11 @@ class Preprocess:
         """
         path = folder / "preprocessor_config.json"
         if path.is_file():
-            config = json.loads(path.read_text())
+            config = read_json(path)
         else:  # transformers 5 may keep everything in one file
             path = folder / "processor_config.json"
-            config = json.loads(path.read_text()).get("image_processor") if path.is_file() else None
-        if not config:
+            config = read_json(path).get("image_processor") if path.is_file() else None
+        if not isinstance(config, dict) or not config:
             raise ModelError(
                 f"{folder}: preprocessor_config.json is missing; copy it from the checkpoint's source, "
                 "it holds the image size, mean and std."
@@ -136,8 +141,15 @@ class Preprocess:
         for switch in ("do_resize", "do_rescale", "do_normalize"):
             if not config.get(switch, True):
                 raise ModelError(f"{source}: {switch}=false is not supported; images must be resized and normalized.")
-        if not math.isclose(config.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-3) or config.get("do_pad"):
-            raise ModelError(f"{source}: rescale_factor other than 1/255 and do_pad=true are not supported.")
+        factor = config.get("rescale_factor", 1 / 255)
+        if not isinstance(factor, float) or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
+            raise ModelError(f"{source}: rescale_factor is {factor!r}; only 1/255 (0.00392...) is supported.")
+        if config.get("do_pad"):
+            raise ModelError(f"{source}: do_pad=true is not supported.")
+        filters = {int(Image.Resampling[name.upper()]): name for name in get_args(Interpolation)}
+        if config["resample"] not in filters:
+            known = ", ".join(f"{number} ({name})" for number, name in filters.items())
+            raise ModelError(f"{source}: resample is {config['resample']!r}, not one of {known}.")
         resize_to = _pair(config["size"], source)
         square = isinstance(config["size"], Mapping) and "height" in config["size"]
         crop = bool(config["do_center_crop"])
@@ -150,29 +162,53 @@ class Preprocess:
             crop=crop,
             mean=_triple(config["image_mean"]),
             std=_triple(config["image_std"]),
-            interpolation=Image.Resampling(config["resample"]).name.lower(),  # pyright: ignore[reportArgumentType]
-        )
+            interpolation=filters[config["resample"]],
+        ).checked(source)
+
+    def checked(self, source: str) -> Preprocess:
+        """The transform itself. Raises ``ModelError`` where ``source`` gives values that cannot be meant."""
+        for name, values, low in (("image_mean", self.mean, -math.inf), ("image_std", self.std, 0.0)):
+            numbers = all(isinstance(value, float) and low < value < math.inf for value in values)
+            if len(values) != 3 or not numbers:
+                allowed = "three numbers" if low else "three numbers above 0"
+                raise ModelError(f"{source}: {name} is {list(values)}, not {allowed}.")
+        for side, final in zip(self.resize_to, self.size, strict=True):
+            if final < 1 or not 1 <= side <= _LARGEST_RESIZE * final:
+                raise ModelError(
+                    f"{source}: size is {side} pixels for images of {final}; it must be 1 or more, and at most "
+                    f"{_LARGEST_RESIZE} times that."
+                )
+        return self
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint. Raises ``ModelError`` where there is none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not valid JSON ({error}).") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: not a JSON object.")
+    return content
 
 
 def _pair(size: Any, source: str) -> tuple[int, int]:
     """A size as old and new processors write it -> (height, width)."""
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, (list, tuple)) and len(size) == 2:
-        return int(size[0]), int(size[1])
-    if isinstance(size, Mapping):
-        if "height" in size and "width" in size:
-            return int(size["height"]), int(size["width"])
-        if size.get("shortest_edge") and not size.get("longest_edge"):
-            return int(size["shortest_edge"]), int(size["shortest_edge"])
+    pair: Any = (size, size)
+    if isinstance(size, (list, tuple)):
+        pair = tuple(size)
+    elif isinstance(size, Mapping):
+        edge = size.get("shortest_edge") if not size.get("longest_edge") else None
+        pair = (size.get("height", edge), size.get("width", edge))
+    if len(pair) == 2 and all(type(side) is int for side in pair):
+        return pair
     raise ModelError(f"{source}: image size {size!r} is not understood; height and width, or shortest_edge, are.")
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
-    if isinstance(values, (int, float)):
-        return float(values), float(values), float(values)
-    red, green, blue = values
-    return float(red), float(green), float(blue)
+def _triple(values: Any) -> tuple[Any, Any, Any]:
+    """One value for all channels, or one for each; ``Preprocess.checked`` looks at them."""
+    channels = values if isinstance(values, (list, tuple)) else (values,) * 3
+    return tuple(float(value) if type(value) is int else value for value in channels)  # pyright: ignore[reportReturnType]
 
 
 def _rgb(image: Image.Image) -> Image.Image:

