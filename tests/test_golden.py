@@ -24,7 +24,7 @@ KNOBS = {name: dict(knobs) for name, knobs in record.METHODS.items()}
 
 
 def tokenize_as_then(self, texts, context=None):
-    """SigLIP got punctuation and, where its tokenizer made one, a mask: not as it was trained, which is mended since."""
+    """SigLIP got punctuation and, where its tokenizer made one, a mask; it was not trained so, and that is mended."""
     texts = [text.lower() for text in texts] if self.family == "siglip2" else list(texts)
     more = {"return_attention_mask": True} if self.family == "siglip2" else {}
     return dict(

@@ -30,7 +30,8 @@ def test_class_folders_are_split_here(folder):
     assert data.classes == ("Dog", "tabby cat")
     assert data.templates == ("a photo of a {}.",)
     assert {split: len(images) for split, images in data.splits.items()} == {"train": 10, "val": 4, "test": 6}
-    assert "50/20/30" in data.notes[0]
+    assert data.notes[0].endswith("are not read: 1 hidden, 1 .txt, for instance Dog/._00.png")
+    assert "50/20/30" in data.notes[1]
     keys = [key for images in data.splits.values() for key in images.keys]
     assert sorted(keys)[0] == "Dog/00.png"
     assert len(set(keys)) == 20
@@ -67,6 +68,67 @@ def test_val_is_carved_from_train_and_never_from_test(folder):
 
 def test_a_class_may_be_called_train(folder):
     assert load_data(folder({"train": 4, "bus": 4})).classes == ("bus", "train")
+
+
+def counts(root: Path) -> dict[str, int]:
+    return {split: len(images) for split, images in load_data(root).splits.items()}
+
+
+def test_the_same_classes_in_every_folder_are_domains(folder):
+    data = load_data(
+        folder({f"{domain}/{name}": 6 for domain in ("photo", "sketch") for name in ("cat", "dog", "cow")})
+    )
+    assert (data.classes, data.domains) == (("cat", "cow", "dog"), ("photo", "sketch"))
+    assert len(data.test_set(domain="sketch")) + len(data.test_set(domain="photo")) == 12
+    assert data.notes[0] == "photo, sketch hold the same folders: these are read as domains of the same classes"
+    inside = folder(
+        {f"{split}/{at}/{name}": 5 for split in ("train", "test") for at in ("p", "s") for name in ("a", "b")}, "d"
+    )
+    assert load_data(inside).domains == ("p", "s")
+    assert counts(inside) == {"train": 16, "val": 4, "test": 20}
+
+
+def test_folders_that_can_be_domains_or_classes_are_refused(folder):
+    root = folder({"photo/cat": 4, "photo/dog": 4, "sketch/cat": 4, "sketch/cow": 4})
+    with pytest.raises(DataError, match=r"photo/cat can be class 'photo' or class 'cat' in the domain 'photo'"):
+        load_data(root)
+
+
+def test_folders_below_classes_belong_to_them(folder):
+    data = load_data(folder({"animal/cat": 4, "animal/dog": 4, "vehicle/car": 4}))
+    assert (data.classes, data.domains) == (("animal", "vehicle"), ())
+
+
+@pytest.mark.parametrize("names", [("train_set", "test_set"), ("Training", "Testing"), ("train", "test-images")])
+def test_other_names_of_splits(folder, names):
+    root = folder({f"{split}/{name}": 5 for split in names for name in ("cat", "dog")})
+    assert load_data(root).classes == ("cat", "dog")
+    assert counts(root) == {"train": 8, "val": 2, "test": 10}
+
+
+def test_splits_below_the_classes(folder):
+    root = folder({f"{name}/{split}": 5 for split in ("train", "val", "test") for name in ("cat", "dog")})
+    assert load_data(root).classes == ("cat", "dog")
+    assert counts(root) == {"train": 10, "val": 10, "test": 10}
+
+
+def test_a_folder_around_everything(folder, tmp_path: Path):
+    root = folder({"images/cat": 4, "images/dog": 4})
+    (root / "__MACOSX").mkdir()
+    data = load_data(root)
+    assert (data.name, data.classes) == (root.name, ("cat", "dog"))
+    assert data.notes[0] == f"{root} holds one folder only: the classes are those in images/"
+
+
+def test_what_is_not_read_is_counted(folder):
+    root = folder({"cat": 4, "dog": 4})
+    for i in range(3):
+        (root / "cat" / f"IMG_{i}.HEIC").write_bytes(b"heic")
+    (root / "dog" / "scan").write_bytes(b"?")
+    (root / "loose.png").write_bytes(b"?")
+    said = f"5 files of {root} are not read: 3 .heic, 1 .png not in a class folder, 1 without an ending"
+    assert load_data(root).notes[0].startswith(f"{said}, for instance")
+    assert len(load_data(root).splits["train"]) == 4
 
 
 def test_missing_and_empty_folders(tmp_path: Path):

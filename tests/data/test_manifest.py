@@ -85,7 +85,7 @@ def test_missing_file_names_file_and_row(table):
         ("path,label\nphotos/00.png,cat\n\nphotos/01.png,a,b\n", "row 4 has 3 fields, the header 2"),
         (
             "path,label\nphotos/00.png,Cat\nphotos/01.png,cat \n",
-            "'cat ' has the same name as 'Cat'.*row 2",
+            "'cat' has the same name as 'Cat'.*row 2",
         ),
         ("path,label\nphotos/00.png,cat\nphotos/01.png,cat\n", "only one class"),
         (
@@ -173,3 +173,79 @@ def test_broken_parquet(tmp_path: Path, picture):
     )
     write_parquet(path, about={"classes": ["cat"]}, path=["a", "b"], image=[picture("0")] * 2, label=["cat", "dog"])
     refused(path, "row 2: class 'dog' is not in the list of classes")
+
+
+def write(path: Path, labels: pa.Array, image: pa.Array | None = None, about: dict | None = None) -> Path:
+    images = pa.array([b"bytes"] * len(labels)) if image is None else image
+    table = pa.table({"image": images, "label": labels})
+    parquet.write_table(table.replace_schema_metadata({k: json.dumps(v) for k, v in (about or {}).items()}), path)
+    return path
+
+
+def test_class_names_of_hugging_face(tmp_path: Path):
+    """As `datasets` writes it: labels are numbers, keys are the names that the images had as files."""
+    names = ["zebra", "ant", "yak", "bee"]
+    about = {"huggingface": {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}}
+    images = pa.array([{"bytes": b"?", "path": f"{i}.png"} for i in range(12)])
+    labels = pa.array([i % 3 for i in range(12)])
+    data = load_data(write(tmp_path / "a.parquet", labels, images, about))
+    assert data.classes == ("zebra", "ant", "yak")
+    assert "1 of the 4 class names in the metadata have no image" in data.notes
+    train = data.splits["train"]
+    assert set(train.keys) <= {f"{i}.png" for i in range(12)}
+    assert all(int(key[:-4]) % 3 == label for key, label in zip(train.keys, train.labels, strict=True))
+    assert train.store.read(train.keys[0]) == b"?"
+    with pytest.raises(DataError, match=r"a.parquet row 1: label is -1, and the metadata name the classes 0 to 3"):
+        load_data(write(tmp_path / "a.parquet", pa.array([-1] * 12), images, about))
+    same = pa.array([{"bytes": b"?", "path": "one.png"}] * 12)
+    assert load_data(write(tmp_path / "b.parquet", labels, same, about)).splits["train"].keys[0].startswith("row-")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "said"),
+    [
+        ([["cat"], ["dog"]], None, "label is a list"),
+        ([{"id": 0}, {"id": 1}], None, "label is a structure"),
+        ([False, True], None, "label is true or false"),
+        ([0, 86_400_000], pa.timestamp("ms"), "label is of the type datetime"),
+        ([0.5, 1.5], None, "label is a number with a fraction"),
+        ([b"\xff", b"\xfe"], None, "label holds bytes that are no UTF-8 text"),
+    ],
+)
+def test_labels_that_are_no_words(tmp_path: Path, values: list, kind: pa.DataType | None, said: str):
+    with pytest.raises(DataError, match=rf"^a.parquet row 1: {said}"):
+        load_data(write(tmp_path / "a.parquet", pa.array(values * 4, kind)))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pa.array(["cat", "dog"] * 4).dictionary_encode(), pa.array(["cat", "dog"] * 4, pa.large_string()),
+        pa.array([b"cat", b"dog"] * 4),
+    ],
+)  # fmt: skip
+def test_labels_that_are_words(tmp_path: Path, labels: pa.Array):
+    assert load_data(write(tmp_path / "a.parquet", labels)).classes == ("cat", "dog")
+
+
+def test_whole_numbers_are_names_without_a_fraction(tmp_path: Path):
+    assert load_data(write(tmp_path / "a.parquet", pa.array([1.0, 2.0] * 4))).classes == ("1", "2")
+
+
+def test_of_several_captions_the_first_is_taken_and_said(tmp_path: Path):
+    captions = [["a cat", "a pet"], ["a dog"], [], None] * 3
+    columns = {"image": [b"?"] * 12, "label": ["cat", "dog"] * 6, "caption": captions}
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    data = load_data(tmp_path / "a.parquet")
+    assert set().union(*(images.captions for images in data.splits.values())) == {"a cat", "a dog", None}
+    assert "3 images have several captions: the first of each is taken" in data.notes
+
+
+def test_a_column_that_is_there_twice(table):
+    with pytest.raises(DataError, match="has two columns 'label'"):
+        load_data(table("path,label,label\nphotos/00.png,a,\n"))
+
+
+def test_metadata_of_another_program(tmp_path: Path):
+    with pytest.raises(DataError, match="its metadata 'steadyclip' are no JSON object"):
+        load_data(write(tmp_path / "a.parquet", pa.array(["cat", "dog"] * 4), about={"steadyclip": "mine"}))

@@ -5,9 +5,11 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from PIL import Image
 
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.data import load_data, read_split
@@ -216,3 +218,16 @@ def test_hash_knows_keys_labels_and_classes(pets):
     ]
     assert len({images.hash, *(other.hash for other in others)}) == 4
     assert images.hash == "48bd4e07601bb2bd"  # the same on every machine
+
+
+def test_check_names_16_bit_images_that_use_the_lowest_bits(tmp_path: Path):
+    """They are scaled by the whole range, so they would be nearly black."""
+    rng = np.random.default_rng(0)
+    for name in ("cells", "dust"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            Image.fromarray(rng.integers(0, 4096, (8, 8), np.uint16)).save(tmp_path / name / f"{i}.png")
+    (note,) = load_data(tmp_path).check().notes
+    assert note.startswith("8 images have 16 bits, and no value of them is above 4095: if 12 bits are used")
+    Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(tmp_path / "dust" / "bright.png")
+    assert load_data(tmp_path).check().notes == ()

@@ -107,7 +107,7 @@ def test_values_that_cannot_be_meant_are_named(config: dict[str, Any], line: str
 @pytest.mark.parametrize("content", ['{"size": 32', "[]", "\xff"])
 def test_a_file_that_is_no_json_object(tmp_path: Path, content: str) -> None:
     (tmp_path / "preprocessor_config.json").write_text(content, encoding="latin-1")
-    with pytest.raises(ModelError, match="preprocessor_config.json: not "):
+    with pytest.raises(ModelError, match=r"preprocessor_config.json: not "):
         Preprocess.read(tmp_path, "clip")
 
 

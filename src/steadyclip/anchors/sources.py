@@ -19,9 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from steadyclip.core.errors import DataError
+from steadyclip.core.progress import warn
 from steadyclip.data.decode import IMAGE_SUFFIXES, UnreadableImage
 from steadyclip.data.images import FileStore, image_bytes, row_key
-from steadyclip.data.tables import PARQUET, TEXT, Table
+from steadyclip.data.tables import PARQUET, TEXT, Table, first_text, text_of
 
 TEXT_COLUMNS = ("text", "caption")
 KEY_COLUMNS = ("path", "key", "__key__")
@@ -60,9 +61,14 @@ class TablePart:
     def rows(self, start: int) -> Iterator[Row]:
         columns = [name for name in dict.fromkeys((self.image, self.text, self.key)) if name]
         rows = self.table.rows(columns, self.first + start, self.last)
-        for place, (_, row) in enumerate(rows, start=self.first + start):
-            key = str(row[self.key]).strip() if self.key else row_key(place + 1)
-            yield Row(self.prefix + key, str(row[self.text] or ""), self._load(key, row[self.image]), place)
+        several = 0
+        for place, (number, row) in enumerate(rows, start=self.first + start):
+            where = f"{self.path.name} row {number}"
+            key = text_of(row[self.key], where, self.key) if self.key else row_key(place + 1)
+            text, more = first_text(row[self.text], where, self.text)
+            several += more
+            yield Row(self.prefix + key, text, self._load(key, row[self.image]), place)
+        _tell(several, self.name)
 
     def fetch(self, places: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         wanted = {place for place, _ in places}
@@ -92,11 +98,18 @@ class TarPart:
     text_column: str | None
 
     def rows(self, start: int) -> Iterator[Row]:
-        samples = itertools.groupby(self._members(), key=lambda member: member[0])
+        samples, several = itertools.groupby(self._members(), key=lambda member: member[0]), 0
         for sample, members in itertools.islice(samples, start, None):
-            yield self._row(
-                f"{self.name}/{sample}", {suffix: (content, place) for _, suffix, content, place in members}
-            )
+            found = {suffix: (content, place) for _, suffix, content, place in members}
+            key = f"{self.name}/{sample}"
+            try:
+                text, more = self._text(found, key)
+            except DataError as error:
+                yield Row(key, "-", partial(_refuse, key, str(error).removeprefix(f"{key}: ")), 0)
+                continue
+            several += more
+            yield self._row(key, text, found)
+        _tell(several, self.name)
 
     def fetch(self, places: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         with tarfile.open(self.path, "r:*") as tar:  # seeks in a plain shard, unpacks forward in a compressed one
@@ -124,23 +137,25 @@ class TarPart:
             reason = " ".join(str(error).split()) or type(error).__name__
             yield f"after {sample}", "", f"the shard is broken here ({reason})".encode(), 0
 
-    def _row(self, key: str, members: Mapping[str, tuple[bytes, int]]) -> Row:
-        text = self._text(members)
+    def _row(self, key: str, text: str, members: Mapping[str, tuple[bytes, int]]) -> Row:
         for suffix, (image, place) in members.items():
             if suffix in IMAGE_SUFFIXES:
                 return Row(key, text, partial(image_bytes, image, key), place, len(image))
         reason, _ = members.get("", (b"no image in the sample", 0))
         return Row(key, text, partial(_refuse, key, reason.decode()), 0)
 
-    def _text(self, members: Mapping[str, tuple[bytes, int]]) -> str:
+    def _text(self, members: Mapping[str, tuple[bytes, int]], key: str) -> tuple[str, bool]:
         if ".json" in members and (self.text_column or ".txt" not in members):
             try:
                 about = json.loads(members[".json"][0])
             except ValueError:
-                return ""
+                about = None
+            if not isinstance(about, dict):
+                raise DataError(f"{key}: its .json is no JSON object")
             names = (self.text_column,) if self.text_column else TEXT_COLUMNS
-            return next((str(about[name]) for name in names if about.get(name)), "")
-        return members.get(".txt", (b"", 0))[0].decode("utf-8", "replace")
+            name = next((name for name in names if about.get(name)), "")
+            return first_text(about.get(name), key, name)
+        return members.get(".txt", (b"", 0))[0].decode("utf-8", "replace"), False
 
 
 Part = TablePart | TarPart
@@ -206,6 +221,11 @@ def _table_parts(path: Path, text_column: str | None, part_rows: int, prefix: st
     for first in range(0, rows, part_rows):
         last = min(rows, first + part_rows)
         yield TablePart(path, f"{path.name}:{first}", table, image, text, first_of(*KEY_COLUMNS), first, last, prefix)
+
+
+def _tell(several: int, name: str) -> None:
+    if several:
+        warn(f"{name}: {several} pairs have several texts, and the first of each is taken")
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

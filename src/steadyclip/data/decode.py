@@ -70,6 +70,14 @@ def decode(data: bytes, key: str, *, verify_only: bool = False) -> Image.Image:
         raise UnreadableImage(key, f"broken image ({reason})") from None
 
 
+def highest_level(data: bytes) -> int | None:
+    """The highest gray level of a 16-bit image; None for others, which are not decoded, and for what cannot be read."""
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+            return int(np.asarray(image).max())
+    return None
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """``image`` in mode RGB; transparent parts become white, 16-bit and float pixels are scaled to 8 bits."""
     if image.mode == "RGB" and "transparency" not in image.info:

@@ -62,7 +62,8 @@ class FileStore:
 class ParquetStore:
     """Images as bytes in one column of a parquet file, which each process opens at its first use.
 
-    ``key_column`` holds the keys; without one they are ``row_key`` of the rows.
+    ``key_column`` holds the keys, or is "COLUMN.path" where they stand beside the bytes; without one the keys are
+    ``row_key`` of the rows.
     """
 
     path: Path
@@ -79,9 +80,13 @@ class ParquetStore:
 
     @cached_property
     def _opened(self) -> tuple[Any, dict[str, int]]:
-        table = Table.open(self.path).arrow([name for name in (self.column, self.key_column) if name])
+        inner = f"{self.column}.path"
+        columns = (self.column, self.key_column if self.key_column != inner else None)
+        table = Table.open(self.path).arrow([name for name in columns if name])
         if self.key_column is None:
             keys = map(row_key, range(1, len(table) + 1))
+        elif self.key_column == inner:
+            keys = (key for chunk in table.column(self.column).chunks for key in chunk.field("path").to_pylist())
         else:
             keys = (str(key).strip() for key in table.column(self.key_column).to_pylist())
         return table.column(self.column), {key: row for row, key in enumerate(keys)}

@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import posixpath
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from steadyclip.core.errors import DataError, nearest
 from steadyclip.data.decode import IMAGE_SUFFIXES
 from steadyclip.data.images import FileStore, ParquetStore, row_key
 from steadyclip.data.listing import SPLIT_NAMES, SPLITS, Entry, Listing, check_files
-from steadyclip.data.prompts import DEFAULT_TEMPLATE, templates_for
-from steadyclip.data.tables import Table
+from steadyclip.data.prompts import DEFAULT_TEMPLATE, resolve_templates, templates_for
+from steadyclip.data.tables import Table, first_text, text_of
 
 ZHOU = "split_zhou_"
 """Start of the names of CoOp's split files."""
@@ -32,23 +33,40 @@ _AGAIN = f"Take it from {SPLIT_FILES}."
 
 
 def read_folder(root: Path) -> Listing:
-    """A folder ``class/image``, or ``train/class/image`` beside val and test. Nothing is opened, only listed.
+    """A folder ``class/image``; above the classes may be splits, domains (the same classes in each), or one folder that
+    holds all; below them, splits. Nothing is opened, only listed.
 
     Raises:
-        DataError: no class folders, an empty class, or folders that could be splits as well as classes.
+        DataError: no class folders, an empty class, or folders that could be read in two ways.
     """
-    classes = folders_in(root)
-    if not classes:
-        loose = sum(is_image(item.name) for item in root.iterdir())
+    name, notes = root.resolve().name, list[str]()
+    while len(inside := folders_in(root)) == 1 and not (_loose(root) or split_of(inside[0].name)):
+        if len(folders_in(inside[0])) < 2:
+            break
+        notes.append(f"{root} holds one folder only: the classes are those in {inside[0].name}/")
+        root = inside[0]
+    if not inside:
+        loose = len(_loose(root))
         found = f"{loose} images but no class folders" if loose else "neither images nor class folders"
         found += "".join(f", but {name} lies there: extract it" for name in archives_in(root)[:1])
         raise DataError(f"{root} holds {found}: expected {root.name}/CLASS/IMAGE.jpg, or a CSV file as --data.")
-    splits = [folder for folder in classes if folder.name.lower() in SPLIT_NAMES and folders_in(folder)]
+    splits = [folder for folder in inside if split_of(folder.name) and folders_in(folder)]
     if splits:
-        _refuse_mixed(root, classes, splits)
-        classes = [sub for folder in splits for sub in folders_in(folder)]
-    entries = [entry for folder in classes for entry in _class_entries(root, folder, bool(splits))]
-    return Listing(root.resolve().name, entries, FileStore(root), (DEFAULT_TEMPLATE,))
+        _refuse_mixed(root, inside, splits)
+    parts: list[tuple[Path | None, list[Path]]] = [(split, folders_in(split)) for split in splits] or [(None, inside)]
+    entries: list[Entry] = []
+    others: list[str] = [file for folder in (root, *splits) for file in _files(folder) if not file.endswith(ARCHIVES)]
+    for split, folders in parts:
+        for folder, domain, below in _class_folders(root, folders):
+            images, ignored = _images_in(root, folder)
+            others += ignored
+            part = below or (split_of(split.name) if split else None)
+            label = folder.parent.name if below else folder.name
+            where = f"folder {folder.relative_to(root).as_posix()}"
+            entries += [Entry(key, label, part, where, domain) for key in images]
+    if domains := list(dict.fromkeys(entry.domain for entry in entries if entry.domain)):
+        notes.append(f"{', '.join(domains)} hold the same folders: these are read as domains of the same classes")
+    return Listing(name, entries, FileStore(root), (DEFAULT_TEMPLATE,), notes=[*notes, *_not_read(root, others)])
 
 
 def read_zhou(path: Path) -> Listing:
@@ -90,13 +108,12 @@ def zhou_entries(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
             raise DataError(f"{path}: {part} must be a list of [path, label, class name]. {_AGAIN}")
         for row, item in enumerate(rows):
             where = f"{path.name} {part}[{row}]"
-            try:
-                key, label, name = item
-                key, label, name = str(key), int(label), str(name)
-            except (TypeError, ValueError):
+            kinds = [type(value) for value in item] if isinstance(item, list) else None
+            if kinds != [str, int, str]:
                 raise DataError(
                     f"{where}: expected [path, label, class name], found {str(item)[:80]}. Mend the split file."
-                ) from None
+                )
+            key, label, name = item
             if names.setdefault(label, name) != name:
                 raise DataError(
                     f"{where}: label {label} is {name!r} here and {names[label]!r} before. Mend the split file."
@@ -132,22 +149,72 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def _class_entries(root: Path, folder: Path, in_split: bool) -> list[Entry]:
-    paths: list[str] = []
-    others: Counter[str] = Counter()
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+def split_of(folder: str) -> str | None:
+    """The split that a folder of that name holds: train, ``Testing``, ``val_set``, ...; None for others."""
+    return SPLIT_NAMES.get(re.sub(r"[ _-]?(set|data|images)$", "", folder.lower()))
+
+
+def _class_folders(root: Path, folders: Sequence[Path]) -> Iterator[tuple[Path, str | None, str | None]]:
+    """The class folders that ``folders`` are or hold, each with its domain, and with its split if that is below it."""
+    inside = {folder: [] if _loose(folder) else folders_in(folder) for folder in folders}
+    names = [{sub.name for sub in subs} for subs in inside.values()]
+    every, common = set[str]().union(*names), set.intersection(*names)
+    if all(names) and all(map(split_of, every)):
+        yield from ((sub, None, split_of(sub.name)) for subs in inside.values() for sub in subs)
+    elif len(folders) > 1 and len(common) > 1 and common == every:
+        yield from ((sub, folder.name, None) for folder, subs in inside.items() for sub in subs)
+    elif len(folders) > 1 and all(names) and common:
+        one, other = folders[0].relative_to(root).as_posix(), next(iter(sorted(common)))
+        raise DataError(
+            f"{root}: {one}/{other} can be class {folders[0].name!r} or class {other!r} in the domain "
+            f"{folders[0].name!r}: not all folders hold the same. Make them the same, or give a CSV file with path, "
+            "label and domain as --data."
+        )
+    else:
+        yield from ((folder, None, None) for folder in folders)
+
+
+def _images_in(root: Path, folder: Path) -> tuple[list[str], list[str]]:
+    """The images in ``folder`` and below it, and the other files, as sorted paths relative to ``root``."""
+    images: list[str] = []
+    others: list[str] = []
+    for parent, _, files in os.walk(folder):
         for name in files:
-            if is_image(name):
-                paths.append(Path(parent, name).relative_to(root).as_posix())
-            elif not name.startswith("."):
-                others[os.path.splitext(name)[1].lower() or name] += 1
-    if not paths:
-        also = f" (it has {', '.join(f'{n} {kind}' for kind, n in others.most_common(3))})" if others else ""
+            key = Path(parent, name).relative_to(root)
+            hidden = any(part.startswith(".") for part in key.parts)
+            (images if is_image(name) and not hidden else others).append(key.as_posix())
+    if not images:
+        also = f" (it has {_kinds(others)})" if others else ""
         raise DataError(f"{folder} holds no images{also}: add some (jpg, png, webp, ...), or remove the folder.")
-    where = f"folder {folder.relative_to(root).as_posix()}"
-    split = SPLIT_NAMES[folder.parent.name.lower()] if in_split else None
-    return [Entry(key, folder.name, split, where) for key in sorted(paths)]
+    return sorted(images), sorted(others)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(item.name for item in folder.iterdir() if not item.is_dir())
+
+
+def _loose(folder: Path) -> list[str]:
+    """The images in ``folder`` itself."""
+    return [name for name in _files(folder) if is_image(name)]
+
+
+def _not_read(root: Path, others: Sequence[str]) -> list[str]:
+    """The note on files that are not read."""
+    if not others:
+        return []
+    return [f"{len(others)} files of {root} are not read: {_kinds(others)}, for instance {others[0]}"]
+
+
+def _kinds(files: Iterable[str]) -> str:
+    """How many files of which kinds, such as "20 .heic, 3 without an ending, 1 hidden"."""
+
+    def kind(file: str) -> str:
+        if any(part.startswith(".") for part in Path(file).parts):
+            return "hidden"
+        suffix = os.path.splitext(file)[1].lower()
+        return f"{suffix} not in a class folder" if suffix in IMAGE_SUFFIXES else suffix or "without an ending"
+
+    return ", ".join(f"{count} {kind}" for kind, count in Counter(map(kind, files)).most_common(5))
 
 
 def _refuse_mixed(root: Path, classes: list[Path], splits: list[Path]) -> None:
@@ -157,7 +224,7 @@ def _refuse_mixed(root: Path, classes: list[Path], splits: list[Path]) -> None:
             f"{root} holds split folders ({names}) beside others ({', '.join(others[:5])}): move the others out, or "
             "put every class below train, val and test."
         )
-    for split, count in Counter(SPLIT_NAMES[folder.name.lower()] for folder in splits).items():
+    for split, count in Counter(split_of(folder.name) for folder in splits).items():
         if count > 1:
             raise DataError(f"{root} holds the {split} split twice ({names}): keep one of them.")
 
@@ -181,23 +248,39 @@ def read_manifest(path: Path, image_column: str = "path", label_column: str = "l
     key_column = image_column
     if images:
         key_column = "path" if "path" in table.columns and not table.holds_bytes("path") else None
-    wanted = [name for name in dict.fromkeys((key_column, label_column, *_OPTIONAL)) if name in table.columns]
-    entries = []
-    for number, row in table.rows(wanted):
+    inner = f"{images}.path" if images and not key_column and table.has_path(images) else None
+    wanted = dict.fromkeys((key_column, inner, label_column, *_OPTIONAL))
+    columns = [name for name in wanted if name and (name in table.columns or name == inner)]
+    names = table.class_names(label_column)
+    entries: list[Entry] = []
+    own: list[str] = []
+    several = 0
+    for number, row in table.rows(columns):
         where = f"{path.name} row {number}"
-        key = _key(where, row[key_column] if key_column else row_key(number), None if images else path.parent)
-        entries.append(_entry(where, row, key, label_column))
+        key = _key(where, row[key_column], None if images else path.parent) if key_column else row_key(number)
+        own += [((images and row[images]) or {}).get("path") or ""] if inner else []
+        caption, more = first_text(row.get("caption"), where, "caption")
+        several += more
+        entries.append(_entry(where, row, key, _label(where, row[label_column], label_column, names), caption))
+    notes = [f"{several} images have several captions: the first of each is taken"] if several else []
+    if inner and all(own) and len(set(own)) == len(own):  # the names that the images had as files
+        key_column, entries = inner, [entry._replace(key=key) for entry, key in zip(entries, own, strict=True)]
     if not images:
         check_files(path.parent, entries, "Mend the path, or remove the row.")
     store = ParquetStore(path.absolute(), images, key_column) if images else FileStore(path.parent)
     classes = tuple(table.about["classes"]) if "classes" in table.about else None
-    templates = tuple(table.about.get("templates", (DEFAULT_TEMPLATE,)))
-    return Listing(table.about.get("name", path.stem), entries, store, templates, classes)
+    if names:
+        used = {entry.label for entry in entries}
+        classes = tuple(name for name in names if name in used)
+        if unused := [name for name in names if name not in used]:
+            notes.append(f"{len(unused)} of the {len(names)} class names in the metadata have no image")
+    templates = resolve_templates(table.about.get("templates", DEFAULT_TEMPLATE))
+    return Listing(table.about.get("name", path.stem), entries, store, templates, classes, notes)
 
 
 def _key(where: str, value: Any, root: Path | None) -> str:
     """The path in a row as a key: POSIX, relative to the table's folder ``root`` wherever that is possible."""
-    text = str(value or "").strip()
+    text = text_of(value, where, "the path")
     if not text:
         raise DataError(f"{where}: the path is empty. Fill it in, or remove the row.")
     if root is None:
@@ -208,13 +291,20 @@ def _key(where: str, value: Any, root: Path | None) -> str:
     return posixpath.normpath(text.replace("\\", "/"))
 
 
-def _entry(where: str, row: Mapping[str, Any], key: str, label_column: str) -> Entry:
-    label = row[label_column]
-    if label is None or not str(label).strip():
-        raise DataError(f"{where}: the label is empty. Fill it in, or remove the row.")
-    text = {name: str(row[name]).strip() for name in _OPTIONAL if row.get(name) not in (None, "")}
-    split = text.get("split", "")
+def _label(where: str, value: Any, column: str, names: Sequence[str] | None) -> str:
+    """The class name in a cell; a number among ``names`` where the file has them."""
+    if names is None:
+        label = text_of(value, where, column)
+        if not label:
+            raise DataError(f"{where}: the label is empty. Fill it in, or remove the row.")
+        return label
+    if type(value) is not int or not 0 <= value < len(names):
+        raise DataError(f"{where}: {column} is {value!r}, and the metadata name the classes 0 to {len(names) - 1}.")
+    return names[value]
+
+
+def _entry(where: str, row: Mapping[str, Any], key: str, label: str, caption: str) -> Entry:
+    split, domain = (text_of(row.get(name), where, name) for name in ("split", "domain"))
     if split and split.lower() not in SPLIT_NAMES:
         raise DataError(f"{where}: unknown split {split!r}: one of train, val, test.{nearest(split, SPLIT_NAMES)}")
-    domain = text.get("domain") or None
-    return Entry(key, str(label), SPLIT_NAMES.get(split.lower()), where, domain, text.get("caption"))
+    return Entry(key, label, SPLIT_NAMES.get(split.lower()), where, domain or None, caption or None)

@@ -17,7 +17,10 @@ from steadyclip.data.sampling import split_three, split_val
 from steadyclip.data.task import ImageData
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "testing": "test",
+}  # fmt: skip
 """Spellings of the splits, in folder names and in a split column."""
 
 SPLIT_SEED = 1

@@ -47,17 +47,37 @@ class Table:
                 import pyarrow.parquet as parquet
 
                 schema = parquet.read_schema(path)
-                return cls(path, tuple(schema.names), schema)
+                return cls(path, _distinct(path, schema.names), schema)
             with open(path, newline="", encoding="utf-8-sig") as file:
                 header = file.readline()
                 delimiter = max(",;\t", key=header.count)
                 names = next(csv.reader(itertools.chain([header], file), delimiter=delimiter), [])
-                return cls(path, tuple(name.strip() for name in names), delimiter=delimiter)
+                return cls(path, _distinct(path, [name.strip() for name in names]), delimiter=delimiter)
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What the metadata of a parquet file says it was made from."""
-        return json.loads(((self.schema and self.schema.metadata) or {}).get(_ABOUT, b"{}"))
+        """What the metadata of a parquet file says it was made from.
+
+        Raises:
+            DataError: another program's metadata stand under that name.
+        """
+        try:
+            about = json.loads(((self.schema and self.schema.metadata) or {}).get(_ABOUT, b"{}"))
+        except ValueError:
+            about = None
+        if not isinstance(about, dict):
+            raise DataError(f"{self.path}: its metadata {_ABOUT.decode()!r} are no JSON object: write it without them.")
+        return about
+
+    def class_names(self, column: str) -> tuple[str, ...] | None:
+        """The names of the numbers in ``column``, where the metadata of Hugging Face `datasets` say that it is a
+        ``ClassLabel``."""
+        try:
+            about = json.loads(((self.schema and self.schema.metadata) or {})[b"huggingface"])
+            names = about["info"]["features"][column]["names"]
+        except (KeyError, TypeError, ValueError):
+            return None
+        return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
     def need(self, *columns: str, remedy: str, what: str = "") -> None:
         """See that it has all ``columns``.
@@ -82,6 +102,13 @@ class Table:
         if types.is_struct(kind):
             return kind.get_field_index("bytes") >= 0
         return types.is_binary(kind) or types.is_large_binary(kind)
+
+    def has_path(self, column: str) -> bool:
+        """Whether the images in ``column`` have their file names beside their bytes."""
+        import pyarrow.types as types
+
+        kind = self.schema.field(column).type if self.schema is not None else None
+        return kind is not None and types.is_struct(kind) and kind.get_field_index("path") >= 0
 
     def __len__(self) -> int:
         """Rows in all."""
@@ -159,6 +186,41 @@ def write_table(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema
     with replacing(path) as temporary, parquet.ParquetWriter(temporary, schema, compression="none") as writer:
         for batch in batches:
             writer.write_batch(batch.cast(schema))
+
+
+def text_of(value: Any, where: str, column: str) -> str:
+    """A cell as text, less blanks around it; "" for an empty one. Whole numbers and UTF-8 bytes are texts too.
+
+    Raises:
+        DataError: a list, a structure, a date, a truth value, or a number with a fraction; it names ``where`` ("a.csv
+            row 7") and ``column``.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise DataError(f"{where}: {column} holds bytes that are no UTF-8 text.") from None
+    if isinstance(value, float) and value.is_integer():  # a column with gaps
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        kinds = {list: "a list", dict: "a structure", bool: "true or false", float: "a number with a fraction"}
+        kind = kinds.get(type(value), f"of the type {type(value).__name__}")
+        raise DataError(f"{where}: {column} is {kind} ({str(value)[:60]}); one text is needed.")
+    return str(value).strip()
+
+
+def first_text(value: Any, where: str, column: str) -> tuple[str, bool]:
+    """As ``text_of``, but of a list its first text, and whether there are more."""
+    texts = [value] if not isinstance(value, list) else value
+    return text_of(texts[0] if texts else None, where, column), len(texts) > 1
+
+
+def _distinct(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    if twice := next((name for name in names if name and names.count(name) > 1), None):
+        raise DataError(f"{path} has two columns {twice!r}: rename or remove one.")
+    return tuple(names)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from steadyclip.core.errors import DataError, UsageError, nearest
+from steadyclip.data.decode import highest_level
 from steadyclip.data.images import ImageSet, Skipped
 from steadyclip.data.prompts import doubtful_names
 from steadyclip.data.sampling import Subset, class_range, few_shot
@@ -87,7 +88,7 @@ class Report:
         unreadable: (key, reason) of every image that cannot be decoded.
         empty: (split, class) pairs without an image.
         duplicates: groups of (split, key) with the very same bytes.
-        notes: remarks on the class names.
+        notes: remarks on class names and gray levels.
     """
 
     counts: dict[str, dict[str, int]]
@@ -200,6 +201,7 @@ class ImageData:
         counts: dict[str, Counter[str]] = {}
         places: dict[str, list[tuple[str, str]]] = {}
         unreadable: Skipped = ()
+        levels: list[int] = []
         for split, images in self.splits.items():
             if len(images):
                 counts[split] = Counter(dict.fromkeys(self.classes, 0))
@@ -209,9 +211,18 @@ class ImageData:
             for key, digest in zip(images.keys, images.digests, strict=True):
                 if digest:
                     places.setdefault(digest, []).append((split, key))
+                    level = highest_level(images.store.read(key))
+                    levels += [] if level is None else [level]
         empty = tuple((split, name) for split, per in counts.items() for name, count in per.items() if not count)
         duplicates = tuple(tuple(group) for group in places.values() if len(group) > 1)
         notes = tuple(doubtful_names(self.classes))
+        # 16-bit images are scaled by their full range; cameras and microscopes often use the lowest bits of it only
+        bits = next((bits for bits in (8, 10, 12, 14) if levels and max(levels) < 2**bits), None)
+        if bits:
+            notes += (
+                f"{len(levels)} images have 16 bits, and no value of them is above {2**bits - 1}: if {bits} bits are "
+                "used, a model sees them nearly black; scale them to 65535",
+            )
         return Report({split: dict(per) for split, per in counts.items()}, unreadable, empty, duplicates, notes)
 
     def summary(self) -> list[str]:
