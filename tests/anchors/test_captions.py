@@ -6,7 +6,7 @@ import pyarrow.parquet as parquet
 import pytest
 from anchor_world import picture_set, write_tiny_blip
 
-from steadyclip.anchors import Captioner, caption_images, load_captioner, read_captions
+from steadyclip.anchors import Captioner, Captions, caption_images, load_captioner, read_captions
 from steadyclip.anchors.captions import COLUMNS
 from steadyclip.core.errors import DataError, ModelError
 
@@ -127,3 +127,17 @@ def test_captioners_that_cannot_be_loaded(tmp_path, blip) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "blip"}')
     with pytest.raises(ModelError, match=r"model\.safetensors is missing"):
         load_captioner(str(tmp_path))
+
+
+def test_captions_of_other_images_under_the_same_names_are_refused(tmp_path) -> None:
+    images, out = picture_set(tmp_path / "images"), tmp_path / "c.parquet"
+    caption_images(images, load_captioner("template"), out)
+    captions = Captions.of(images, out)
+    captions.check(images)
+    (tmp_path / "images" / images.keys[2]).write_bytes(images.store.read(images.keys[3]))
+    with pytest.raises(
+        DataError, match=rf"c.parquet was made for other images .*: 1 of 6 .* instance {images.keys[2]}"
+    ):
+        captions.check(images)
+    with pytest.raises(DataError, match=r"c.parquet was made for other images"):
+        caption_images(images, load_captioner("template"), out)

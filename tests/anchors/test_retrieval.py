@@ -79,6 +79,18 @@ def test_an_image_finds_itself_unless_near_duplicates_are_left_out(world, tmp_pa
         assert filtered.of(key)[0].text != f"image number {key.removesuffix('.png')}"
 
 
+def test_anchors_of_other_images_under_the_same_names_are_refused(world, tmp_path) -> None:
+    model, pool, _ = world
+    images = picture_set(tmp_path / "images")
+    anchors = retrieve(model, pool, images, tmp_path / "a.parquet", near_duplicate=None)
+    assert len(anchors.only_for(images)) == 6
+    control = random_like(anchors, pool, tmp_path / "random.parquet")
+    (tmp_path / "images" / images.keys[2]).write_bytes(images.store.read(images.keys[3]))
+    for made in (anchors, control):
+        with pytest.raises(DataError, match=rf"was made for other images .*: 1 of 6 .* instance {images.keys[2]}"):
+            made.only_for(images)
+
+
 @pytest.mark.parametrize("query", ["text", "both"])
 def test_queries_by_caption(world, tmp_path, query) -> None:
     model, pool, images = world

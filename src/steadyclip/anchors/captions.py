@@ -1,7 +1,8 @@
 """Captions of fine-tune images: made once by a captioner, kept in a file, read by trainings.
 
-The file is parquet, a row an image: ``path`` (its key in the image set), ``caption``, ``captioner`` and ``decoding``
-(JSON); what it was made from stands in the schema metadata.
+The file is parquet, a row an image: ``path`` (its key in the image set), ``caption``, ``captioner``, ``decoding``
+(JSON) and ``digest`` (what the image was, as in ``ImageSet.digests``); what it was made from stands in the schema
+metadata.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,31 +29,35 @@ if TYPE_CHECKING:
     from steadyclip.anchors.captioners import Captioner
     from steadyclip.data import ImageSet
 
-COLUMNS = ("path", "caption", "captioner", "decoding")
+COLUMNS = ("path", "caption", "captioner", "decoding", "digest")
 REMEDY = "Make one with `steadyclip anchors caption`, or write the columns path and caption yourself."
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Captions by the key of the image; ``name`` says in errors where they are from."""
+    """Captions by the key of the image; ``name`` says in errors where they are from, and ``digests`` what the images
+    were, where that is known."""
 
     texts: Mapping[str, str]
     name: str = "these captions"
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, images: ImageSet, path: Path | None = None) -> Captions:
         """Those in the captions file ``path``, by default those that the data set brings along."""
         if path:
-            return cls(read_captions(path), str(path))
+            return cls(read_captions(path), str(path), _digests(Table.open(path)))
         own = zip(images.keys, images.captions, strict=True)
         return cls({key: text for key, text in own if text and text.strip()}, f"the captions of {images.name}")
 
     def check(self, images: ImageSet) -> None:
-        """See that every image has a caption.
+        """See that every image has a caption, and is the image that was captioned.
 
         Raises:
-            DataError: some have none; the line counts them, and the captions of images that are not in the set.
+            DataError: some have none; the line counts them, and the captions of images that are not in the set. Or some
+                are other images now.
         """
+        images.refuse_changed(self.digests, self.name)
         missing = [key for key in images.keys if key not in self.texts]
         if not missing:
             return
@@ -117,7 +122,9 @@ def caption_images(
     with owning(out.with_suffix(".lock")) as owner:
         if owner:
             raise DataError(f"{out} is being written by {owner}.")
-        before = _by_same_captioner(out, captioner) if out.exists() else {}
+        known = _by_same_captioner(out, captioner) if out.exists() else Captions({})
+        images.refuse_changed(known.digests, str(out))
+        before = dict(known.texts)
         foreign = before.keys() - set(images.keys)
         if foreign:
             log(f"{out} also holds captions of {len(foreign)} other images, for instance {min(foreign)}: kept")
@@ -142,7 +149,8 @@ def caption_images(
             raise DataError(
                 f"none of the {len(todo)} images of {images.name} got a caption, for instance {key}: {reason}."
             )
-        _write(out, captions, captioner, {"data": images.name, "set": images.hash, "skipped": skipped})
+        digests = {**known.digests, **dict(zip(images.keys, images.digests, strict=True))}
+        _write(out, captions, digests, captioner, {"data": images.name, "set": images.hash, "skipped": skipped})
         journal.path.unlink()
     return captions
 
@@ -180,23 +188,32 @@ def _caption_batch(batch: ImageSet, captioner: Captioner, decoding: ThreadPoolEx
     return lines
 
 
-def _by_same_captioner(out: Path, captioner: Captioner) -> dict[str, str]:
+def _digests(table: Table) -> dict[str, str]:
+    """Key of the image -> what it was, where the file says so."""
+    if "digest" not in table.columns:
+        return {}
+    return {row["path"]: row["digest"] or "" for _, row in table.rows(("path", "digest"))}
+
+
+def _by_same_captioner(out: Path, captioner: Captioner) -> Captions:
     table = Table.open(out)
-    table.need(*COLUMNS, remedy=REMEDY, what="a captions file of steadyclip")
+    table.need(*COLUMNS[:4], remedy=REMEDY, what="a captions file of steadyclip")
     mine = (captioner.name, json.dumps(captioner.decoding))
-    others = {(row["captioner"], row["decoding"]) for _, row in table.rows(COLUMNS[2:])} - {mine}
+    others = {(row["captioner"], row["decoding"]) for _, row in table.rows(COLUMNS[2:4])} - {mine}
     for name, decoding in sorted(others):
         raise DataError(
             f"{out} holds captions by {name} {decoding}, not by {mine[0]} {mine[1]}: name another file for them."
         )
-    return read_captions(out)
+    return Captions(read_captions(out), str(out), _digests(table))
 
 
-def _write(out: Path, captions: Mapping[str, str], captioner: Captioner, about: Mapping[str, Any]) -> None:
+def _write(
+    out: Path, captions: Mapping[str, str], digests: Mapping[str, str], captioner: Captioner, about: Mapping[str, Any]
+) -> None:
     import pyarrow as pa
 
     decoding = json.dumps(captioner.decoding)
-    rows = [(*pair, captioner.name, decoding) for pair in captions.items()]
+    rows = [(key, text, captioner.name, decoding, digests.get(key, "")) for key, text in captions.items()]
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
     batch = pa.RecordBatch.from_pylist([dict(zip(COLUMNS, row, strict=True)) for row in rows], schema)
     made = {"captioner": captioner.name, "decoding": captioner.decoding, **about, "versions": versions()}

@@ -29,7 +29,7 @@ class Pair(NamedTuple):
     """One row of the file: what was retrieved for the fine-tune image with the key ``query``.
 
     ``rank`` counts from 1; ``similarity`` is NaN for a random pair; ``image`` is encoded, so that a training needs no
-    pool.
+    pool; ``digest`` is that of the fine-tune image, as in ``ImageSet.digests``.
     """
 
     query: str
@@ -38,6 +38,7 @@ class Pair(NamedTuple):
     pool_key: str
     text: str
     image: bytes
+    digest: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,11 @@ class Anchors:
         """The fine-tune images, sorted."""
         return tuple(sorted(self._rows))
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Key of the fine-tune image -> its digest."""
+        return dict(zip(*(self.table.column(name).to_pylist() for name in ("query", "digest")), strict=True))
+
     @cached_property
     def distinct(self) -> tuple[int, ...]:
         """Rows at which a pair of the pool occurs for the first time: several images may have retrieved the same."""
@@ -90,9 +96,11 @@ class Anchors:
         tell something of them.
 
         Raises:
-            DataError: many of the images have no pairs.
+            DataError: many of the images have no pairs, or were other ones then.
         """
         import pyarrow.compute as compute
+
+        images.refuse_changed(self.digests, str(self.path))
 
         missing = sorted(set(images.keys) - set(self.keys))
         if len(missing) > images.max_unreadable * len(images):  # a few may have had nothing but near-duplicates
@@ -141,6 +149,6 @@ def as_table(pairs: Iterable[Pair]) -> pa.Table:
     """A column for each field of ``Pair``."""
     import pyarrow as pa
 
-    kinds = (pa.string(), pa.int32(), pa.float32(), pa.string(), pa.string(), pa.binary())
+    kinds = (pa.string(), pa.int32(), pa.float32(), pa.string(), pa.string(), pa.binary(), pa.string())
     schema = pa.schema(list(zip(Pair._fields, kinds, strict=True)))
     return pa.Table.from_pylist([pair._asdict() for pair in pairs], schema)

@@ -121,7 +121,8 @@ def retrieve(
             f"every pair of the pool is a near-duplicate of every image (cosine above {near_duplicate}): "
             "raise the threshold, or choose another pool."
         )
-    return write_anchors(out, _filled(pool, hits, source), about)
+    digests = dict(zip(images.keys, images.digests, strict=True))
+    return write_anchors(out, _filled(pool, hits, digests, source), about)
 
 
 def nearest_rows(
@@ -253,11 +254,11 @@ def random_like(
     for query, rank, name in zip(queries, ranks, names, strict=True):
         hits[drawn[name]].append((query, rank, math.nan))
     about = {**anchors.about, "query": "random", "seed": seed, "pool": pool.hash, "like": anchors.about}
-    return write_anchors(out, _filled(pool, hits, source), about)
+    return write_anchors(out, _filled(pool, hits, anchors.digests, source), about)
 
 
-def _filled(pool: Pool, hits: _Hits, source: str | Path | None) -> Iterator[Pair]:
+def _filled(pool: Pool, hits: _Hits, digests: Mapping[str, str], source: str | Path | None) -> Iterator[Pair]:
     """The pairs of the hits, in the pool's order, so that every file of its sources is read once."""
     for found in pool.pairs(sorted(hits), source):
         for query, rank, similarity in hits[found.row]:
-            yield Pair(query, rank, similarity, found.key, found.text, found.image)
+            yield Pair(query, rank, similarity, found.key, found.text, found.image, digests[query])

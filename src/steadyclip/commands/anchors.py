@@ -28,7 +28,9 @@ class _FineTuneImages:
     """Classes."""
 
     def of(self, source: DataOptions) -> ImageSet:
-        return source.load().task(shots=self.shots, seed=self.seed, subset=self.subset, verify=False).train
+        task = source.load().task(shots=self.shots, seed=self.seed, subset=self.subset, verify=False)
+        say(*task.notes)
+        return task.train
 
 
 @dataclasses.dataclass(frozen=True)

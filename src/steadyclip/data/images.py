@@ -8,7 +8,7 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -148,6 +148,22 @@ class ImageSet:
         if not seen:
             return self
         return self.subset(i for i, digest in enumerate(self.digests) if not digest or digest not in seen)
+
+    def refuse_changed(self, digests: Mapping[str, str], what: str) -> None:
+        """See that images are still what they were when ``digests`` were taken, by key; "" and other keys do not count.
+
+        Raises:
+            DataError: ``what`` ("captions.parquet") was made for images that were there under the same names.
+        """
+        old = [digests.get(key, "") for key in self.keys]
+        if not any(old):
+            return
+        new = zip(self.keys, old, self.digests, strict=True)
+        if changed := [key for key, before, now in new if before and before != now]:
+            raise DataError(
+                f"{what} was made for other images under the same names: {len(changed)} of {len(self)} images of "
+                f"{self.name} are others now, for instance {changed[0]}. Make it anew."
+            )
 
     def subset(self, indices: Iterable[int]) -> ImageSet:
         """The images at ``indices``, in that order."""
