@@ -238,3 +238,10 @@ def test_two_data_sets_of_one_name_in_a_table(photos: Path, model: Path, tmp_pat
     words = f"bench base-to-new --data {photos} {others} --model {model} --methods zero-shot --out {tmp_path / 'b'}"
     assert main(words.split()) == 2
     assert f"{photos} and {others} are both named 'photos': rename one of them." in capsys.readouterr().err
+
+
+def test_prompts_that_are_cut_are_counted(tmp_path: Path, train, evaluate) -> None:
+    run = train(draw(tmp_path / "photos", ["ant", "bee " * 40]), "--shots", "1")
+    (record,), said = evaluate(run, tmp_path / "photos")
+    assert record["note"].startswith("1 of 2 texts are cut at the 32 tokens that the model reads, such as 'a photo of")
+    assert "photos, all: 1 of 2 texts are cut" in said

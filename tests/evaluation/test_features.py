@@ -10,8 +10,8 @@ from steadyclip.core.errors import DataError
 from steadyclip.data import ImageSet
 from steadyclip.models import DualEncoder
 from steadyclip.models import features as module
-from steadyclip.models.features import image_features
-from steadyclip.models.testing import tiny
+from steadyclip.models.features import cut_texts, image_features
+from steadyclip.models.testing import installed_families, tiny
 
 
 def test_features_equal_the_bare_loop(model: DualEncoder, pictures: ImageSet, pixels_and_labels) -> None:
@@ -159,3 +159,12 @@ def test_frozen_features_of_a_trained_model(pictures: ImageSet) -> None:
             parameter.add_(0.05)
     assert not torch.allclose(image_features(model, pictures).features_ND, before, atol=1e-3)
     assert torch.equal(image_features(model, pictures, frozen=True).features_ND, before)
+
+
+@pytest.mark.parametrize("family", installed_families())
+def test_texts_of_which_the_end_is_not_read_are_counted(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TEXTS", 2)
+    model, long = tiny(family), "a very long text " * 30
+    assert cut_texts(model, ["a cat", "a dog", "a"]) == ""
+    said = cut_texts(model, ["a cat", long, "a", f"{long} with another end", "b"])
+    assert said.startswith("2 of 5 texts are cut at the 32 tokens that the model reads, such as 'a very long")

@@ -15,7 +15,9 @@ import torch
 from steadyclip.anchors.captions import Captions
 from steadyclip.anchors.pairs import Anchors, Pair, as_table, read_anchors
 from steadyclip.core.errors import UsageError
+from steadyclip.core.progress import warn
 from steadyclip.data.decode import decode, quiet
+from steadyclip.models.features import cut_texts
 from steadyclip.objectives.streams import Stream, StreamSpec
 
 if TYPE_CHECKING:
@@ -87,7 +89,10 @@ class CaptionsOfImages(StreamSpec):
     def build(self, model: DualEncoder, task: ImageTask) -> Stream:
         captions = Captions.of(task.train, self.captions if isinstance(self.captions, Path) else None)
         captions.check(task.train)
-        return TextsOfImages([captions.texts[key] for key in task.train.keys])
+        texts = [captions.texts[key] for key in task.train.keys]
+        if cut := cut_texts(model, texts):
+            warn(f"{captions.name}: {cut}")
+        return TextsOfImages(texts)
 
 
 class PairsForImages(StreamSpec):
@@ -111,6 +116,8 @@ class PairsForImages(StreamSpec):
                 "arf[anchors=FILE], or leave them out with arf[l_r=0]."
             )
         anchors = read_anchors(self.anchors).only_for(task.train)
+        if cut := cut_texts(model, anchors.table.column("text").to_pylist()):
+            warn(f"{self.anchors}: {cut}")
         return RetrievedPairs(anchors, model.preprocess, self.order, self.crop)
 
     def example(self, model: DualEncoder, task: ImageTask) -> Stream:

@@ -130,6 +130,7 @@ class Evaluate:
             assert model is not None
             method, precision = row.method, row.config.get("precision", precision)
             folder = Path("runs") / f"{data.name}-{row.slug}-{Path(model.name).name}"
+        say(*data.notes)
         seen = {digest for part in ("train", "val") for _, _, digest in split[part] if digest and method.learns}
         options: dict[str, Any] = {
             "batch_size": self.batch_size, "workers": self.workers, "precision": precision, "progress": True,

@@ -202,7 +202,10 @@ def _not_read(root: Path, others: Sequence[str]) -> list[str]:
     """The note on files that are not read."""
     if not others:
         return []
-    return [f"{len(others)} files of {root} are not read: {_kinds(others)}, for instance {others[0]}"]
+    return [
+        f"{len(others)} files of {root} are not read: {_kinds(others)}, for instance {others[0]}; if these are images, "
+        "convert them to JPEG or PNG"
+    ]
 
 
 def _kinds(files: Iterable[str]) -> str:

@@ -67,7 +67,7 @@ class MethodInfo(Part, frozen=True):
 
 class TaskInfo(Part, frozen=True):
     """What was trained on; ``content`` is a hash over the images themselves, their labels and captions, and ``others``
-    are the classes of the data that were left out."""
+    are the classes of the data that were left out. ``notes`` say what was skipped, split or guessed in reading them."""
 
     name: str
     subset: str
@@ -80,11 +80,12 @@ class TaskInfo(Part, frozen=True):
     val_images: int
     skipped: Skipped = ()
     others: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: ImageTask) -> TaskInfo:
         """What runs keep of ``task``. Reads its images, where they were not hashed before."""
-        same = ("name", "subset", "shots", "seed", "content", "classes", "templates", "skipped", "others")
+        same = ("name", "subset", "shots", "seed", "content", "classes", "templates", "skipped", "others", "notes")
         fields = {name: getattr(task, name) for name in same}
         return cls(**fields, train_images=len(task.train), val_images=len(task.val))
 

@@ -37,7 +37,7 @@ from steadyclip.evaluation.records import (
 from steadyclip.evaluation.scorer import Scorer
 from steadyclip.heads import NoHead
 from steadyclip.methods.base import Method
-from steadyclip.models.features import ImageFeatures, image_features
+from steadyclip.models.features import ImageFeatures, cut_texts, image_features
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
@@ -129,6 +129,9 @@ def evaluate(
         scorer = Scorer(model, method, image_set.classes, templates, precision)
     except NoHead as reason:
         return replace(blank, reason=str(reason))
+    prompts = [template.replace("{}", name) for name in image_set.classes for template in templates]
+    if cut := cut_texts(model, prompts):
+        blank = replace(blank, note=" ".join(filter(None, [note, f"{cut}."])))
     encode = partial(image_features, model, image_set, batch_size=batch_size, workers=workers, precision=precision)
     frozen = "image" not in method.touched
     with progress_bar(image_set.name) if progress else nullcontext() as advance:

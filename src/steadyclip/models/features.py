@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,10 @@ from steadyclip.models.towers import digest
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageSet
+
+
+_TEXTS = 4096
+"""Texts that are tokenized at once to see which are cut."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode (no dropout) and no autograd; every module gets its own mode back."""
     with turned_off(model.modules(), "training"), torch.inference_mode():
         yield
+
+
+def cut_texts(model: DualEncoder, texts: Sequence[str]) -> str:
+    """Whether the model does not read the end of some texts, as a line for people with their number; "" if it reads
+    all. (A text that fills the model's context exactly counts as well.)"""
+    texts, cut, length = list(dict.fromkeys(texts)), [], 0
+    for first in range(0, len(texts), _TEXTS):
+        part = texts[first : first + _TEXTS]
+        short_ML, long_ML = (model.tokenize([text + more for text in part])["input_ids"] for more in ("", " a a"))
+        if short_ML.shape == long_ML.shape:  # else padded to the longest, which still had room
+            length = short_ML.shape[1]
+            same_M = (short_ML == long_ML).all(dim=1).tolist()
+            cut += [text for text, same in zip(part, same_M, strict=True) if same]
+    if not cut:
+        return ""
+    return f"{len(cut)} of {len(texts)} texts are cut at the {length} tokens that the model reads, such as {cut[0]!r}"
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], tuple[tuple[str, str], ...]] | None:

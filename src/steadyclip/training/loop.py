@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.core.precision import arithmetic
+from steadyclip.core.progress import warn
 from steadyclip.core.seeds import step_seed
 from steadyclip.data.cutout import cutout
 from steadyclip.evaluation.records import Results
@@ -71,6 +72,11 @@ class Loop:
         self.feed = Feed(task, model.preprocess, recipe.batch_size, config, streams, recipe.views, shard)
         recipe = dataclasses.replace(recipe, batch_size=self.feed.batch_size)
         self.steps = recipe.total_steps(len(task.train), len(task.classes))
+        if recipe.warmup_steps >= self.steps:
+            warn(
+                f"{method.name}: the warm-up of {recipe.warmup_steps} steps does not end within the {self.steps} steps of "
+                "the training, so that the learning rate never reaches its peak"
+            )
         self.cache = FeatureCache(self.step.planner, task.train, config, self.feed.views != 0)
         self.losses = Losses(self._sum, self._not_finite)
         self.choices: dict[str, Any] = {}
