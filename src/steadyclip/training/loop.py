@@ -74,8 +74,8 @@ class Loop:
         self.steps = recipe.total_steps(len(task.train), len(task.classes))
         if recipe.warmup_steps >= self.steps:
             warn(
-                f"{method.name}: the warm-up of {recipe.warmup_steps} steps does not end within the {self.steps} steps of "
-                "the training, so that the learning rate never reaches its peak"
+                f"{method.name}: the warm-up of {recipe.warmup_steps} steps does not end within the {self.steps} steps "
+                "of the training, so that the learning rate never reaches its peak"
             )
         self.cache = FeatureCache(self.step.planner, task.train, config, self.feed.views != 0)
         self.losses = Losses(self._sum, self._not_finite)
