@@ -20,7 +20,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     """``install("some-dist", "group", name="module:thing")`` installs a distribution with these entry points."""
 
     def clear() -> None:
-        for cached in (extensions, load_extension, module._warn):
+        for cached in (extensions, load_extension, module.warn):
             cached.cache_clear()
 
     def make(distribution: str, group: str, **points: str) -> None:

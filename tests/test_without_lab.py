@@ -85,7 +85,7 @@ assert record.metrics is not None
     [
         ("train --data icons --model {model} --shots 1", 1, "no data 'icons' here"),
         ("data check --data icon-animals", 1, "no data 'icon-animals' here"),
-        ("train --data {photos} --shots 1", 1, "no model 'icons-tiny' here"),
+        ("train --data {photos} --model icons-tiny --shots 1", 1, "no model 'icons-tiny' here"),
         ("bench base-to-new", 1, "no model 'icons-tiny' here"),
         ("bench base-to-new --model {model} --methods zero-shot --seeds 1 --out out", 1, "no data 'icons' here"),
         ("demo", 2, "demo needs 'icons'"),

@@ -63,16 +63,16 @@ def table(
 
 
 def contents(out: Path) -> dict[str, Any]:
-    """Every record by its path, without times, dates and the state of the checkout."""
+    """Every record by its path, without times, dates, threads and the state of the checkout."""
     found = {}
     for file in sorted(out.glob("*/records/*.json")):
         content = json.loads(file.read_text())
-        for name in ("created", "commit", "seconds", "images_per_second"):
+        for name in ("created", "commit", "seconds", "images_per_second", "threads"):
             content.pop(name)
         if run := content["training"]:
             for name in ("created", "commit", "completed"):
                 run.pop(name)
-            for name in ("seconds", "images_per_second"):
+            for name in ("seconds", "images_per_second", "threads"):
                 run["results"].pop(name)
         found[file.relative_to(out).as_posix()] = content
     return found

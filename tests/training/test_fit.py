@@ -315,7 +315,7 @@ def test_one_class_and_no_images_are_refused() -> None:
     ],
 )
 def test_a_senseless_setting_is_named(field, value) -> None:
-    with pytest.raises(UsageError, match=f"^{field}="):
+    with pytest.raises(UsageError, match=f"^{field}(=| {value!r} is not there)"):
         fit(clip(), Everything(), make_task(), config=dataclasses.replace(QUIET, **{field: value}))
 
 
