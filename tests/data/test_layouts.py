@@ -117,7 +117,7 @@ def test_a_folder_around_everything(folder, tmp_path: Path):
     (root / "__MACOSX").mkdir()
     data = load_data(root)
     assert (data.name, data.classes) == (root.name, ("cat", "dog"))
-    assert data.notes[0] == f"{root} holds one folder only: the classes are those in images/"
+    assert data.notes[0] == f"{root.name} holds one folder only: the classes are those in images/"
 
 
 def test_what_is_not_read_is_counted(folder):
@@ -126,7 +126,7 @@ def test_what_is_not_read_is_counted(folder):
         (root / "cat" / f"IMG_{i}.HEIC").write_bytes(b"heic")
     (root / "dog" / "scan").write_bytes(b"?")
     (root / "loose.png").write_bytes(b"?")
-    said = f"5 files of {root} are not read: 3 .heic, 1 .png not in a class folder, 1 without an ending"
+    said = f"5 files of {root.name} are not read: 3 .heic, 1 .png not in a class folder, 1 without an ending"
     assert load_data(root).notes[0].startswith(f"{said}, for instance")
     assert len(load_data(root).splits["train"]) == 4
 

@@ -164,7 +164,7 @@ def test_other_domains_and_data_after_one_training(world: Path, tmp_path: Path) 
         for i in range(12):
             split, domain = ("test" if i % 3 == 0 else "train"), ("snow" if i % 3 == 0 and i > 5 else "sun")
             lines.append(f"class {label}/{i}.png,class {label},{split},{domain}")
-    photos, out = world / "photos", tmp_path / "out"
+    photos, out = Path(shutil.copytree(world / "photos", tmp_path / "photos")), tmp_path / "out"
     (photos / "source.csv").write_text("\n".join(lines))
     few = [
         line.rpartition(",")[0].replace(",train", ",test") for line in lines if line[:7] not in ("class 0", "class 1")

@@ -43,7 +43,7 @@ def read_folder(root: Path) -> Listing:
     while len(inside := folders_in(root)) == 1 and not (_loose(root) or split_of(inside[0].name)):
         if len(folders_in(inside[0])) < 2:
             break
-        notes.append(f"{root} holds one folder only: the classes are those in {inside[0].name}/")
+        notes.append(f"{root.name} holds one folder only: the classes are those in {inside[0].name}/")
         root = inside[0]
     if not inside:
         loose = len(_loose(root))
@@ -203,7 +203,7 @@ def _not_read(root: Path, others: Sequence[str]) -> list[str]:
     if not others:
         return []
     return [
-        f"{len(others)} files of {root} are not read: {_kinds(others)}, for instance {others[0]}; if these are images, "
+        f"{len(others)} files of {root.name} are not read: {_kinds(others)}, for instance {others[0]}; if these are images, "
         "convert them to JPEG or PNG"
     ]
 

@@ -177,7 +177,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def require_safetensors(folder: Path) -> None:
     """Raises ``ModelError`` where the weights in ``folder`` are, or an index sends a reader to, anything else."""
-    for index in sorted(folder.glob("*.index.json")):
+    for index in sorted(folder.glob("*.safetensors.index.json")):
         files = read_json(index).get("weight_map")
         if not isinstance(files, dict):
             raise ModelError(f"{index}: weight_map must name a file for each tensor.")
