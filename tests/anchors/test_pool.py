@@ -1,5 +1,6 @@
 """Pools: every kind of source, what is wrong with them, kills, and several processes."""
 
+import io
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 import torch
 from anchor_world import png, write_folder, write_parquet, write_tar
@@ -257,3 +260,45 @@ def test_sources_that_cannot_be_used_are_one_line(model, tmp_path) -> None:
     (tmp_path / "b.csv").write_text("path,text\n")
     assert "has no rows" in line(tmp_path / "b.csv")
     assert "several tables" in line(tmp_path)
+
+
+def write_shard(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as shard:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_of_several_texts_the_first_is_taken_and_said(model, tmp_path, capsys) -> None:
+    texts = [["a dog runs", "two dogs, one cat"], ["a cow"], [], ["a cat", "a pet"]]
+    table = pa.table({"image": [png(n) for n in range(4)], "caption": texts})
+    parquet.write_table(table, tmp_path / "pairs.parquet")
+    members: dict[str, bytes] = {}
+    for n, text in enumerate(texts):
+        members |= {f"{n}.png": png(n), f"{n}.json": json.dumps({"caption": text}).encode()}
+    write_shard(tmp_path / "shard.tar", members)
+    for source in ("pairs.parquet", "shard.tar"):
+        pool = embed_pool(model, [tmp_path / source], tmp_path / f"pool-{source}", log=lambda line: None)
+        assert [pair.text for pair in pool.pairs(range(len(pool)))] == ["a dog runs", "a cow", "a cat"]
+        said = capsys.readouterr().err
+        assert source in said
+        assert "2 pairs have several texts, and the first of each is taken" in said
+
+
+@pytest.mark.parametrize("text", [{"raw": "a dog"}, 0.5, True, [["a dog"]]])
+def test_texts_that_are_none_are_refused(model, tmp_path, text) -> None:
+    parquet.write_table(pa.table({"image": [png(0)], "caption": [text]}), tmp_path / "pairs.parquet")
+    with pytest.raises(DataError, match=r"pairs.parquet row 1: caption is .*; one text is needed"):
+        embed_pool(model, [tmp_path / "pairs.parquet"], tmp_path / "pool")
+
+
+@pytest.mark.parametrize(
+    ("about", "said"), [({"caption": {"raw": "x"}}, "caption is a structure"), (["x"], "its .json is no JSON object")]
+)
+def test_a_sample_whose_json_holds_no_text_is_left_out(model, tmp_path, about, said) -> None:
+    members = {"0.png": png(0), "0.json": json.dumps(about).encode(), "1.png": png(1), "1.json": b'{"text": "a cat"}'}
+    source, lines = write_shard(tmp_path / "shard.tar", members), list[str]()
+    assert len(embed_pool(model, [source], tmp_path / "pool", log=lines.append)) == 1
+    assert lines[0].startswith(f"left out shard.tar/0: {said}")

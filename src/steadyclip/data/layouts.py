@@ -203,8 +203,8 @@ def _not_read(root: Path, others: Sequence[str]) -> list[str]:
     if not others:
         return []
     return [
-        f"{len(others)} files of {root.name} are not read: {_kinds(others)}, for instance {others[0]}; if these are images, "
-        "convert them to JPEG or PNG"
+        f"{len(others)} files of {root.name} are not read: {_kinds(others)}, for instance {others[0]}; if these are "
+        "images, convert them to JPEG or PNG"
     ]
 
 
