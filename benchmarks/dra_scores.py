@@ -1,4 +1,4 @@
-"""Do DRA's scores say anything, and do its ranks bind? Looks into a run that was trained on `icons`.
+"""Do DRA's scores say anything, and do its ranks bind? Looks into a run that was trained on `lab-things`.
 
     python benchmarks/dra_scores.py runs/icon-world/dra-icons-base-16shot-seed1-*
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=128)
     options = parser.parse_args()
     model, _, _ = load_run(options.run)
-    test = load_data("icons").test_set("base")
+    test = load_data("lab-things").test_set("base")
     rows = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: options.images].tolist()
     images_BCHW = torch.stack([model.preprocess(test.read(row)) for row in rows])
     with torch.no_grad(), watch_tokens(model) as traces:

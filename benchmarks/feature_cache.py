@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    task = load_data("icons").task(shots=options.shots, seed=1, subset="base")
+    task = load_data("lab-things").task(shots=options.shots, seed=1, subset="base")
     print(
         f"{len(task.train)} images, {len(task.classes)} classes, {options.threads} threads, torch {torch.__version__}"
     )

@@ -33,7 +33,7 @@ from steadyclip.training import TrainConfig, fit
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="icons-tiny")
-    parser.add_argument("--data", default="icons")
+    parser.add_argument("--data", default="lab-things")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--images", type=int, default=1024, help="evaluated per run")
     parser.add_argument("--steps", type=int, default=20, help="trained per run")

@@ -1,7 +1,7 @@
-"""ARF: fine-tune on icons with captions and retrieved pairs as anchors, then look at what was kept.
+"""ARF: fine-tune on drawings with captions and retrieved pairs as anchors, then look at what was kept.
 
-    python examples/arf.py                                        # icons-tiny and icons, under a minute on two cores
-    python examples/arf.py --shots 16 --steps 300 --pool 22000    # as much as it takes to gain something
+    python examples/arf.py                                        # icons-tiny and lab-robust, a minute on two cores
+    python examples/arf.py --shots 16 --steps 300 --pool 9600    # as much as it takes to gain something
 
 ARF is anchor-based robust fine-tuning (Han et al. 2024, arXiv 2404.06244). The paper states both kinds of anchors and
 a contrastive loss for each; weights, templates and retrieval are our reading (docs/methods/arf.md).
@@ -21,12 +21,12 @@ from steadyclip.evaluation import evaluate_averaged
 from steadyclip.methods import Recipe
 from steadyclip.models import DualEncoder
 from steadyclip.training import TrainConfig
-from steadyclip_lab.icons import pretraining_pairs
+from steadyclip_lab.data_sets import POOL
 
 
 def make_pool(model: DualEncoder, size: int, folder: Path) -> Pool:
-    """Features of ``size`` of the pairs that the model was pretrained on, each with its own caption."""
-    table = parquet.read_table(pretraining_pairs(), columns=["path", "image", "caption"])
+    """Features of ``size`` of the laboratory's pairs, which no data set uses, each with its own caption."""
+    table = parquet.read_table(POOL(), columns=["path", "image", "caption"])
     chosen = table.take(list(range(0, table.num_rows, max(1, table.num_rows // size)))[:size])
     parquet.write_table(chosen, folder / "pairs.parquet")
     pool = embed_pool(model, [folder / "pairs.parquet"], folder / "pool", text_column="caption")
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=200, help="scored in each domain")
     options = parser.parse_args()
 
-    model, data = load("icons-tiny"), load_data("icons")
+    model, data = load("icons-tiny"), load_data("lab-robust")
     task = data.task(shots=options.shots, seed=1)
     with TemporaryDirectory() as folder:
         pool = make_pool(model, options.pool, Path(folder))
@@ -58,7 +58,7 @@ def main() -> None:
             f"trained in {result.seconds:.0f} s, losses:", {n: round(x, 2) for n, x in result.run.results.loss.items()}
         )
 
-        for domain in ("lines", "emoji"):  # what was trained on, and a domain shift
+        for domain in ("plain", "sketch"):  # what was trained on, and a domain shift
             test = data.test_set("all", domain).unlike(task.digests)
             test = test.subset(range(0, len(test), max(1, len(test) // options.test_images)))
             scores = [r.metrics.top1 for r in evaluate_averaged(model, method, test, (0, 0.5, 1)) if r.metrics]

@@ -2,7 +2,7 @@
 
     python examples/compose.py
 
-It is checked, trained on the base classes of `icons`, scored on base and new, read back from its run folder, and
+It is checked, trained on the base classes of `lab-things`, scored on base and new, read back from its run folder, and
 merged into plain weights. Needs steadyclip-lab; takes under a minute on two cores.
 """
 
@@ -29,7 +29,7 @@ def main() -> None:
         recipe=Recipe(learning_rate=3e-4, epochs=1, batch_size=32),
     )
     print(f"{len(check_method(method, ['clip']))} checks passed; it is spelled {method.knobs()['objective']}")
-    data = sc.load_data("icons")
+    data = sc.load_data("lab-things")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         config = TrainConfig(out=out, smallest_crop=0.6, precision="bf16", progress=False)

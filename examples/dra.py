@@ -1,6 +1,6 @@
 """DRA: train on half of the icon classes, score on both halves, and look at who got which rank.
 
-    python examples/dra.py                            # icons-tiny and icons, under a minute on two cores
+    python examples/dra.py                            # icons-tiny and lab-things, under a minute on two cores
     python examples/dra.py --shots 16 --steps 500     # as much as it takes to gain something
 
 DRA is dynamic rank adaptation (Wang et al. 2025, arXiv 2507.05668). The paper states that tokens are grouped by
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=300, help="scored in each half")
     options = parser.parse_args()
 
-    data = load_data("icons")
+    data = load_data("lab-things")
     task = data.task(shots=options.shots, seed=1, subset="base")
     # Tokens in three groups of equal size; a control is one knob away: assignment="inverse", channel="off", l1="off".
     model, method = load("icons-tiny"), get_method("dra", {"ranks": (32, 16, 8), "l1_weight": 0.5})

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--steps", type=int, default=80)
     options = parser.parse_args()
-    data = load_data("icons")
+    data = load_data("lab-things")
     model, method = load("icons-tiny"), get_method("dra")
     recipe = Recipe(learning_rate=2e-3, steps=options.steps, batch_size=32, warmup_steps=5)
     task = data.task(shots=options.shots, seed=1, subset="base")

@@ -1,6 +1,6 @@
 """OrthSR: train on half of the icon classes, score on both halves, and check that the neurons kept their angles.
 
-    python examples/orthcr.py                            # icons-tiny and icons, under a minute on two cores
+    python examples/orthcr.py                            # icons-tiny and lab-things, under a minute on two cores
     python examples/orthcr.py --method orthcr            # cross-regularization and plain Cutout instead
     python examples/orthcr.py --shots 16 --steps 400     # as much as it takes to gain something
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=300, help="scored in each half")
     options = parser.parse_args()
 
-    data = load_data("icons")
+    data = load_data("lab-things")
     task = data.task(shots=options.shots, seed=1, subset="base")
     # A control is one knob away: constraint="none", l1=0 and l2=0, cut="off", towers="image", layers=("q", "k").
     model, method = load("icons-tiny"), get_method(options.method)

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--steps", type=int, default=150)
     options = parser.parse_args()
-    task = load_data("icons").task(shots=options.shots, seed=1, subset="base")
+    task = load_data("lab-things").task(shots=options.shots, seed=1, subset="base")
     start, after = neurons(load("icons-tiny")), {}
     for name, rate in RATES.items():
         model, method = load("icons-tiny"), get_method(name)

@@ -147,12 +147,12 @@ def test_protocols_share_what_is_trained(world: Path, tmp_path: Path) -> None:
     assert zero.cells[0].value == zero.cells[1].value
     assert lora.cells[0].seeds == 1
     crossed = table(
-        world, tmp_path, [*ROWS[:1], LORA], (1,), from_source(Source(photos), 2, others=("icon-animals", "icon-food"))
+        world, tmp_path, [*ROWS[:1], LORA], (1,), from_source(Source(photos), 2, others=("lab-food", "lab-effects"))
     )
     assert len(list(tmp_path.glob("lora*"))) == 2
     (transfer,) = main_table(crossed.records).sections
     assert transfer.title == "photos to other data"
-    assert transfer.columns == ("photos", "icon-animals", "icon-food", "mean of data")
+    assert transfer.columns == ("photos", "lab-food", "lab-effects", "mean of data")
     means = [sum(cell.value or 0 for cell in row.cells[1:3]) / 2 for row in transfer.rows]
     assert [row.cells[3].value for row in transfer.rows] == pytest.approx(means)
 

@@ -70,24 +70,23 @@ def test_robust_takes_all_images_and_generic_prompts() -> None:
     assert other.data.templates == ("a photo of a {}.",)
 
 
-def test_the_icon_world_needs_no_words() -> None:
-    topics = ("animals", "food", "transport", "nature", "objects", "symbols", "concepts")
-    others = tuple(f"icon-{topic}" for topic in topics)
-    domains = ("fill", "duotone", "solid", "emoji")
-    icons = Source("icons")
-    assert make_plan("base-to-new", ["icons"]) == base_to_new(["icons"])
-    assert make_plan("few-shot", ["icons"], shots=[1, 4]) == few_shot(["icons"], (1, 4))
-    assert make_plan("cross-dataset", ["icons"]) == from_source(icons, others=others)
-    assert make_plan("domain-generalization", ["icons"]) == from_source(icons, domains=domains)
-    assert make_plan("robust", ["icons"]) == from_source(icons, None, domains, others=others)
+def test_the_laboratory_needs_no_words() -> None:
+    domains = ("wild", "clutter", "sketch", "night", "emoji")
+    others = tuple(f"lab-{name}" for name in ("food", "logos", "people", "travel", "effects"))
+    robust = Source("lab-robust")
+    assert make_plan("base-to-new", ["lab-food"]) == base_to_new(["lab-food"])
+    assert make_plan("few-shot", ["lab-food"], shots=[1, 4]) == few_shot(["lab-food"], (1, 4))
+    assert make_plan("cross-dataset", ["lab-robust"]) == from_source(robust, others=others)
+    assert make_plan("domain-generalization", ["lab-robust"]) == from_source(robust, domains=domains)
+    assert make_plan("robust", ["lab-robust"]) == from_source(robust, None, domains, others=others)
 
 
 def test_targets_are_domains_or_data(world: Path) -> None:
     photos = str(world / "photos")
     home = Source(photos)
-    assert make_plan("cross-dataset", [photos], ["icon-animals"]) == from_source(home, others=("icon-animals",))
-    found = make_plan("domain-generalization", ["icons"], ["emoji"])
-    assert found == from_source(Source("icons"), domains=("emoji",))
+    assert make_plan("cross-dataset", [photos], ["lab-food"]) == from_source(home, others=("lab-food",))
+    found = make_plan("domain-generalization", ["lab-robust"], ["emoji"])
+    assert found == from_source(Source("lab-robust"), domains=("emoji",))
     # every class of a data set is also one of its own
     assert make_plan("domain-generalization", [photos], [photos]) == from_source(home, shifted=(photos,))
 
@@ -95,17 +94,17 @@ def test_targets_are_domains_or_data(world: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ({"protocol": "base-to-new", "data": ["icons"], "shots": [1, 2]}, "takes one number of shots"),
-        ({"protocol": "base-to-new", "data": ["icons"], "targets": ["emoji"]}, "has no targets"),
-        ({"protocol": "few-shot", "data": ["icons"], "targets": ["emoji"]}, "has no targets"),
-        ({"protocol": "few-shot", "data": ["icons"], "sources": ["emoji"]}, "--sources belongs to"),
-        ({"protocol": "robust", "data": ["icons"], "shots": [4]}, "takes every training image"),
-        ({"protocol": "robust", "data": ["icons", "icon-food"]}, "trains on one data set"),
+        ({"protocol": "base-to-new", "data": ["lab-food"], "shots": [1, 2]}, "takes one number of shots"),
+        ({"protocol": "base-to-new", "data": ["lab-food"], "targets": ["emoji"]}, "has no targets"),
+        ({"protocol": "few-shot", "data": ["lab-food"], "targets": ["emoji"]}, "has no targets"),
+        ({"protocol": "few-shot", "data": ["lab-food"], "sources": ["emoji"]}, "--sources belongs to"),
+        ({"protocol": "robust", "data": ["lab-food"], "shots": [4]}, "takes every training image"),
+        ({"protocol": "robust", "data": ["lab-food", "icons"]}, "trains on one data set"),
         ({"protocol": "cross-dataset", "data": ["{photos}"]}, "needs data sets to score on"),
         ({"protocol": "domain-generalization", "data": ["{photos}"]}, "needs other domains"),
         (
-            {"protocol": "domain-generalization", "data": ["icons"], "targets": ["icon-animals"]},
-            "has other classes than icons",
+            {"protocol": "domain-generalization", "data": ["lab-food"], "targets": ["lab-effects"]},
+            "has other classes than lab-food",
         ),
     ],
 )

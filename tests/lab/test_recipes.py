@@ -29,6 +29,8 @@ TYPED = [s for s in SCRIPTS if re.search(r"^[^#\n]*\bsteadyclip [a-z]", (RECIPES
 def commands(script: str, folder: Path) -> list[list[str]]:
     """The words of every `steadyclip` command of the recipe, as the shell hands them over; no program is run."""
     shutil.copytree(RECIPES, folder / "recipes")  # some recipes write beside themselves
+    (folder / "lab" / "recipes").mkdir(parents=True)
+    (folder / "lab" / "recipes" / "drawings.sh").write_text("")  # fetches a package
     programs, log = folder / "programs", folder / "log"
     programs.mkdir()
     for name in ("python", "steadyclip"):

@@ -23,8 +23,8 @@ class DataBuild:
     """Also write a contact sheet of every class to look at (.png); for one data set."""
 
     def __call__(self) -> None:
-        from steadyclip_lab.icons import contact_sheet
         from steadyclip_lab.suite.plan import DATA_SETS
+        from steadyclip_lab.suite.sheet import contact_sheet
 
         if self.sheet and len(self.names) != 1:
             raise UsageError("--sheet shows one data set: name it.")

@@ -84,7 +84,7 @@ class AnchorsEmbed:
 
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE")]
     """Tables (.parquet with images, .csv with paths; texts in `text` or `caption`), webdataset-style .tar shards, or
-    folders of them; `icons` is the pretraining half of the icon world (steadyclip-lab)."""
+    folders of them; `lab-pool` holds drawings that no data set uses (steadyclip-lab)."""
     out: Path
     """Folder of the pool."""
     model: str = EMBEDDED

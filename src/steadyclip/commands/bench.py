@@ -30,11 +30,11 @@ class Bench:
     methods: tuple[str, ...] = ("zero-shot", "linear-probe", "full", "lora")
     """Rows of the table: names of `steadyclip methods`, with changes in brackets: "lora[rank=4,layers=q:v,epochs=5]"
     (with the quotes, as shells read brackets), or @FILE with a row in each line: docs/rows.md."""
-    data: tuple[str, ...] = ("icons",)
+    data: tuple[str, ...] = ("lab-things",)
     """Data sets, as for `steadyclip train`; the last three protocols train on one."""
     targets: tuple[str, ...] | None = None
     """Where else to score: data sets, or domains of the data; by default its other domains, and what a built-in
-    data set brings along (`icons`: the other icon sets)."""
+    data set brings along (`lab-things`: the other sets of the laboratory)."""
     sources: tuple[str, ...] = ()
     """Domains to train on, where the data has several; all images of the others are then test images."""
     shots: tuple[int, ...] | None = None
@@ -130,7 +130,7 @@ class Demo:
     """Trainings side by side."""
 
     def __call__(self) -> None:
-        for group, name in ((DATA, "icons"), (MODELS, "icons-tiny")):
+        for group, name in ((DATA, "lab-things"), (MODELS, EMBEDDED)):
             if load_extension(group, name) is None:
                 raise UsageError(f"demo needs {name!r}: {absent(group, name)}.")
         Bench("base-to-new", **{**vars(self), "shots": (self.shots,)})()

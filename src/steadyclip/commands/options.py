@@ -35,8 +35,8 @@ class DataOptions:
     """Which images, and how their names become prompts."""
 
     data: str
-    """Folder `class/image`, .csv or .parquet table, folder with split_zhou_*.json, a built-in name (`icons`), or one of
-    the field's data sets by name (`caltech101`; `steadyclip data list`)."""
+    """Folder `class/image`, .csv or .parquet table, folder with split_zhou_*.json, a built-in name (`lab-things`), or
+    one of the field's data sets by name (`caltech101`; `steadyclip data list`)."""
     root: Path | None = None
     """Folder that holds the field's data sets; by default the environment variable STEADYCLIP_DATA."""
     sources: tuple[str, ...] = ()

@@ -28,12 +28,11 @@ COMMANDS = "steadyclip.commands"
 
 _LAB = {
     DATA: (
-        "icons", "icon-concepts", "icon-animals", "icon-food", "icon-transport", "icon-nature", "icon-objects",
-        "icon-symbols", "lab-clutter", "lab-colored", "lab-effects", "lab-faces", "lab-food", "lab-logos", "lab-night",
+        "icons", "lab-clutter", "lab-colored", "lab-effects", "lab-faces", "lab-food", "lab-logos", "lab-night",
         "lab-people", "lab-robust", "lab-sketch", "lab-things", "lab-travel", "lab-wild",
     ),
     MODELS: ("icons-tiny",),
-    POOLS: ("icons",),
+    POOLS: ("lab-pool",),
     RECIPES: ("icons-tiny",),
     COMMANDS: ("pretrain", "data.build"),
 }  # fmt: skip

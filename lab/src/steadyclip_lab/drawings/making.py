@@ -1,6 +1,7 @@
 """``python -m steadyclip_lab.drawings.making PACKAGE OUT``: everything that comes from ``@iconify/json``, made anew.
 
-- the shelf (``shelf.FILES``): the drawings that the data sets use, with the table of credits;
+- the shelf (``shelf.FILES``): the drawings that the data sets use; the pool (``shelf.POOL``): some that pretrain; the
+  table of credits;
 - ``OUT/pretraining.tsv.xz``: which drawings pretrain, set, name and hash, without the pictures;
 - ``OUT/pairs.parquet`` and ``OUT/held.parquet``: the pretraining half as image-text pairs, and the teams that were
   held out of it.
@@ -25,7 +26,7 @@ from steadyclip_lab.drawings.captions import caption
 from steadyclip_lab.drawings.equal import SAME, all_rendered, equals
 from steadyclip_lab.drawings.lines import line_layer
 from steadyclip_lab.drawings.sets import DOWNSTREAM, TRAIN, Drawing, Package, capped
-from steadyclip_lab.drawings.shelf import FOLDER, write_shelf
+from steadyclip_lab.drawings.shelf import FOLDER, POOL, write_drawings, write_shelf
 from steadyclip_lab.suite.plan import STRANGERS, read_table
 
 HELD_OUT = ("iconoir", "uil", "uim", "uis", "uit", "streamline-emojis")
@@ -74,10 +75,6 @@ def make(package: Package, out: Path, workers: int) -> None:
     print(f"test drawings that equal one of a training team, left out: {len(equal)} of {len(test)}")
     _print_counts(Counter(one.set for one in test if one.key in equal))
     shelf = [one for one, _, _ in downstream if one.key not in equal and _is_used(one)]
-    for path in write_shelf(shelf):
-        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
-    (FOLDER / "ATTRIBUTION.md").write_text(attribution(package, shelf), encoding="utf-8")
-
     names = package.pretraining_sets()
     pairs = _drawn([one for name in names for one in capped(package.drawings(name))], workers)
     _, like_D = equals(np.stack([print_ for _, _, print_ in pairs]), prints_DP)
@@ -95,15 +92,19 @@ def make(package: Package, out: Path, workers: int) -> None:
     trained = [(one, png) for one, png in kept if one.set not in HELD_OUT]
     _write_pairs(out / "pairs.parquet", trained)
     _write_pairs(out / "held.parquet", [(one, png) for one, png in kept if one.set in HELD_OUT])
+    pool = [one for one, _ in trained if one.digest[0] == "0"]
+    for path in (*write_shelf(shelf), write_drawings(pool, FOLDER / POOL)):
+        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+    (FOLDER / "ATTRIBUTION.md").write_text(attribution(package, [*shelf, *pool]), encoding="utf-8")
     lines = "".join(f"{one.set}\t{one.icon}\t{one.digest}\n" for one, _ in trained)
     (out / "pretraining.tsv.xz").write_bytes(lzma.compress(lines.encode(), preset=9))
     sets, texts = {one.set for one, _ in trained}, {one.text for one, _ in trained}
     print(f"pretraining: {len(trained)} drawings of {len(sets)} sets, {len(texts)} distinct names")
 
 
-def attribution(package: Package, shelf: Iterable[Drawing]) -> str:
+def attribution(package: Package, shipped: Iterable[Drawing]) -> str:
     """ATTRIBUTION.md: who drew what is shipped, under which license, by the sets' own metadata."""
-    about, counts = package.about(), Counter(one.set for one in shelf)
+    about, counts = package.about(), Counter(one.set for one in shipped)
     rows = []
     for name in sorted(counts):
         author, license_ = about[name]["author"], about[name]["license"]

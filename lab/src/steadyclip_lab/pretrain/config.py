@@ -14,7 +14,7 @@ class PretrainConfig:
     """A small CLIP from image-text pairs, in four stages: teacher, distil, text, joint."""
 
     data: str
-    """Parquet of image bytes and text, or `icons` for the pretraining half of the icon world."""
+    """Parquet of image bytes and text."""
     out: Path
     """Folder for checkpoints, loss curves and the finished model; the same command again resumes."""
     image_column: str = "image"

@@ -97,7 +97,7 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
     _claim(config)
     device = torch.device(best_device(config.device))
     pairs = read_pairs(
-        _parquet(config.data), config.image_size, config.image_column, config.text_column, config.caption_column,
+        Path(config.data), config.image_size, config.image_column, config.text_column, config.caption_column,
         with_alpha=config.augment == "scenes",
     )  # fmt: skip
     if len(pairs.text_N) < config.batch_size:
@@ -215,14 +215,6 @@ def _joint_loss(both: nn.ModuleDict, lessons: _Lessons, tokenize: _Tokenize):
         return contrast + cosine_loss(text_ME, lessons.names_NE[distinct_M]) * 4
 
     return loss
-
-
-def _parquet(data: str) -> Path:
-    if data == "icons":
-        from steadyclip_lab.icons import pretraining_pairs
-
-        return pretraining_pairs()
-    return Path(data)
 
 
 def _claim(config: PretrainConfig) -> None:

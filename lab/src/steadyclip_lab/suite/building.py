@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any
 
 from steadyclip.core.errors import DataError, SteadyClipError, nearest
 from steadyclip.core.files import cache_folder, replacing
-from steadyclip_lab.drawings.shelf import FILES, FOLDER
+from steadyclip_lab.drawings.captions import caption
+from steadyclip_lab.drawings.equal import all_rendered
+from steadyclip_lab.drawings.shelf import FILES, FOLDER, POOL, read_drawings
 from steadyclip_lab.suite.plan import DATA_SETS, LabSet
 
 FORMAT = 1
@@ -61,14 +64,31 @@ def built(name: str) -> Path:
     return build(only=(name,)) / f"{name}.parquet"
 
 
-def _made_of() -> str:
+def built_pool() -> Path:
+    """The parquet file of the pool in the default folder, built first if need be: pairs for ``anchors embed``, of
+    drawings that no data set uses. Columns ``path``, ``image`` (PNG on a transparent ground), ``text``, ``caption``.
+    """
+    path, made_of = cache_folder() / "lab-pool.parquet", _made_of((POOL,))
+    if read_about(path).get("made_of") != made_of:
+        drawings = read_drawings(FOLDER / POOL)
+        columns = {
+            "path": [one.key for one in drawings],
+            "image": [png for png, _ in all_rendered(drawings, os.cpu_count() or 1)],
+            "text": [one.text for one in drawings],
+            "caption": [caption(one) for one in drawings],
+        }
+        write_table(path, columns, {"name": "lab-pool", "made_of": made_of})
+    return path
+
+
+def _made_of(drawings: Sequence[str] = FILES) -> str:
     """Hash of everything that decides the bytes of the files."""
     try:
         renderer = importlib.metadata.version("resvg-py")
     except importlib.metadata.PackageNotFoundError:
         raise DataError("drawings are rendered by resvg-py, which is not installed: pip install resvg-py.") from None
     tables = sorted((Path(__file__).parent / "tables").glob("*.tsv"))
-    sources = [path.read_bytes() for path in (*(FOLDER / name for name in FILES), *tables)]
+    sources = [path.read_bytes() for path in (*(FOLDER / name for name in drawings), *tables)]
     hashes = [hashlib.sha256(source).hexdigest() for source in sources]
     return hashlib.sha256(json.dumps([FORMAT, renderer, *hashes]).encode()).hexdigest()[:16]
 

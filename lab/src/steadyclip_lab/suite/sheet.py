@@ -13,9 +13,7 @@ _CELL, _NAME_HEIGHT, _GAP = 68, 18, 12
 _FRAMES = {"train": "#1a7f37", "val": "#0969da", "test": "#cf222e"}
 
 
-def contact_sheet(
-    out: str | Path, data_set: str = "icons", columns: int = 14, across: int = 2, split: str | None = None
-) -> Path:
+def contact_sheet(out: str | Path, data_set: str, columns: int = 14, across: int = 2, split: str | None = None) -> Path:
     """Write a PNG with a strip of samples for every class: training framed green, validation blue, test red.
 
     Args:
