@@ -71,7 +71,7 @@ def tests_of(data: ImageData, trained: TaskInfo | None, asked: Subset | None) ->
 
 
 def _numbers(names: Sequence[str], classes: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Where ``names`` stand among ``classes``, each place once as two classes may have one name, and what is missing."""
+    """Where ``names`` stand in ``classes``, each place once as two classes may have one name, and what is missing."""
     places: dict[str, list[int]] = {}
     for number, name in enumerate(classes):
         places.setdefault(name, []).append(number)
