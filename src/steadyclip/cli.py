@@ -79,12 +79,11 @@ def parse(words: Sequence[str]) -> Callable[[], None]:
 
 def _check_devices(options: Any) -> None:
     """Raises UsageError where a ``--device`` is not there, before anything is read."""
-    for field in dataclasses.fields(options):
+    for field in dataclasses.fields(options) if dataclasses.is_dataclass(options) else ():
         value = getattr(options, field.name)
         if field.name == "device" and value != "auto":
             best_device(value)
-        elif dataclasses.is_dataclass(value):
-            _check_devices(value)
+        _check_devices(value)
 
 
 def find_command(name: str) -> type:

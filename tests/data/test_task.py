@@ -66,12 +66,10 @@ def test_unknown_words(pets):
         pets.task(0)
     with pytest.raises(DataError, match="unknown domain 'sketch'; it has no domains"):
         pets.test_set(domain="sketch")
-    with pytest.raises(DataError, match=r"no class 'bb'"):
-        pets.test_set(classes=["a", "bb"])
 
 
 def test_classes_in_an_order_of_their_own(pets):
-    images = pets.test_set(classes=["d", "a"])
+    images = pets.test_set(classes=[3, 0])
     assert images.classes == ("d", "a")
     assert [(key[5], label) for key, label in zip(images.keys, images.labels, strict=True)] == [
         *[("a", 1)] * 3, *[("d", 0)] * 3,

@@ -157,19 +157,19 @@ class ImageData:
         return ImageTask(self.name, train, val, shots, seed, subset, skipped, (*self.notes, *notes), others)
 
     def test_set(
-        self, subset: Subset = "all", domain: str | None = None, classes: Sequence[str] | None = None
+        self, subset: Subset = "all", domain: str | None = None, classes: Sequence[int] | None = None
     ) -> ImageSet:
         """The images to score: the test split of ``subset``, in one domain.
 
         Args:
             subset: as in ``task``.
             domain: one of ``domains``; by default those that occur in training.
-            classes: names to score among instead of a subset, in this order.
+            classes: numbers of the classes to score among instead of a subset, in this order.
 
         Raises:
-            DataError: no test split, an unknown domain or class, or no image.
+            DataError: no test split, an unknown domain, or no image.
         """
-        chosen = self._numbers(subset) if classes is None else [self._number(name) for name in classes]
+        chosen = self._numbers(subset) if classes is None else classes
         test = self.splits["test"]
         if not len(test):
             raise DataError(f"{self.name} has no test images (only {self._present()}): add a test split to score on.")
@@ -178,7 +178,7 @@ class ImageData:
         wanted = {domain} if domain is not None else set(self.splits["train"].domains) or set(test.domains)
         test = test.by_domain(wanted)[0].of_classes(chosen)
         if not len(test):
-            among = f"subset {subset!r}" if classes is None else f"the classes {', '.join(classes[:3])} ..."
+            among = f"subset {subset!r}" if classes is None else f"{len(classes)} classes"
             raise DataError(f"{self.name} has no test images for {among}, domain {domain or 'of training'!r}.")
         return test
 
@@ -261,11 +261,6 @@ class ImageData:
         for domain in domains:
             if domain not in self.domains:
                 raise DataError(f"{self.name}: unknown domain {domain!r}; {known}.{nearest(domain, self.domains)}")
-
-    def _number(self, name: str) -> int:
-        if name not in self.classes:
-            raise DataError(f"{self.name} has no class {name!r}.{nearest(name, self.classes)}")
-        return self.classes.index(name)
 
     def _numbers(self, subset: str) -> range:
         known = get_args(Subset)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from steadyclip.core.errors import DataError
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class ClassSet(NamedTuple):
-    """Classes to score among. ``subset`` is what they are to the run: all, base (trained on), new, or what is said."""
+    """Classes to score among, by number. ``subset`` is what they are to the run: all, base (trained on), new, or words
+    that say it."""
 
     subset: str
-    classes: tuple[str, ...]
+    classes: Sequence[int]
     note: str = ""
 
 
@@ -36,19 +38,19 @@ def tests_of(data: ImageData, trained: TaskInfo | None, asked: Subset | None) ->
     Raises:
         DataError: base and new are asked for, but ``data`` lacks classes that the run was trained on, or has no others.
     """
-    whole = ClassSet("all", data.classes, _compared(data, trained))
-    if trained is None or trained.subset == "all" or asked == "all":
-        if asked in (None, "all"):
-            return [whole]
-        first, last = class_range(len(data.classes), asked)
-        half = data.classes[first:last]
+    every = range(len(data.classes))
+    whole = ClassSet("all", every, _compared(data, trained))
+    if asked == "all" or (asked is None and (trained is None or trained.subset == "all")):
+        return [whole]
+    if asked and (trained is None or trained.subset == "all"):
+        half = every[slice(*class_range(len(every), asked))]
         if trained is None:
             return [ClassSet(asked, half)]
-        place = "first" if asked == "base" else "last"
-        known = len(set(half) & set(trained.classes))
+        known = len({data.classes[number] for number in half} & set(trained.classes))
         note = f"{known} of these {len(half)} classes were trained on: this is no base-to-new evaluation."
-        return [ClassSet(f"{place} {len(half)} of {len(data.classes)}", half, note)]
-    missing = [name for name in trained.classes if name not in data.classes]
+        return [ClassSet(f"{'first' if asked == 'base' else 'last'} {len(half)} of {len(every)}", half, note)]
+    assert trained is not None
+    own, missing = _numbers(trained.classes, data.classes)
     if missing and asked is None:
         return [whole]
     if missing:
@@ -56,17 +58,30 @@ def tests_of(data: ImageData, trained: TaskInfo | None, asked: Subset | None) ->
             f"{data.name} lacks {len(missing)} of the {len(trained.classes)} classes that the run was trained on, for "
             f"instance {missing[0]!r}: score it without --subset."
         )
-    others = tuple(name for name in data.classes if name not in trained.classes)
+    others = [number for number in every if number not in set(own)]
     note = ""
-    if set(others) != set(trained.others):
+    if Counter(data.classes[number] for number in others) != Counter(trained.others):
         note = f"{len(others)} new classes, other ones than the {len(trained.others)} of the data that was trained on."
-    halves = {"base": ClassSet("base", trained.classes), "new": ClassSet("new", others, note)}
-    if trained.subset == "new":  # trained on the second half: the other one is what is new to it
-        halves = {"new": ClassSet("new", trained.classes), "base": ClassSet("base", others, note)}
+    # of a run on the second half, that half is called new, and the other one is what is new to it
+    first, second = ("base", "new") if trained.subset == "base" else ("new", "base")
+    halves = {first: ClassSet(first, own), second: ClassSet(second, others, note)}
     if asked and not halves[asked].classes:
         raise DataError(f"{data.name} has no class that the run was not trained on: score it without --subset.")
-    chosen = [halves[asked]] if asked else [halves["base"], halves["new"]]
-    return [test for test in chosen if test.classes]
+    return [test for name in ("base", "new") if asked in (None, name) and (test := halves[name]).classes]
+
+
+def _numbers(names: Sequence[str], classes: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Where ``names`` stand in ``classes``, each place once as two classes may have one name, and what is missing."""
+    places: dict[str, list[int]] = {}
+    for number, name in enumerate(classes):
+        places.setdefault(name, []).append(number)
+    found, missing = [], []
+    for name in names:
+        if places.get(name):
+            found.append(places[name].pop(0))
+        else:
+            missing.append(name)
+    return found, missing
 
 
 def prompts_for(data: ImageData, trained: TaskInfo | None) -> tuple[str, ...]:

@@ -124,8 +124,10 @@ def cut_texts(model: DualEncoder, texts: Sequence[str]) -> str:
     """Whether the model does not read the end of some texts, as a line for people with their number; "" if it reads
     all. (A text that fills the model's context exactly counts as well.)"""
     texts, cut, length = list(dict.fromkeys(texts)), [], 0
-    for first in range(0, len(texts), _TEXTS):
-        part = texts[first : first + _TEXTS]
+    # no token is shorter than a byte
+    long = [text for text in texts if len(text.encode()) > model.text_tower.context - 4]
+    for first in range(0, len(long), _TEXTS):
+        part = long[first : first + _TEXTS]
         short_ML, long_ML = (model.tokenize([text + more for text in part])["input_ids"] for more in ("", " a a"))
         if short_ML.shape == long_ML.shape:  # else padded to the longest, which still had room
             length = short_ML.shape[1]
