@@ -234,6 +234,7 @@ class Record(Document, frozen=True, kw_only=True):
     ``wise_alpha`` is the share of the trained weights where they were averaged with the pretrained ones; ``precision``
     is that of the scoring. Records of a grid also have ``settings``, where the recipe comes from, and the ``role`` of
     the test images: "id" more of what was trained on, "ood" the same classes elsewhere, "transfer" other classes.
+    ``correct`` says which test images were right, in their order, for ``evaluation.paired``.
     ``device`` and ``threads`` are those of the scoring: sums in another order differ in the last digits.
     """
 
@@ -259,6 +260,7 @@ class Record(Document, frozen=True, kw_only=True):
     confusions: tuple[Confusion, ...]
     seconds: float
     images_per_second: float | None
+    correct: str = ""
     note: str = ""
     drift: Drift | None = None
     settings: str = ""

@@ -23,6 +23,7 @@ from steadyclip.core.progress import progress_bar
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.evaluation import metrics
 from steadyclip.evaluation.drift import measure
+from steadyclip.evaluation.paired import packed
 from steadyclip.evaluation.records import (
     ClassScore,
     Confusion,
@@ -155,6 +156,7 @@ def evaluate(
             interval95=metrics.bootstrap_interval(correct_N),
         ),
         per_class=tuple(ClassScore(*score) for score in scores),
+        correct=packed(correct_N.numpy()),
         confusions=_confusions(image_set, features, predicted_N, confidence_N, counts_CC),
         seconds=seconds,
         images_per_second=None if features.cached else len(labels_N) / seconds,
