@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from steadyclip.core.errors import DataError
-from steadyclip.evaluation.paired import Difference, packed, paired_difference, unpacked
+from steadyclip.evaluation.paired import Bootstrap, Difference, packed, unpacked
+
+
+def paired_difference(ours, theirs, groups=None, column=None, draws=2000) -> Difference:
+    groups = groups or {name: [np.arange(c.shape[1]) for c in of] for name, of in ours.items()}
+    bootstrap = Bootstrap(groups, draws)
+    return bootstrap.scores(ours).minus(bootstrap.scores(theirs), column)
 
 
 def answers(rng: np.random.Generator, shares, seeds: int = 1, images: int = 400) -> list[np.ndarray]:
@@ -83,9 +89,9 @@ def test_the_same_answers_differ_by_nothing_and_draws_are_the_same_twice() -> No
 
 def test_what_cannot_be_compared() -> None:
     rng = np.random.default_rng(2)
-    with pytest.raises(DataError, match="different data sets: a; b"):
+    with pytest.raises(DataError, match="scored were b, to be compared are a"):
         paired_difference({"a": answers(rng, (0.5,))}, {"b": answers(rng, (0.5,))}, column=0)
-    with pytest.raises(DataError, match="a: 400 and 10 test images"):
+    with pytest.raises(DataError, match="a was scored on 10 test images, not 400"):
         paired_difference({"a": answers(rng, (0.5,))}, {"a": answers(rng, (0.5,), images=10)}, column=0)
 
 
