@@ -7,10 +7,12 @@ import io
 import random
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 from msgspec import structs
 from PIL import Image, ImageDraw
 
+from steadyclip.evaluation.paired import packed
 from steadyclip.evaluation.records import (
     ClassScore,
     Confusion,
@@ -83,9 +85,12 @@ def _make(
     wise_alpha: float | None = None,
     source: str = "icons",
     choices: dict | None = None,
+    correct: np.ndarray | None = None,
 ) -> Record:
     """A record with ``top1``, or with the reason of a linear probe when it is None."""
     half = 0.03
+    if correct is not None:
+        images, top1 = len(correct), float(correct.mean())
     images = images or {"base": 900, "new": 1100}.get(subset, 1000)
     label = method + ("" if wise_alpha is None else f", alpha {wise_alpha:g}")
     about = MethodInfo(method, knobs or {}, label)
@@ -117,6 +122,7 @@ def _make(
         else (),
         seconds=2.0,
         images_per_second=500.0,
+        correct="" if correct is None else packed(correct),
         note=note,
         role=role,
         drift=drift and Drift(*(TowerDrift(1 - moved, 1 - moved / 2) for moved in drift)),

@@ -173,9 +173,9 @@ def test_a_folder_of_several_protocols(make: Make) -> None:
 
 def test_csv(experiment: list[Record]) -> None:
     lines = main_table(experiment).csv().splitlines()
-    assert lines[0] == "table,method,column,mean,std,seeds,difference,margin,published,note"
+    assert lines[0] == "table,method,column,mean,std,seeds,difference,margin,low,high,published,note"
     assert len(lines) == 1 + 4 * 3
-    assert lines[1].startswith('"icons, base to new",zero-shot,base,54.1000,,1,,3.0000,,')
+    assert lines[1].startswith('"icons, base to new",zero-shot,base,54.1000,,1,,3.0000,,,,')
     assert "linear probe knows no names" in lines[5]
 
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from steadyclip.core.errors import DataError
 from steadyclip.evaluation.records import Place, Record
 from steadyclip.report.cells import BASELINE, HALVES, MEANS, Cell, Row, Section, Table, count, grouped, percents
+from steadyclip.report.differences import differences
 from steadyclip.report.published import add_published
 from steadyclip.training.run import identity
 
@@ -51,7 +52,8 @@ def main_table(records: Iterable[Record]) -> Table:
             notes += _warnings(section)
             sections.append(section)
     notes += [section.published for section in sections if section.published]
-    return Table(tuple(sections), tuple(dict.fromkeys(notes)))
+    apart = differences(sections) if len(models) == 1 else ()
+    return Table(tuple(sections), tuple(dict.fromkeys(notes)), apart)
 
 
 def _with_roles(records: Sequence[Record]) -> list[Record]:
