@@ -92,12 +92,13 @@ def _make(
     if correct is not None:
         images, top1 = len(correct), float(correct.mean())
     images = images or {"base": 900, "new": 1100}.get(subset, 1000)
+    content = f"images of {seed}" if shots else "all images"
     label = method + ("" if wise_alpha is None else f", alpha {wise_alpha:g}")
     about = MethodInfo(method, knobs or {}, label)
     training = None if seed is None else Run(
         created=created, model=ModelInfo(model, "clip", weights_hash), method=about,
         recipe=_RECIPE if recipe is None else recipe, config={"seed": seed},
-        task=TaskInfo(source, "all", shots, seed, f"images of {seed}", _TRAINED, ("a photo of a {}.",), 320, 80),
+        task=TaskInfo(source, "all", shots, seed, content, _TRAINED, ("a photo of a {}.",), 320, 80),
         results=Results(500, 60.0, 260.0, choices=choices or {}), versions={}, commit=None,
     )  # fmt: skip
     pairs = [(a, b) for a in classes[:4] for b in classes[:4] if a != b][:5]

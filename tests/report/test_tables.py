@@ -265,3 +265,18 @@ def test_html(experiment: list[Record], awkward: Table) -> None:
     assert "<sup>1</sup> a linear probe knows no names" in text
     assert "<b>" not in awkward.html()
     assert "&lt;b&gt;&amp;" in awkward.html()
+
+
+def test_few_shots_and_all_images_are_rows_of_their_own(make: Make) -> None:
+    records = [make("lora", "all", 0.5, seed=1, shots=1), make("lora", "all", 0.9, seed=1)]
+    (section,) = main_table(records).sections
+    assert [(row.label, row.cells[0].value) for row in section.rows] == [
+        ("lora, 1 shot", 50.0), ("lora, all training images", 90.0),
+    ]  # fmt: skip
+
+
+def test_other_data_is_no_other_seed(make: Make) -> None:
+    records = [make("lora", "all", 0.5, seed=1, shots=1), make("lora", "all", 0.9, seed=2, shots=1, source="others")]
+    (section,) = main_table(records).sections
+    assert len(section.rows) == 2
+    assert "trained on others" in section.rows[1].label

@@ -81,13 +81,15 @@ class TaskInfo(Part, frozen=True):
     skipped: Skipped = ()
     others: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: ImageTask) -> TaskInfo:
         """What runs keep of ``task``. Reads its images, where they were not hashed before."""
         same = ("name", "subset", "shots", "seed", "content", "classes", "templates", "skipped", "others", "notes")
         fields = {name: getattr(task, name) for name in same}
-        return cls(**fields, train_images=len(task.train), val_images=len(task.val))
+        domains = tuple(sorted({domain for domain in task.train.domains if domain}))
+        return cls(**fields, train_images=len(task.train), val_images=len(task.val), domains=domains)
 
 
 class Results(Part, frozen=True):

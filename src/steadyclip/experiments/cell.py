@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.core.files import owning, slug, write_atomic
 from steadyclip.core.precision import best_device
+from steadyclip.data.task import read_split, seen_by
 from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, TaskInfo, record_name, scored_among
 from steadyclip.experiments.protocols import Cell, Sample, Target, open_data
 from steadyclip.training.config import TrainConfig
@@ -151,9 +152,9 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
         model.to(best_device(config.device))
     else:
         task = data.task(sample.shots, cell.seed, sample.subset)
-        trained = task.digests
         config = dataclasses.replace(config, out=bench.folder(cell))
         run = fit(model, row.method, task, recipe=row.recipe, config=config).run
+        trained = seen_by(read_split(bench.folder(cell) / "split.json"))
     for test in cell.tests:
         if test in records:
             continue

@@ -85,7 +85,11 @@ def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
 
 def _facts(record: Record) -> dict[str, Any]:
     """What tells rows apart: the identity, and how it was scored; a grid has its prompts in columns."""
-    scored = {"precision": record.precision} | ({} if record.role else {"prompts": list(record.data.templates)})
+    scored: dict[str, Any] = {"precision": record.precision}
+    if not record.role:
+        scored["prompts"] = list(record.data.templates)
+    if record.training:
+        scored["task.name"] = record.training.task.name
     return identity(record) | scored
 
 
@@ -253,24 +257,26 @@ def _compare(section: Section) -> None:
 def _rows(records: Sequence[Record], by_shots: bool) -> dict[str, list[Record]]:
     """Records by row label: the method's label, and what else of their identities differs, other than by the seed."""
     rows: dict[str, list[Record]] = {}
-    by_shots = by_shots and len(_distinct(r.shots for r in records)) > 1
-    for label, group in grouped(records, lambda r: r.method.label).items():
+    by_shots = by_shots and len({r.shots for r in records if r.training}) > 1
+    for (label, _), group in grouped(records, lambda r: (r.method.label, by_shots and r.shots is None)).items():
         facts = [_facts(r) for r in group]
         # the same seed with other images: then these tell the trainings apart
         alike = {json.dumps({**each, "task.content": ""}) for each in facts}
-        seeds = _OF_A_SEED[:2] if len(alike) < len(set(map(json.dumps, facts))) else _OF_A_SEED
+        whole = any(r.training and r.shots is None for r in group)  # no sample, so that every seed has the same images
+        seeds = _OF_A_SEED[:2] if whole or len(alike) < len(set(map(json.dumps, facts))) else _OF_A_SEED
         names = dict.fromkeys(name for each in facts for name in each if name not in (*seeds, "task.shots"))
         differing = [name for name in names if len({json.dumps(each.get(name)) for each in facts}) > 1]
         for record, each in zip(group, facts, strict=True):
-            shots = [count(record.shots, "shot")] if by_shots and record.shots is not None else []
-            extra = [*shots, *(_spelled(record, name, each.get(name)) for name in differing)]
+            some = "all training images" if record.shots is None else count(record.shots, "shot")
+            shots = [some] if by_shots and record.training else []
+            extra = [*shots, *(_spelled(record, name, each[name]) for name in differing if each.get(name) is not None)]
             rows.setdefault(", ".join([label, *dict.fromkeys(extra)]), []).append(record)
     return rows
 
 
 def _spelled(record: Record, name: str, value: Any) -> str:
     """A fact of an identity in a label."""
-    if name in ("task.subset", "task.classes") and record.training:
+    if name in ("task.subset", "task.classes", "task.name") and record.training:
         return f"trained on {record.training.task.name}, {record.training.task.subset} classes"
     if name in ("task.templates", "prompts"):
         value = " ".join(value or ())
