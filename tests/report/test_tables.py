@@ -280,3 +280,22 @@ def test_other_data_is_no_other_seed(make: Make) -> None:
     (section,) = main_table(records).sections
     assert len(section.rows) == 2
     assert "trained on others" in section.rows[1].label
+
+
+def test_halves_of_two_data_sets_of_one_name_have_no_h(make: Make) -> None:
+    base, new = make("lora", "base", 0.5, seed=1, shots=1), make("lora", "new", 0.5, seed=1, shots=1)
+    one = [structs.replace(r, data=structs.replace(r.data, whole="a")) for r in (base, new)]
+    assert main_table(one).sections[0].rows[0].cells[2].value == pytest.approx(50)
+    two = [one[0], structs.replace(new, data=structs.replace(new.data, whole="b"))]
+    cell = main_table(two).sections[0].rows[0].cells[2]
+    assert (cell.value, cell.reason) == (None, "base and new are of different data sets of one name.")
+
+
+def test_an_average_over_recipes_is_noted(make: Make) -> None:
+    records = [
+        make("lora", half, 0.5, seed=1, shots=1, name=name, recipe={"steps": steps})
+        for name, steps in (("a", 4), ("b", 60))
+        for half in ("base", "new")
+    ]
+    note = "average, base to new, lora: not all of it was trained by the same recipe and knobs."
+    assert note in main_table(records).notes

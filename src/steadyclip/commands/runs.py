@@ -138,7 +138,7 @@ class Evaluate:
         scored = run.task if run else None
         options["templates"] = self.source.templates or prompts_for(data, scored)
         alphas = self._alphas(model, method, data, split, options)
-        options["run"] = run
+        options |= {"run": run, "whole": data.splits["test"].content}
         records: list[Record] = []
         for test in tests_of(data, scored, self.subset):
             found = data.test_set(domain=self.domain, classes=test.classes)

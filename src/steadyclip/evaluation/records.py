@@ -156,7 +156,8 @@ class Run(Document, frozen=True, kw_only=True):
 class DataInfo(Part, frozen=True):
     """The test images; ``hash`` is over the images themselves, labels and classes.
 
-    ``images`` were scored; beside them ``skipped`` could not be read, and ``seen`` were left out since the run was
+    ``whole`` is the hash of all test images of the data set, so that its halves are known to be of one. ``images`` were
+    scored; beside them ``skipped`` could not be read, and ``seen`` were left out since the run was
     trained or validated on them.
     """
 
@@ -169,6 +170,7 @@ class DataInfo(Part, frozen=True):
     hash: str
     skipped: Skipped
     seen: int = 0
+    whole: str = ""
 
     @property
     def place(self) -> Place:

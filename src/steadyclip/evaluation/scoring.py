@@ -64,6 +64,7 @@ def evaluate(
     drift: bool = False,
     precision: Precision = "fp32",
     seen: int = 0,
+    whole: str = "",
 ) -> Record:
     """Score ``model`` on ``image_set`` with the head that ``method`` makes from the set's class names.
 
@@ -82,6 +83,8 @@ def evaluate(
             encoding the images once more where they are not in the cache.
         precision: arithmetic of the forward passes; the record keeps it.
         seen: test images that were left out of ``image_set`` since the run was trained or validated on them; the record
+            keeps it.
+        whole: hash of all test images of the data set (``ImageSet.content``), of which these may be a part; the record
             keeps it.
 
     Returns:
@@ -111,6 +114,7 @@ def evaluate(
             hash=image_set.content,
             skipped=(),
             seen=seen,
+            whole=whole,
         ),
         shots=run.task.shots if run else None,
         seed=run.seed if run else None,

@@ -18,6 +18,7 @@ from steadyclip.report.published import add_published
 from steadyclip.training.run import identity
 
 _PLACES = {"id": "", "ood": "other domains", "transfer": "other data"}
+_TWO_SETS = "base and new are of different data sets of one name."
 _MISSING = "no record of this evaluation was given."
 _OF_A_SEED = ("config.seed", "task.seed", "task.content")
 """Facts of an identity that differ between seeds: a few-shot sample is drawn by its seed."""
@@ -107,7 +108,8 @@ def _sections(records: Sequence[Record]) -> list[Section]:
         section = _section(group, f"{name}, base to new{where}", halves, lambda r, half: r.data.subset == half)
         section.columns = (*HALVES, "H")
         for row in section.rows:
-            row.cells.append(_h(*row.cells))
+            of_one = len({r.data.whole for r in row.records}) == 1
+            row.cells.append(_h(*row.cells) if of_one else Cell(reason=_TWO_SETS))
         found.append(section)
     if len(set(names)) == len(names) > 1:
         found.append(_average(found))
@@ -345,6 +347,13 @@ def _warnings(section: Section) -> list[str]:
         lines += dict.fromkeys(r.note for r in group if r.note)
         notes += [f"{', '.join(filter(None, place))}: {line}" for line in lines]
     for row in section.rows:
+        runs = [r.training for r in row.records if r.training]
+        recipes = {
+            json.dumps([run.recipe, [knob for knob in run.method.knobs.items() if knob[0] not in run.method.files]])
+            for run in runs
+        }
+        if len(recipes) > 1:
+            notes.append(f"{section.title}, {row.label}: not all of it was trained by the same recipe and knobs.")
         seeds = {cell.seeds for cell in row.cells if cell.value is not None}
         if len(seeds) > 1:
             notes.append(f"{section.title}, {row.label}: columns come from {min(seeds)} to {max(seeds)} seeds.")
