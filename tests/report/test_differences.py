@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from steadyclip.evaluation.paired import Bootstrap
 from steadyclip.evaluation.records import Record
 from steadyclip.report import main_table
+from steadyclip.report.reading import reading
 
 Make = Callable[..., Record]
 IMAGES = {"base": 300, "new": 200}
@@ -99,3 +101,23 @@ def test_other_images_are_not_compared(make: Make) -> None:
     assert section.rows[-1].cells[0].reason == "not scored on the same test images as zero-shot."
     # records of before say nothing about single images
     assert main_table([make(seed=None), make(subset="new", seed=None)]).differences == ()
+
+
+def test_a_change_is_clear_when_its_paired_interval_is(make: Make) -> None:
+    """Also where it is smaller than the interval of the baseline alone."""
+    records = grid(make, {"zero-shot": (0.5, 0.5), "lora": (0.52, 0.5)}, "a")
+    (section,) = main_table(records).sections
+    lora = section.rows[1].cells
+    (apart,) = main_table(records).differences[:1]
+    assert section.paired
+    assert [cell.trend for cell in lora] == [cell.trend for cell in apart.rows[0].cells]
+    plain = main_table([structs.replace(record, correct="") for record in records]).sections[0]
+    assert not plain.paired
+
+
+def test_the_page_says_what_clear_means(make: Make) -> None:
+    table = main_table(grid(make, {"zero-shot": (0.5, 0.6), "lora": (0.5, 0.6)}, "a"))
+    text = reading(table)
+    assert ("its paired 95 % interval does not hold 0" in text) == any(
+        cell.trend == "same" for cell in table.sections[0].rows[1].cells
+    )

@@ -40,8 +40,8 @@ class Cell:
         margin: half the 95 % interval over test images.
         seeds: runs behind the mean.
         delta: difference to the baseline, None in its own row and where either is missing.
-        trend: "up" or "down" where the difference exceeds both the baseline's ``margin`` and the ``spread``, "same"
-            for a smaller one, "" for none.
+        trend: "up" or "down" where the difference is clear, "same" where it is not, "" for none: by its paired interval
+            where there is one, else if it exceeds both the baseline's ``margin`` and the ``spread``.
         best: highest of its column as printed.
         published: the same number as it was printed elsewhere, or "".
         low, high: ends of the 95 % interval where the value is a difference between two methods.
@@ -105,6 +105,7 @@ class Section:
     Attributes:
         shots: training images per class of each column of a few-shot curve; empty for every other section.
         published: where the published numbers come from; "" where there are none.
+        paired: a clear change is one whose paired interval does not hold 0.
     """
 
     title: str
@@ -113,6 +114,7 @@ class Section:
     rows: list[Row]
     shots: tuple[int, ...] = ()
     published: str = ""
+    paired: bool = False
 
     @property
     def records(self) -> list[Record]:

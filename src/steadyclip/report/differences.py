@@ -31,6 +31,16 @@ def differences(sections: Sequence[Section]) -> tuple[Section, ...]:
     return tuple(found for name in REFERENCES if name in known and (found := _against(known[name], whole)))
 
 
+def mark_clear(section: Section) -> None:
+    """Lets the paired differences to the baseline say which changes of a base-to-new section are clear."""
+    found = _against(section.baseline, section) if section.base_to_new and section.baseline else None
+    for row in found.rows if found else ():
+        (own,) = (other for other in section.rows if other.label == row.label)
+        for cell, difference in zip(own.cells, row.cells, strict=False):
+            if cell.trend and difference.trend:
+                cell.trend, section.paired = difference.trend, True
+
+
 def _against(reference: Row, whole: Section) -> Section | None:
     theirs = _answers(reference.records)
     if theirs is None:
