@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from steadyclip.cli import main
+from steadyclip.data import load_data
+from steadyclip.evaluation import wise
 from steadyclip.models.testing import write_tiny
 
 
@@ -245,3 +247,74 @@ def test_prompts_that_are_cut_are_counted(tmp_path: Path, train, evaluate) -> No
     (record,), said = evaluate(run, tmp_path / "photos")
     assert record["note"].startswith("1 of 2 texts are cut at the 32 tokens that the model reads, such as 'a photo of")
     assert "photos, all: 1 of 2 texts are cut" in said
+
+
+def test_alpha_is_chosen_with_the_prompts_that_are_scored(
+    photos: Path, model: Path, tmp_path: Path, monkeypatch
+) -> None:
+    seen: list[tuple[str, ...]] = []
+    original = wise.choose_alpha
+
+    def choose(*arguments, **options):
+        seen.append(options["templates"])
+        return original(*arguments, **options)
+
+    monkeypatch.setattr("steadyclip.evaluation.choose_alpha", choose)
+    words = (
+        f"train --data {photos} --model {model} --method full[steps=1,batch_size=4] --out {tmp_path / 'run'} --shots 2"
+    )
+    assert main([*words.split(), "--no-progress", "--templates", "a doodle of {}."]) == 0
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(photos), "--wise-alpha", "val"]) == 0
+    assert seen == [("a doodle of {}.",)]
+
+
+def test_domains_that_are_left_out_are_counted(tmp_path: Path, train, evaluate) -> None:
+    for domain in ("photo", "sketch"):
+        draw(tmp_path / "pets" / domain, ["ant", "bee"], seed=len(domain))
+    run = train(tmp_path / "pets", "--sources", "photo")
+    _, said = evaluate(run, tmp_path / "pets")
+    assert "the run was trained on domain photo, and training images are of photo, sketch here: --sources" in said
+    (record,), said = evaluate(run, tmp_path / "pets", "--sources", "photo")
+    assert "the run was trained on" not in said
+    assert f"{record['data']['images']} scored" in said
+    assert "20 test images of other domains are left out: --domain, one of photo, sketch" in said
+
+
+def test_retrieved_images_are_seen_too(photos: Path, model: Path, tmp_path: Path, evaluate) -> None:
+    """ARF trains on them, so that they are no test images."""
+    rows = [f"{name}/{i}.png,a {name}" for name in ("ant", "bee", "cow", "dog") for i in range(10)]
+    (photos / "pairs.csv").write_text("\n".join(["path,text", *rows]))
+    pool, anchors = tmp_path / "pool", tmp_path / "anchors.parquet"
+    assert main(f"anchors embed {photos / 'pairs.csv'} --model {model} --out {pool}".split()) == 0
+    words = f"anchors retrieve --data {photos} --shots 2 --model {model} --pool {pool} --k 9 --out {anchors}"
+    assert main([*words.split(), "--near-duplicate", "None"]) == 0
+    row = f"arf[anchors={anchors},l_c=0,steps=1,batch_size=4,warmup_steps=0]"
+    words = f"train --data {photos} --model {model} --method {row} --shots 2 --out {tmp_path / 'run'} --no-progress"
+    assert main(words.split()) == 0
+    shown = json.loads((tmp_path / "run" / "split.json").read_text())["shown"]
+    test = load_data(str(photos)).test_set()
+    expected = sum(digest in shown for digest in test.digests)
+    assert expected > 0
+    (record,), _ = evaluate(tmp_path / "run", photos)
+    assert record["data"]["seen"] == expected
+
+
+def test_evaluate_keeps_what_a_grid_knows(photos: Path, model: Path, tmp_path: Path, evaluate) -> None:
+    words = f"bench few-shot --data {photos} --methods lora[steps=1,batch_size=4] --shots 1 2 --seeds 1 --model {model}"
+    assert main([*words.split(), "--out", str(tmp_path / "b"), "--device", "cpu", "--no-progress"]) == 0
+    for file in (tmp_path / "b").glob("lora*/records/*.json"):
+        before = json.loads(file.read_text())
+        evaluate(file.parents[1], photos)
+        after = json.loads(file.read_text())
+        assert [after[key] for key in ("role", "settings")] == [before[key] for key in ("role", "settings")]
+        assert after["method"]["label"] == before["method"]["label"]
+
+
+def test_names_to_predict_among_are_class_names(photos: Path, train, capsys) -> None:
+    run = train(photos, "--shots", "1")
+    for names in (["red_ant", "bee"], ["red ant", " bee "]):
+        capsys.readouterr()
+        assert main(["predict", str(run), str(photos / "ant" / "0.png"), "--json", "--names", *names]) == 0
+        assert set(json.loads(capsys.readouterr().out)[0]["names"]) == {"red ant", "bee"}
+    assert main(["predict", str(run), str(photos / "ant" / "0.png"), "--names", "ant", "bee", "Ant"]) == 2
+    assert main(["predict", str(run), str(photos / "ant" / "0.png"), "--names", "ant", " "]) == 2

@@ -56,7 +56,8 @@ def test_split_folders(folder):
     data = load_data(folder({"train/cat": 5, "train/dog": 5, "valid/cat": 2, "valid/dog": 1, "Test/cat/deep": 2}))
     assert data.splits["train"].keys[:2] == ("train/cat/00.png", "train/cat/01.png")
     assert [len(data.splits[split]) for split in ("train", "val", "test")] == [10, 3, 2]
-    assert data.notes == ()
+    (note,) = data.notes
+    assert note.startswith("2 images lie in folders below those of the classes, such as Test/cat/deep/00.png")
 
 
 def test_val_is_carved_from_train_and_never_from_test(folder):
@@ -110,6 +111,21 @@ def test_splits_below_the_classes(folder):
     root = folder({f"{name}/{split}": 5 for split in ("train", "val", "test") for name in ("cat", "dog")})
     assert load_data(root).classes == ("cat", "dog")
     assert counts(root) == {"train": 10, "val": 10, "test": 10}
+
+
+@pytest.mark.parametrize("inside", [("cat", "dog"), ("train", "test")])
+def test_one_loose_image_does_not_change_the_reading(folder, inside):
+    root = folder({f"{name}/{sub}": 3 for name in ("photo", "sketch") for sub in inside})
+    (root / "photo" / "cover.png").write_bytes(b"?")
+    with pytest.raises(DataError, match=r"photo/cover.png lies beside folders that all folders have"):
+        load_data(root)
+
+
+def test_linked_folders_are_counted(folder, tmp_path: Path):
+    root, others = folder({"cat": 4, "dog": 4}), folder({"more": 4}, "others")
+    (root / "cat" / "more").symlink_to(others / "more", target_is_directory=True)
+    assert "1 files of" in load_data(root).notes[0]
+    assert "cat/more" in load_data(root).notes[0]
 
 
 def test_a_folder_around_everything(folder, tmp_path: Path):

@@ -249,3 +249,37 @@ def test_a_column_that_is_there_twice(table):
 def test_metadata_of_another_program(tmp_path: Path):
     with pytest.raises(DataError, match="its metadata 'steadyclip' are no JSON object"):
         load_data(write(tmp_path / "a.parquet", pa.array(["cat", "dog"] * 4), about={"steadyclip": "mine"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('path,label\nphotos/00.png,"cat\nphotos/01.png,dog\n', "line 3: unexpected end of data"),
+        ('path,label,note\nphotos/00.png,cat,"24\nphotos/01.png,dog,24"\n', "row 2: note goes on over lines"),
+        ('path,label\nphotos/00.png,"cat"s\n', "line 2: ',' expected after '\"'"),
+        ("path,label,Split\nphotos/00.png,cat,train\n", "has a column 'Split', which is not read: call it 'split'"),
+    ],
+)
+def test_quotes_and_columns_that_would_be_read_otherwise(table, text: str, said: str):
+    with pytest.raises(DataError) as caught:
+        load_data(table(text))
+    assert said in str(caught.value)
+
+
+def test_a_caption_may_go_on_over_lines(table):
+    rows = "".join(f'photos/{i:02}.png,{"cat" if i < 2 else "dog"},"a pet,\nfrom the left"\n' for i in range(4))
+    data = load_data(table(f"path,label,caption\n{rows}"))
+    assert data.splits["train"].captions == ("a pet,\nfrom the left",) * 2
+
+
+def test_two_classes_of_one_name_in_the_metadata(tmp_path: Path):
+    about = {"huggingface": {"info": {"features": {"label": {"names": ["crane", "owl", "crane"]}}}}}
+    with pytest.raises(DataError, match="the metadata have two classes 'crane'"):
+        load_data(write(tmp_path / "a.parquet", pa.array([0, 1, 2] * 4), about=about))
+
+
+def test_numbers_as_paths_beside_images(tmp_path: Path, picture):
+    columns = {"path": [1.0, 2.0, 3.0, 4.0], "image": [picture(str(i)) for i in range(4)], "label": ["cat", "dog"] * 2}
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    train = load_data(tmp_path / "a.parquet").splits["train"]
+    assert all(train.store.read(key) == picture(str(int(key) - 1)) for key in train.keys)

@@ -14,6 +14,7 @@ from steadyclip.adapters import Weights
 from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.data import ImageSet
 from steadyclip.evaluation import Scorer, evaluate, metrics, scorer, scoring
+from steadyclip.evaluation.paired import unpacked
 from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, Results, Run, TaskInfo
 from steadyclip.heads import LinearHead
 from steadyclip.heads.linear import _LinearHead
@@ -94,6 +95,7 @@ def test_record_equals_a_bare_loop(model: DualEncoder, pictures: ImageSet, pixel
     assert record.metrics.interval95 == metrics.bootstrap_interval(predicted == labels)
     assert [(c.name, c.images) for c in record.per_class] == [("cat", 8), ("dog", 8), ("owl", 8)]
     assert sum(c.correct for c in record.per_class) == (predicted == labels).sum()
+    assert unpacked(record.correct, len(labels)).tolist() == (predicted == labels).tolist()
     wrong = [(pictures.classes[t], pictures.classes[p]) for t, p in zip(labels, predicted, strict=True) if t != p]
     assert {(c.true, c.predicted): c.count for c in record.confusions} == {pair: wrong.count(pair) for pair in wrong}
     counts = [c.count for c in record.confusions]

@@ -101,7 +101,7 @@ def test_an_image_that_was_overwritten_is_trained_on_anew(world: Path, tmp_path:
 
 def open_again() -> None:
     """As a new process does: within one, data is listed and hashed once."""
-    for cached in (protocols.open_data, cell._task, cell._test_set, cell._task_info, cell._content):
+    for cached in (protocols.open_data, cell._task, cell._test_set, cell._task_info, cell._content, cell._whole):
         cached.cache_clear()
 
 

@@ -88,7 +88,8 @@ def test_targets_are_domains_or_data(world: Path) -> None:
     found = make_plan("domain-generalization", ["lab-robust"], ["emoji"])
     assert found == from_source(Source("lab-robust"), domains=("emoji",))
     # every class of a data set is also one of its own
-    assert make_plan("domain-generalization", [photos], [photos]) == from_source(home, shifted=(photos,))
+    own = ("a photo of a {}.",)  # the prompts that it is trained with
+    assert make_plan("domain-generalization", [photos], [photos]) == from_source(home, shifted=(photos,), own=own)
 
 
 @pytest.mark.parametrize(
@@ -130,4 +131,4 @@ def test_shifts_of_imagenet_take_its_prompts_even_under_other_names(monkeypatch:
         home, None, (), shifted, ("dtd",), GENERIC
     )
     found = make_plan("domain-generalization", ["imagenet"], ["objectnet"])
-    assert found == from_source(Source("imagenet"), shifted=("objectnet",))
+    assert found == from_source(Source("imagenet"), shifted=("objectnet",), own=("{}",))

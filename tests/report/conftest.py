@@ -7,10 +7,12 @@ import io
 import random
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 from msgspec import structs
 from PIL import Image, ImageDraw
 
+from steadyclip.evaluation.paired import packed
 from steadyclip.evaluation.records import (
     ClassScore,
     Confusion,
@@ -83,16 +85,20 @@ def _make(
     wise_alpha: float | None = None,
     source: str = "icons",
     choices: dict | None = None,
+    correct: np.ndarray | None = None,
 ) -> Record:
     """A record with ``top1``, or with the reason of a linear probe when it is None."""
     half = 0.03
+    if correct is not None:
+        images, top1 = len(correct), float(correct.mean())
     images = images or {"base": 900, "new": 1100}.get(subset, 1000)
+    content = f"images of {seed}" if shots else "all images"
     label = method + ("" if wise_alpha is None else f", alpha {wise_alpha:g}")
     about = MethodInfo(method, knobs or {}, label)
     training = None if seed is None else Run(
         created=created, model=ModelInfo(model, "clip", weights_hash), method=about,
         recipe=_RECIPE if recipe is None else recipe, config={"seed": seed},
-        task=TaskInfo(source, "all", shots, seed, f"images of {seed}", _TRAINED, ("a photo of a {}.",), 320, 80),
+        task=TaskInfo(source, "all", shots, seed, content, _TRAINED, ("a photo of a {}.",), 320, 80),
         results=Results(500, 60.0, 260.0, choices=choices or {}), versions={}, commit=None,
     )  # fmt: skip
     pairs = [(a, b) for a in classes[:4] for b in classes[:4] if a != b][:5]
@@ -117,6 +123,7 @@ def _make(
         else (),
         seconds=2.0,
         images_per_second=500.0,
+        correct="" if correct is None else packed(correct),
         note=note,
         role=role,
         drift=drift and Drift(*(TowerDrift(1 - moved, 1 - moved / 2) for moved in drift)),

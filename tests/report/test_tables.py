@@ -173,9 +173,9 @@ def test_a_folder_of_several_protocols(make: Make) -> None:
 
 def test_csv(experiment: list[Record]) -> None:
     lines = main_table(experiment).csv().splitlines()
-    assert lines[0] == "table,method,column,mean,std,seeds,difference,margin,published,note"
+    assert lines[0] == "table,method,column,mean,std,seeds,difference,margin,low,high,published,note"
     assert len(lines) == 1 + 4 * 3
-    assert lines[1].startswith('"icons, base to new",zero-shot,base,54.1000,,1,,3.0000,,')
+    assert lines[1].startswith('"icons, base to new",zero-shot,base,54.1000,,1,,3.0000,,,,')
     assert "linear probe knows no names" in lines[5]
 
 
@@ -265,3 +265,37 @@ def test_html(experiment: list[Record], awkward: Table) -> None:
     assert "<sup>1</sup> a linear probe knows no names" in text
     assert "<b>" not in awkward.html()
     assert "&lt;b&gt;&amp;" in awkward.html()
+
+
+def test_few_shots_and_all_images_are_rows_of_their_own(make: Make) -> None:
+    records = [make("lora", "all", 0.5, seed=1, shots=1), make("lora", "all", 0.9, seed=1)]
+    (section,) = main_table(records).sections
+    assert [(row.label, row.cells[0].value) for row in section.rows] == [
+        ("lora, 1 shot", 50.0), ("lora, all training images", 90.0),
+    ]  # fmt: skip
+
+
+def test_other_data_is_no_other_seed(make: Make) -> None:
+    records = [make("lora", "all", 0.5, seed=1, shots=1), make("lora", "all", 0.9, seed=2, shots=1, source="others")]
+    (section,) = main_table(records).sections
+    assert len(section.rows) == 2
+    assert "trained on others" in section.rows[1].label
+
+
+def test_halves_of_two_data_sets_of_one_name_have_no_h(make: Make) -> None:
+    base, new = make("lora", "base", 0.5, seed=1, shots=1), make("lora", "new", 0.5, seed=1, shots=1)
+    one = [structs.replace(r, data=structs.replace(r.data, whole="a")) for r in (base, new)]
+    assert main_table(one).sections[0].rows[0].cells[2].value == pytest.approx(50)
+    two = [one[0], structs.replace(new, data=structs.replace(new.data, whole="b"))]
+    cell = main_table(two).sections[0].rows[0].cells[2]
+    assert (cell.value, cell.reason) == (None, "base and new are of different data sets of one name.")
+
+
+def test_an_average_over_recipes_is_noted(make: Make) -> None:
+    records = [
+        make("lora", half, 0.5, seed=1, shots=1, name=name, recipe={"steps": steps})
+        for name, steps in (("a", 4), ("b", 60))
+        for half in ("base", "new")
+    ]
+    note = "average, base to new, lora: not all of it was trained by the same recipe and knobs."
+    assert note in main_table(records).notes

@@ -16,6 +16,7 @@ from steadyclip.anchors.captions import Captions
 from steadyclip.anchors.pairs import Anchors, Pair, as_table, read_anchors
 from steadyclip.core.errors import UsageError
 from steadyclip.core.progress import warn
+from steadyclip.data.content import digest_of
 from steadyclip.data.decode import decode, quiet
 from steadyclip.models.features import cut_texts
 from steadyclip.objectives.streams import Stream, StreamSpec
@@ -55,6 +56,11 @@ class RetrievedPairs:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def digests(self) -> set[str]:
+        """What the images of the pairs are, as ``ImageSet.digests``: a run has seen them too."""
+        return {digest_of(image.as_py()) for image in self.anchors.table.column("image")}
 
     def item(self, index: int, rng: random.Random) -> dict[str, Any]:
         """``image`` (C, H, W) float32 and ``text``.

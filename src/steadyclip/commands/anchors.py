@@ -198,7 +198,10 @@ class AnchorsShow:
 
         images = self.images.of(self.source)
         captions = Captions.of(images, self.captions)
+        images.refuse_changed(captions.digests, captions.name)
         anchors = read_anchors(self.anchors) if self.anchors else None
+        if anchors:
+            images.refuse_changed(anchors.digests, str(anchors.path))
         say(f"page: {write_sheet(self.out, images, captions, anchors, limit=self.limit)}")
 
 

@@ -107,9 +107,9 @@ class Evaluate:
     """Score at 0, 0.1, ..., 1."""
 
     def __call__(self) -> None:
-        from steadyclip.data import read_split
+        from steadyclip.data.task import read_split, seen_by
         from steadyclip.evaluation import evaluate, evaluate_averaged
-        from steadyclip.evaluation.test_sets import prompts_for, tests_of, what_was_scored
+        from steadyclip.evaluation.test_sets import as_before, prompts_for, tests_of, what_was_scored
         from steadyclip.methods import find_method
         from steadyclip.models import load
         from steadyclip.report import main_table
@@ -131,13 +131,14 @@ class Evaluate:
             method, precision = row.method, row.config.get("precision", precision)
             folder = Path("runs") / f"{data.name}-{row.slug}-{Path(model.name).name}"
         say(*data.notes)
-        seen = {digest for part in ("train", "val") for _, _, digest in split[part] if digest and method.learns}
+        seen = seen_by(split) if method.learns else frozenset[str]()
         options: dict[str, Any] = {
             "batch_size": self.batch_size, "workers": self.workers, "precision": precision, "progress": True,
         }  # fmt: skip
-        alphas = self._alphas(model, method, data, split, options)
         scored = run.task if run else None
-        options |= {"run": run, "templates": self.source.templates or prompts_for(data, scored)}
+        options["templates"] = self.source.templates or prompts_for(data, scored)
+        alphas = self._alphas(model, method, data, split, options)
+        options |= {"run": run, "whole": data.splits["test"].content}
         records: list[Record] = []
         for test in tests_of(data, scored, self.subset):
             found = data.test_set(domain=self.domain, classes=test.classes)
@@ -151,9 +152,10 @@ class Evaluate:
                 of_test = [evaluate(model, method, images, **options)]
             else:
                 of_test = evaluate_averaged(model, method, images, alphas, **options)
-            for record in of_test:
+            for i, record in enumerate(of_test):
+                of_test[i] = record = as_before(record, folder / "records" / record.file_name)
                 say(f"record: {record.write(folder / 'records' / record.file_name)}")
-            say(*what_was_scored(of_test[-1], data))
+            say(*what_was_scored(of_test[-1], data, test.classes))
             records += of_test
         show(main_table(records))
 
@@ -216,6 +218,7 @@ class Predict:
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
 
     def __call__(self) -> None:
+        from steadyclip.data.listing import class_name
         from steadyclip.evaluation import predict
         from steadyclip.methods import find_method
         from steadyclip.training import load_run
@@ -226,7 +229,10 @@ class Predict:
         if self.plugin:
             find_method(self.plugin)
         model, method, run = load_run(self.run, device=best_device(self.device))
-        names = self.names or run.task.classes
+        names = tuple(map(class_name, self.names)) or run.task.classes
+        check_values("--names", [name.casefold() for name in names] if self.names else None)
+        if not all(names):
+            raise UsageError("--names: an empty name was given, leave it out.")
         found = predict(model, method, self.images, names, run.task.templates, top=self.top)
         if self.json:
             print_json([dataclasses.asdict(prediction) for prediction in found])

@@ -62,7 +62,7 @@ def digests(store: Store, keys: Sequence[str]) -> list[str]:
         if old and old[:2] == (size, changed) and size >= 0:
             return old[2]
         try:
-            found = hashlib.blake2b(store.read(key), digest_size=16).hexdigest()
+            found = digest_of(store.read(key))
         except UnreadableImage:
             return ""
         if 0 <= changed < now - _YOUNG_NS:
@@ -78,6 +78,11 @@ def digests(store: Store, keys: Sequence[str]) -> list[str]:
         with contextlib.suppress(SteadyClipError):  # a cache that cannot be written costs time only
             write_atomic(_file(name), msgspec.json.encode(known))
     return found
+
+
+def digest_of(data: bytes) -> str:
+    """32 hex digits over an encoded image."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 @contextlib.contextmanager

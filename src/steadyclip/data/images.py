@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from steadyclip.core.errors import DataError
 from steadyclip.data.content import content_hash, digests, threads
 from steadyclip.data.decode import UnreadableImage, decode, quiet
-from steadyclip.data.tables import Table
+from steadyclip.data.tables import Table, text_of
 
 Skipped = tuple[tuple[str, str], ...]
 """Images left out: (key, reason) pairs."""
@@ -88,7 +88,7 @@ class ParquetStore:
         elif self.key_column == inner:
             keys = (key for chunk in table.column(self.column).chunks for key in chunk.field("path").to_pylist())
         else:
-            keys = (str(key).strip() for key in table.column(self.key_column).to_pylist())
+            keys = (text_of(key, self.path.name, self.key_column) for key in table.column(self.key_column).to_pylist())
         return table.column(self.column), {key: row for row, key in enumerate(keys)}
 
     def __getstate__(self) -> dict[str, Any]:

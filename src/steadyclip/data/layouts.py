@@ -55,6 +55,7 @@ def read_folder(root: Path) -> Listing:
         _refuse_mixed(root, inside, splits)
     parts: list[tuple[Path | None, list[Path]]] = [(split, folders_in(split)) for split in splits] or [(None, inside)]
     entries: list[Entry] = []
+    deep: list[str] = []
     others: list[str] = [file for folder in (root, *splits) for file in _files(folder) if not file.endswith(ARCHIVES)]
     for split, folders in parts:
         for folder, domain, below in _class_folders(root, folders):
@@ -64,6 +65,12 @@ def read_folder(root: Path) -> Listing:
             label = folder.parent.name if below else folder.name
             where = f"folder {folder.relative_to(root).as_posix()}"
             entries += [Entry(key, label, part, where, domain) for key in images]
+            deep += [key for key in images if Path(key).parent != folder.relative_to(root)]
+    if deep:
+        notes.append(
+            f"{len(deep)} images lie in folders below those of the classes, such as {deep[0]}: they count for the "
+            "class above"
+        )
     if domains := list(dict.fromkeys(entry.domain for entry in entries if entry.domain)):
         notes.append(f"{', '.join(domains)} hold the same folders: these are read as domains of the same classes")
     return Listing(name, entries, FileStore(root), (DEFAULT_TEMPLATE,), notes=[*notes, *_not_read(root, others)])
@@ -102,6 +109,7 @@ def zhou_entries(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
         raise DataError(f"{path} {must}; it has {has}. {_AGAIN}")
     entries: list[Entry] = []
     names: dict[int, str] = {}
+    labels: dict[str, int] = {}
     for part in SPLITS:
         rows = split.get(part, [])
         if not isinstance(rows, list):
@@ -117,6 +125,10 @@ def zhou_entries(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
             if names.setdefault(label, name) != name:
                 raise DataError(
                     f"{where}: label {label} is {name!r} here and {names[label]!r} before. Mend the split file."
+                )
+            if labels.setdefault(name, label) != label:
+                raise DataError(
+                    f"{where}: labels {labels[name]} and {label} are both {name!r}. Rename one in the split file."
                 )
             entries.append(Entry(key, name, part, where))
     return entries, tuple(names[label] for label in sorted(names))
@@ -156,14 +168,21 @@ def split_of(folder: str) -> str | None:
 
 def _class_folders(root: Path, folders: Sequence[Path]) -> Iterator[tuple[Path, str | None, str | None]]:
     """The class folders that ``folders`` are or hold, each with its domain, and with its split if that is below it."""
-    inside = {folder: [] if _loose(folder) else folders_in(folder) for folder in folders}
+    inside = {folder: folders_in(folder) for folder in folders}
+    loose = [f"{folder.relative_to(root).as_posix()}/{name}" for folder in folders for name in _loose(folder)[:1]]
     names = [{sub.name for sub in subs} for subs in inside.values()]
     every, common = set[str]().union(*names), set.intersection(*names)
-    if all(names) and all(map(split_of, every)):
+    splits, domains = all(map(split_of, every)), len(folders) > 1 and len(common) > 1 and common == every
+    if loose and all(names) and (splits or domains):
+        raise DataError(
+            f"{root}: {loose[0]} lies beside folders that all folders have, such as {min(every)}: move it into one of "
+            "them, or out."
+        )
+    if all(names) and splits:
         yield from ((sub, None, split_of(sub.name)) for subs in inside.values() for sub in subs)
-    elif len(folders) > 1 and len(common) > 1 and common == every:
+    elif all(names) and domains:
         yield from ((sub, folder.name, None) for folder, subs in inside.items() for sub in subs)
-    elif len(folders) > 1 and all(names) and common:
+    elif len(folders) > 1 and all(names) and common and not loose:
         one, other = folders[0].relative_to(root).as_posix(), next(iter(sorted(common)))
         raise DataError(
             f"{root}: {one}/{other} can be class {folders[0].name!r} or class {other!r} in the domain "
@@ -178,7 +197,8 @@ def _images_in(root: Path, folder: Path) -> tuple[list[str], list[str]]:
     """The images in ``folder`` and below it, and the other files, as sorted paths relative to ``root``."""
     images: list[str] = []
     others: list[str] = []
-    for parent, _, files in os.walk(folder):
+    for parent, below, files in os.walk(folder):  # links to folders are not followed: they may lead in a circle
+        others += [Path(parent, name).relative_to(root).as_posix() for name in below if Path(parent, name).is_symlink()]
         for name in files:
             key = Path(parent, name).relative_to(root)
             hidden = any(part.startswith(".") for part in key.parts)
@@ -252,9 +272,14 @@ def read_manifest(path: Path, image_column: str = "path", label_column: str = "l
     if images:
         key_column = "path" if "path" in table.columns and not table.holds_bytes("path") else None
     inner = f"{images}.path" if images and not key_column and table.has_path(images) else None
+    for name in table.columns:
+        if name not in _OPTIONAL and name.casefold() in _OPTIONAL:
+            raise DataError(f"{path} has a column {name!r}, which is not read: call it {name.casefold()!r}.")
     wanted = dict.fromkeys((key_column, inner, label_column, *_OPTIONAL))
     columns = [name for name in wanted if name and (name in table.columns or name == inner)]
     names = table.class_names(label_column)
+    if names and (twice := next((name for name in names if names.count(name) > 1), None)):
+        raise DataError(f"{path}: the metadata have two classes {twice!r}. Rename one.")
     entries: list[Entry] = []
     own: list[str] = []
     several = 0

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PARQUET, TEXT = (".parquet", ".pq"), (".csv", ".tsv")
 _ABOUT = b"steadyclip"
+_LONG = ("text", "caption")
+"""Columns of a text file whose fields may go on over lines."""
 _ROWS = 256
 """Rows of a parquet file in memory at a time: some hold images."""
 
@@ -144,15 +146,25 @@ class Table:
 
     def _text(self, first: int, last: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
         with open(self.path, newline="", encoding="utf-8-sig") as file:
-            numbered = enumerate(csv.reader(file, delimiter=self.delimiter), start=1)
+            lines = csv.reader(file, delimiter=self.delimiter, strict=True)
+            numbered = enumerate(self._unbroken(lines), start=1)
             filled = (row for row in itertools.islice(numbered, 1, None) if any(row[1]))
             for number, values in itertools.islice(filled, first, last):
+                for name, value in zip(self.columns, values, strict=False):
+                    if "\n" in value and name not in _LONG:
+                        raise DataError(f"{self.path.name} row {number}: {name} goes on over lines: close its quote.")
                 if len(values) != len(self.columns):
                     raise DataError(
                         f"{self.path.name} row {number} has {len(values)} fields, the header {len(self.columns)}: "
                         f"quote fields that hold {self.delimiter!r}."
                     )
                 yield number, dict(zip(self.columns, values, strict=True))
+
+    def _unbroken(self, lines: Any) -> Iterator[list[str]]:
+        try:
+            yield from lines
+        except csv.Error as error:
+            raise DataError(f"{self.path.name} line {lines.line_num}: {error}. Look at the quotes there.") from None
 
     def _parquet(
         self, columns: Sequence[str] | None, first: int, last: int | None

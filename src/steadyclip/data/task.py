@@ -247,8 +247,8 @@ class ImageData:
             images = self.splits[part].of_classes(chosen)
             position = {key: i for i, key in enumerate(images.keys)}
             there = images.subset(position[key] for key, *_ in split[part] if key in position)
-            digests = dict(zip(there.keys, there.digests, strict=True))
-            if missing := [key for key, _, digest in split[part] if digests.get(key) != digest]:
+            now = {key: [key, *of] for key, *of in zip(there.keys, there.labels, there.digests, strict=True)}
+            if missing := [row[0] for row in split[part] if now.get(row[0]) != row]:
                 raise DataError(
                     f"{self.name}: {len(missing)} images of the saved split are not among its {part} images, or have "
                     f"changed, for instance {missing[0]}. Load the data the split was made of."
@@ -290,3 +290,9 @@ def read_split(path: Path) -> dict[str, Any]:
     if split.get("schema") != 2:
         raise DataError(f"{path} is of an earlier version, which kept no digests of the images: train again.")
     return split
+
+
+def seen_by(split: dict[str, Any]) -> frozenset[str]:
+    """The digests of what a training has seen: its training and validation images, and images of its streams."""
+    own = (digest for part in ("train", "val") for _, _, digest in split[part] if digest)
+    return frozenset((*own, *split.get("shown", ())))

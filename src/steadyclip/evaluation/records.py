@@ -81,13 +81,15 @@ class TaskInfo(Part, frozen=True):
     skipped: Skipped = ()
     others: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: ImageTask) -> TaskInfo:
         """What runs keep of ``task``. Reads its images, where they were not hashed before."""
         same = ("name", "subset", "shots", "seed", "content", "classes", "templates", "skipped", "others", "notes")
         fields = {name: getattr(task, name) for name in same}
-        return cls(**fields, train_images=len(task.train), val_images=len(task.val))
+        domains = tuple(sorted({domain for domain in task.train.domains if domain}))
+        return cls(**fields, train_images=len(task.train), val_images=len(task.val), domains=domains)
 
 
 class Results(Part, frozen=True):
@@ -154,7 +156,8 @@ class Run(Document, frozen=True, kw_only=True):
 class DataInfo(Part, frozen=True):
     """The test images; ``hash`` is over the images themselves, labels and classes.
 
-    ``images`` were scored; beside them ``skipped`` could not be read, and ``seen`` were left out since the run was
+    ``whole`` is the hash of all test images of the data set, so that its halves are known to be of one. ``images`` were
+    scored; beside them ``skipped`` could not be read, and ``seen`` were left out since the run was
     trained or validated on them.
     """
 
@@ -167,6 +170,7 @@ class DataInfo(Part, frozen=True):
     hash: str
     skipped: Skipped
     seen: int = 0
+    whole: str = ""
 
     @property
     def place(self) -> Place:
@@ -234,6 +238,7 @@ class Record(Document, frozen=True, kw_only=True):
     ``wise_alpha`` is the share of the trained weights where they were averaged with the pretrained ones; ``precision``
     is that of the scoring. Records of a grid also have ``settings``, where the recipe comes from, and the ``role`` of
     the test images: "id" more of what was trained on, "ood" the same classes elsewhere, "transfer" other classes.
+    ``correct`` says which test images were right, in their order, for ``evaluation.paired``.
     ``device`` and ``threads`` are those of the scoring: sums in another order differ in the last digits.
     """
 
@@ -259,6 +264,7 @@ class Record(Document, frozen=True, kw_only=True):
     confusions: tuple[Confusion, ...]
     seconds: float
     images_per_second: float | None
+    correct: str = ""
     note: str = ""
     drift: Drift | None = None
     settings: str = ""

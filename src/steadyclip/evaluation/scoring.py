@@ -23,6 +23,7 @@ from steadyclip.core.progress import progress_bar
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.evaluation import metrics
 from steadyclip.evaluation.drift import measure
+from steadyclip.evaluation.paired import packed
 from steadyclip.evaluation.records import (
     ClassScore,
     Confusion,
@@ -63,6 +64,7 @@ def evaluate(
     drift: bool = False,
     precision: Precision = "fp32",
     seen: int = 0,
+    whole: str = "",
 ) -> Record:
     """Score ``model`` on ``image_set`` with the head that ``method`` makes from the set's class names.
 
@@ -81,6 +83,8 @@ def evaluate(
             encoding the images once more where they are not in the cache.
         precision: arithmetic of the forward passes; the record keeps it.
         seen: test images that were left out of ``image_set`` since the run was trained or validated on them; the record
+            keeps it.
+        whole: hash of all test images of the data set (``ImageSet.content``), of which these may be a part; the record
             keeps it.
 
     Returns:
@@ -110,6 +114,7 @@ def evaluate(
             hash=image_set.content,
             skipped=(),
             seen=seen,
+            whole=whole,
         ),
         shots=run.task.shots if run else None,
         seed=run.seed if run else None,
@@ -155,6 +160,7 @@ def evaluate(
             interval95=metrics.bootstrap_interval(correct_N),
         ),
         per_class=tuple(ClassScore(*score) for score in scores),
+        correct=packed(correct_N.numpy()),
         confusions=_confusions(image_set, features, predicted_N, confidence_N, counts_CC),
         seconds=seconds,
         images_per_second=None if features.cached else len(labels_N) / seconds,

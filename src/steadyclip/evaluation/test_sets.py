@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError
 from steadyclip.data import catalog
@@ -94,14 +98,31 @@ def prompts_for(data: ImageData, trained: TaskInfo | None) -> tuple[str, ...]:
     return data.templates if own else trained.templates
 
 
-def what_was_scored(record: Record, data: ImageData) -> Iterator[str]:
-    """Lines for people: images found and left out, and the prompts, where these are not the data's own."""
+def as_before(record: Record, path: Path) -> Record:
+    """The record with what a grid knows about the one that is there: label, role and where the recipe comes from."""
+    with contextlib.suppress(DataError):
+        old = Record.read(path)
+        named = replace(record.method, label=old.method.label)
+        return replace(record, method=named, role=old.role, settings=old.settings)
+    return record
+
+
+def what_was_scored(record: Record, data: ImageData, classes: Sequence[int]) -> Iterator[str]:
+    """Lines for people: images of ``classes`` found and left out, and the prompts."""
     about = record.data
     found = about.images + about.seen + len(about.skipped)
     yield (
         f"{about.subset}: {found} test images found, {about.seen} left out as the run has seen them in training or "
         f"validation, {len(about.skipped)} unreadable; {about.images} scored"
     )
+    trained = record.training.task.domains if record.training else ()
+    sources = sorted({domain for domain in data.splits["train"].domains if domain})
+    if trained and sources and list(trained) != sources:
+        here = ", ".join(sources)
+        yield f"the run was trained on domain {', '.join(trained)}, and training images are of {here} here: --sources"
+    every = sum(label in set(classes) for label in data.splits["test"].labels)
+    if every > found:
+        yield f"{every - found} test images of other domains are left out: --domain, one of {', '.join(data.domains)}"
     yield from (f"skipped {key}: {reason}" for key, reason in about.skipped)
     own = "" if about.templates == data.templates else f" (the data's own: {_quoted(data.templates)})"
     yield f"prompts: {_quoted(about.templates)}{own}"

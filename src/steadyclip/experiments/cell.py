@@ -17,8 +17,9 @@ from msgspec.structs import replace
 from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.core.files import owning, slug, write_atomic
 from steadyclip.core.precision import best_device
+from steadyclip.data.task import read_split, seen_by
 from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, TaskInfo, record_name, scored_among
-from steadyclip.experiments.protocols import Cell, Sample, Target, open_data
+from steadyclip.experiments.protocols import Cell, Sample, Source, Target, open_data
 from steadyclip.training.config import TrainConfig
 from steadyclip.training.run import Untrained, describe, digest
 
@@ -151,9 +152,9 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
         model.to(best_device(config.device))
     else:
         task = data.task(sample.shots, cell.seed, sample.subset)
-        trained = task.digests
         config = dataclasses.replace(config, out=bench.folder(cell))
         run = fit(model, row.method, task, recipe=row.recipe, config=config).run
+        trained = seen_by(read_split(bench.folder(cell) / "split.json"))
     for test in cell.tests:
         if test in records:
             continue
@@ -167,6 +168,7 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
             record = evaluate(
                 model, row.method, images, subset=test.subset, run=run, workers=config.workers,
                 cache=config.feature_folder, drift=row.recipe is not None, note=note, precision=config.precision,
+                whole=_whole(test.data, bench.root),
             )  # fmt: skip
         record = replace(record, method=replace(record.method, label=row.label), settings=row.settings, role=test.role)
         records[test] = record if alpha is None else at_alpha(record, alpha)
@@ -187,6 +189,11 @@ def _task_info(sample: Sample, seed: int, root: Path | None) -> TaskInfo:
 @functools.lru_cache(maxsize=256)
 def _test_set(test: Target, root: Path | None) -> ImageSet:
     return open_data(test.data, root).test_set(test.subset, test.domain)
+
+
+@functools.lru_cache(maxsize=256)
+def _whole(source: Source, root: Path | None) -> str:
+    return open_data(source, root).splits["test"].content
 
 
 @functools.lru_cache(maxsize=256)

@@ -108,6 +108,7 @@ def from_source(
     shifted: Sequence[str] = (),
     others: Sequence[str] = (),
     prompts: tuple[str, ...] | None = None,
+    own: tuple[str, ...] | None = None,
 ) -> Plan:
     """Train on all classes of ``source``; score on it and elsewhere: the last three protocols.
 
@@ -118,11 +119,12 @@ def from_source(
         shifted: data sets of the same classes, scored with the templates of the source.
         others: data sets of other classes.
         prompts: templates for ``others``; None takes their own.
+        own: templates of ``source`` where it names none.
     """
     tests = (
         Target(source),
         *(Target(source, domain=domain, role="ood") for domain in domains),
-        *(Target(Source(name, source.templates), role="ood") for name in shifted),
+        *(Target(Source(name, source.templates or own), role="ood") for name in shifted),
         *(Target(Source(name, prompts), role="transfer") for name in others),
     )
     return [(Sample(source, shots=shots), tests)]
@@ -199,10 +201,11 @@ def _around(
     if not domains and not shifted:
         raise UsageError(f"{protocol} needs other domains of {source.name}, or data sets with its classes: --targets.")
     if protocol == "domain-generalization":
-        return from_source(source, shots, domains, shifted)
+        return from_source(source, shots, domains, shifted, own=opened.templates)
     templates = imagenet_80() if opened.name == "ImageNet" else None
     prompts = None if builtin and builtin.generic_prompt else GENERIC
-    return from_source(dataclasses.replace(source, templates=templates), None, domains, shifted, others, prompts)
+    source = dataclasses.replace(source, templates=templates)
+    return from_source(source, None, domains, shifted, others, prompts, opened.templates)
 
 
 def cells(plan: Plan, rows: Sequence[Row], seeds: Sequence[int], wise_alphas: Sequence[float] = ()) -> list[Cell]:

@@ -40,10 +40,11 @@ class Cell:
         margin: half the 95 % interval over test images.
         seeds: runs behind the mean.
         delta: difference to the baseline, None in its own row and where either is missing.
-        trend: "up" or "down" where the difference exceeds both the baseline's ``margin`` and the ``spread``, "same"
-            for a smaller one, "" for none.
+        trend: "up" or "down" where the difference is clear, "same" where it is not, "" for none: by its paired interval
+            where there is one, else if it exceeds both the baseline's ``margin`` and the ``spread``.
         best: highest of its column as printed.
         published: the same number as it was printed elsewhere, or "".
+        low, high: ends of the 95 % interval where the value is a difference between two methods.
     """
 
     value: float | None = None
@@ -55,6 +56,8 @@ class Cell:
     trend: str = ""
     best: bool = False
     published: str = ""
+    low: float | None = None
+    high: float | None = None
 
     @property
     def interval(self) -> float | None:
@@ -63,9 +66,11 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """``71.2 ± 0.4``, without the spread where it is unknown."""
+        """``71.2 ± 0.4``, without the spread where it is unknown; a difference as ``+1.2 [+0.3, +2.1]``."""
         if self.value is None:
             return "\N{EN DASH}"
+        if self.low is not None and self.high is not None:
+            return f"{signed(self.value)} [{signed(self.low)}, {signed(self.high)}]"
         return f"{self.value:.1f}" + (f" ± {self.spread:.1f}" if self.spread is not None else "")
 
     @property
@@ -100,6 +105,7 @@ class Section:
     Attributes:
         shots: training images per class of each column of a few-shot curve; empty for every other section.
         published: where the published numbers come from; "" where there are none.
+        paired: a clear change is one whose paired interval does not hold 0.
     """
 
     title: str
@@ -108,6 +114,7 @@ class Section:
     rows: list[Row]
     shots: tuple[int, ...] = ()
     published: str = ""
+    paired: bool = False
 
     @property
     def records(self) -> list[Record]:
@@ -140,18 +147,25 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """Sections below each other; ``notes`` is what a reader must know before comparing.
+    """Sections below each other, and sections of differences between their rows; ``notes`` is what a reader must know
+    before comparing.
 
     ``console.print(table)`` shows it in a terminal.
     """
 
     sections: tuple[Section, ...]
     notes: tuple[str, ...] = ()
+    differences: tuple[Section, ...] = ()
+
+    @property
+    def every(self) -> tuple[Section, ...]:
+        """All that is printed."""
+        return (*self.sections, *self.differences)
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why cells are empty, each reason once: the footnotes."""
-        return tuple(dict.fromkeys(c.reason for s in self.sections for row in s.rows for c in row.cells if c.reason))
+        return tuple(dict.fromkeys(c.reason for s in self.every for row in s.rows for c in row.cells if c.reason))
 
     def mark(self, cell: Cell) -> str:
         """The footnote number of an empty cell, or nothing."""
@@ -164,12 +178,14 @@ class Table:
         from rich.text import Text
 
         def shown(cell: Cell) -> Text:
-            parts = [Text(cell.text, "bold" if cell.best else ""), Text(cell.change, _COLORS.get(cell.trend, ""))]
+            color = _COLORS.get(cell.trend, "")
+            parts = [Text(cell.text, "bold" if cell.best else color if cell.low is not None else "")]
+            parts.append(Text(cell.change, color))
             parts.append(Text(f"[{self.mark(cell)}]" if cell.reason else "", "dim"))
             return Text(" ").join(filter(None, parts))
 
         parts = []
-        for section in self.sections:
+        for section in self.every:
             columns = (Column(Text(name), justify="right", style="dim" * other) for _, name, other in section.printed)
             table = RichTable("method", *columns)
             for row in section.rows:
@@ -186,17 +202,18 @@ class Table:
 
     def csv(self) -> str:
         """One line for each number, unrounded and in percent; ``std`` is over seeds, ``margin`` half the 95 % interval
-        over test images, ``note`` why the number is missing."""
+        over test images, ``low`` and ``high`` that of a difference, ``note`` why the number is missing."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        heads = ["table", "method", "column", "mean", "std", "seeds", "difference", "margin", "published", "note"]
+        heads = ["table", "method", "column", "mean", "std", "seeds", "difference", "margin", "low", "high"]
+        heads += ["published", "note"]
         writer.writerow(heads)
-        for section in self.sections:
+        for section in self.every:
             for row in section.rows:
                 for column, cell in zip(section.columns, row.cells, strict=True):
-                    numbers = (cell.value, cell.spread, cell.delta, cell.margin)
-                    value, spread, delta, margin = ("" if x is None else f"{x:.4f}" for x in numbers)
-                    end = (delta, margin, cell.published, cell.reason)
+                    numbers = (cell.value, cell.spread, cell.delta, cell.margin, cell.low, cell.high)
+                    value, spread, *others = ("" if x is None else f"{x:.4f}" for x in numbers)
+                    end = (*others, cell.published, cell.reason)
                     writer.writerow([section.title, row.label, column, value, spread, cell.seeds, *end])
         return buffer.getvalue()
 

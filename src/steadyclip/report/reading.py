@@ -28,10 +28,11 @@ def reading(table: Table) -> str:
     sentences = [sentence for section in sections for sentence in _section(section)]
     rows = [row for section in sections for row in section.rows]
     if any(cell.trend == "same" for row in rows for cell in row.cells):
-        sentences.append(
-            "A change is called clear when it exceeds half of the baseline's 95 % interval over test images and "
-            "the standard deviation over seeds."
-        )
+        paired = all(section.paired for section in sections)
+        what = "its paired 95 % interval does not hold 0" if paired else (
+            "it exceeds half of the baseline's 95 % interval over test images and the standard deviation over seeds"
+        )  # fmt: skip
+        sentences.append(f"A change is called clear when {what}.")
     trained = [row for section in sections for row in section.rows if row is not section.baseline]
     if any(cell.value is not None and cell.seeds == 1 for row in trained for cell in row.cells):
         sentences.append("Where there is a single seed, the spread between runs is unknown.")

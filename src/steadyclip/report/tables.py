@@ -13,10 +13,12 @@ from msgspec.structs import replace
 from steadyclip.core.errors import DataError
 from steadyclip.evaluation.records import Place, Record
 from steadyclip.report.cells import BASELINE, HALVES, MEANS, Cell, Row, Section, Table, count, grouped, percents
+from steadyclip.report.differences import differences, mark_clear
 from steadyclip.report.published import add_published
 from steadyclip.training.run import identity
 
 _PLACES = {"id": "", "ood": "other domains", "transfer": "other data"}
+_TWO_SETS = "base and new are of different data sets of one name."
 _MISSING = "no record of this evaluation was given."
 _OF_A_SEED = ("config.seed", "task.seed", "task.content")
 """Facts of an identity that differ between seeds: a few-shot sample is drawn by its seed."""
@@ -47,11 +49,13 @@ def main_table(records: Iterable[Record]) -> Table:
         for section in _sections(of_model):
             section.title += f", model {of_model[0].model.name}" if len(models) > 1 else ""
             _compare(section)
+            mark_clear(section)
             add_published(section)
             notes += _warnings(section)
             sections.append(section)
     notes += [section.published for section in sections if section.published]
-    return Table(tuple(sections), tuple(dict.fromkeys(notes)))
+    apart = differences(sections) if len(models) == 1 else ()
+    return Table(tuple(sections), tuple(dict.fromkeys(notes)), apart)
 
 
 def _with_roles(records: Sequence[Record]) -> list[Record]:
@@ -83,7 +87,11 @@ def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
 
 def _facts(record: Record) -> dict[str, Any]:
     """What tells rows apart: the identity, and how it was scored; a grid has its prompts in columns."""
-    scored = {"precision": record.precision} | ({} if record.role else {"prompts": list(record.data.templates)})
+    scored: dict[str, Any] = {"precision": record.precision}
+    if not record.role:
+        scored["prompts"] = list(record.data.templates)
+    if record.training:
+        scored["task.name"] = record.training.task.name
     return identity(record) | scored
 
 
@@ -101,7 +109,8 @@ def _sections(records: Sequence[Record]) -> list[Section]:
         section = _section(group, f"{name}, base to new{where}", halves, lambda r, half: r.data.subset == half)
         section.columns = (*HALVES, "H")
         for row in section.rows:
-            row.cells.append(_h(*row.cells))
+            of_one = len({r.data.whole for r in row.records}) == 1
+            row.cells.append(_h(*row.cells) if of_one else Cell(reason=_TWO_SETS))
         found.append(section)
     if len(set(names)) == len(names) > 1:
         found.append(_average(found))
@@ -251,24 +260,26 @@ def _compare(section: Section) -> None:
 def _rows(records: Sequence[Record], by_shots: bool) -> dict[str, list[Record]]:
     """Records by row label: the method's label, and what else of their identities differs, other than by the seed."""
     rows: dict[str, list[Record]] = {}
-    by_shots = by_shots and len(_distinct(r.shots for r in records)) > 1
-    for label, group in grouped(records, lambda r: r.method.label).items():
+    by_shots = by_shots and len({r.shots for r in records if r.training}) > 1
+    for (label, _), group in grouped(records, lambda r: (r.method.label, by_shots and r.shots is None)).items():
         facts = [_facts(r) for r in group]
         # the same seed with other images: then these tell the trainings apart
         alike = {json.dumps({**each, "task.content": ""}) for each in facts}
-        seeds = _OF_A_SEED[:2] if len(alike) < len(set(map(json.dumps, facts))) else _OF_A_SEED
+        whole = any(r.training and r.shots is None for r in group)  # no sample, so that every seed has the same images
+        seeds = _OF_A_SEED[:2] if whole or len(alike) < len(set(map(json.dumps, facts))) else _OF_A_SEED
         names = dict.fromkeys(name for each in facts for name in each if name not in (*seeds, "task.shots"))
         differing = [name for name in names if len({json.dumps(each.get(name)) for each in facts}) > 1]
         for record, each in zip(group, facts, strict=True):
-            shots = [count(record.shots, "shot")] if by_shots and record.shots is not None else []
-            extra = [*shots, *(_spelled(record, name, each.get(name)) for name in differing)]
+            some = "all training images" if record.shots is None else count(record.shots, "shot")
+            shots = [some] if by_shots and record.training else []
+            extra = [*shots, *(_spelled(record, name, each[name]) for name in differing if each.get(name) is not None)]
             rows.setdefault(", ".join([label, *dict.fromkeys(extra)]), []).append(record)
     return rows
 
 
 def _spelled(record: Record, name: str, value: Any) -> str:
     """A fact of an identity in a label."""
-    if name in ("task.subset", "task.classes") and record.training:
+    if name in ("task.subset", "task.classes", "task.name") and record.training:
         return f"trained on {record.training.task.name}, {record.training.task.subset} classes"
     if name in ("task.templates", "prompts"):
         value = " ".join(value or ())
@@ -337,6 +348,13 @@ def _warnings(section: Section) -> list[str]:
         lines += dict.fromkeys(r.note for r in group if r.note)
         notes += [f"{', '.join(filter(None, place))}: {line}" for line in lines]
     for row in section.rows:
+        runs = [r.training for r in row.records if r.training]
+        recipes = {
+            json.dumps([run.recipe, [knob for knob in run.method.knobs.items() if knob[0] not in run.method.files]])
+            for run in runs
+        }
+        if len(recipes) > 1:
+            notes.append(f"{section.title}, {row.label}: not all of it was trained by the same recipe and knobs.")
         seeds = {cell.seeds for cell in row.cells if cell.value is not None}
         if len(seeds) > 1:
             notes.append(f"{section.title}, {row.label}: columns come from {min(seeds)} to {max(seeds)} seeds.")

@@ -112,7 +112,8 @@ def fit(
             model.requires_grad_(False)
             raise
         if folder and accelerator.is_main_process:
-            folder.start(task.split_json())
+            shown = {digest for stream in streams.values() for digest in getattr(stream, "digests", ())}
+            folder.start(task.split_json() | ({"shown": sorted(shown)} if shown else {}))
         results = loop.run() if loop else _solve(model, method, task, config)
     model.eval()
     if folder and accelerator.is_main_process:

@@ -1,0 +1,123 @@
+"""Paired differences in tables: which are shown, and that they are those of the records."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from steadyclip.evaluation.paired import Bootstrap
+from steadyclip.evaluation.records import Record
+from steadyclip.report import main_table
+from steadyclip.report.reading import reading
+
+Make = Callable[..., Record]
+IMAGES = {"base": 300, "new": 200}
+
+
+def answers(data: str, half: str, method: str, seed: int, share: float) -> np.ndarray:
+    """Right where the method's share of all images says so, and now and then not."""
+    noise = np.random.default_rng([ord(data), len(half), seed, len(method)]).random(IMAGES[half]) < 0.1
+    return (np.random.default_rng([ord(data), len(half)]).random(IMAGES[half]) < share) ^ noise
+
+
+def grid(make: Make, shares: dict[str, tuple[float, float]], sets: str = "ab") -> list[Record]:
+    return [
+        make(method, half, seed=seed, shots=None if seed is None else 16, name=data, data_hash=f"{data}{half}",
+             correct=answers(data, half, method, seed or 0, share))
+        for data in sets
+        for method, of in shares.items()
+        for seed in ((None,) if method == "zero-shot" else (1, 2, 3))
+        for half, share in zip(IMAGES, of, strict=True)
+    ]  # fmt: skip
+
+
+SHARES = {"zero-shot": (0.5, 0.6), "full": (0.8, 0.5), "lora": (0.7, 0.6), "dra": (0.7, 0.61)}
+
+
+def test_each_row_is_compared_with_the_three_references(make: Make) -> None:
+    records = grid(make, SHARES)
+    table = main_table(records)
+    titles = [section.title for section in table.differences]
+    assert titles == [f"average, base to new: difference to {name}" for name in ("zero-shot", "full", "lora")]
+    assert [[row.label for row in section.rows] for section in table.differences] == [
+        ["full", "lora", "dra"], ["zero-shot", "lora", "dra"], ["zero-shot", "full", "dra"],
+    ]  # fmt: skip
+    (average,) = (section for section in table.sections if section.title.startswith("average"))
+    means = {row.label: [cell.value or 0 for cell in row.cells[:3]] for row in average.rows}
+    for section, name in zip(table.differences, ("zero-shot", "full", "lora"), strict=True):
+        for row in section.rows:
+            got = [cell.value for cell in row.cells]
+            assert got == pytest.approx([a - b for a, b in zip(means[row.label], means[name], strict=True)])
+            assert all(cell.low <= cell.value <= cell.high for cell in row.cells)
+    full = table.differences[0].rows[0]
+    assert [cell.trend for cell in full.cells[:2]] == ["up", "down"]
+
+
+def test_the_interval_is_that_of_the_bootstrap(make: Make) -> None:
+    (section, *_) = main_table(grid(make, SHARES)).differences
+    correct = {
+        method: {
+            data: [np.stack([answers(data, half, method, seed, share) for seed in seeds])
+                   for half, share in zip(IMAGES, SHARES[method], strict=True)]
+            for data in "ab"
+        }
+        for method, seeds in (("zero-shot", (0,)), ("dra", (1, 2, 3)))
+    }  # fmt: skip
+    bootstrap = Bootstrap({data: [np.arange(n) for n in IMAGES.values()] for data in "ab"})
+    found = bootstrap.scores(correct["dra"]).minus(bootstrap.scores(correct["zero-shot"]))
+    cell = section.rows[-1].cells[2]
+    assert (cell.value, cell.low, cell.high) == pytest.approx((found.mean, found.low, found.high))
+
+
+def test_they_stand_in_every_form_of_the_table(make: Make) -> None:
+    table = main_table(grid(make, SHARES, "a"))
+    assert table.differences[0].title == "a, base to new: difference to zero-shot"
+    cell = table.differences[0].rows[0].cells[0]
+    assert cell.text == f"+{cell.value:.1f} [+{cell.low:.1f}, +{cell.high:.1f}]"
+    assert f"| {cell.text.replace('[', chr(92) + '[')}" in table.markdown() or cell.text in table.markdown()
+    assert cell.text in table.html()
+    (line,) = (
+        row for row in csv.DictReader(io.StringIO(table.csv()))
+        if row["table"].endswith("difference to zero-shot") and (row["method"], row["column"]) == ("full", "base")
+    )  # fmt: skip
+    assert [float(line[name]) for name in ("mean", "low", "high")] == pytest.approx(
+        [cell.value, cell.low, cell.high], abs=1e-4
+    )
+
+
+def test_other_images_are_not_compared(make: Make) -> None:
+    records = grid(make, SHARES, "a")
+    others = [r for r in records if r.method.name != "dra"]
+    changed = [
+        make("dra", r.data.subset, seed=r.seed, shots=16, name="a", data_hash="other", correct=np.ones(9))
+        for r in grid(make, {"dra": (0.7, 0.6)}, "a")
+    ]
+    (section, *_) = main_table([*others, *changed]).differences
+    assert section.rows[-1].cells[0].reason == "not scored on the same test images as zero-shot."
+    # records of before say nothing about single images
+    assert main_table([make(seed=None), make(subset="new", seed=None)]).differences == ()
+
+
+def test_a_change_is_clear_when_its_paired_interval_is(make: Make) -> None:
+    """Also where it is smaller than the interval of the baseline alone."""
+    records = grid(make, {"zero-shot": (0.5, 0.5), "lora": (0.52, 0.5)}, "a")
+    (section,) = main_table(records).sections
+    lora = section.rows[1].cells
+    (apart,) = main_table(records).differences[:1]
+    assert section.paired
+    assert [cell.trend for cell in lora] == [cell.trend for cell in apart.rows[0].cells]
+    plain = main_table([structs.replace(record, correct="") for record in records]).sections[0]
+    assert not plain.paired
+
+
+def test_the_page_says_what_clear_means(make: Make) -> None:
+    table = main_table(grid(make, {"zero-shot": (0.5, 0.6), "lora": (0.5, 0.6)}, "a"))
+    text = reading(table)
+    assert ("its paired 95 % interval does not hold 0" in text) == any(
+        cell.trend == "same" for cell in table.sections[0].rows[1].cells
+    )
