@@ -98,7 +98,7 @@ class ParquetStore:
 def image_bytes(value: Any, key: str) -> bytes:
     """What a table holds as an image: bytes, or a struct with ``bytes``. Raises ``UnreadableImage`` if nothing."""
     data = value.get("bytes") if isinstance(value, dict) else value
-    if data is None:
+    if not isinstance(data, bytes):
         raise UnreadableImage(key, "the table holds no bytes for it")
     return data
 
