@@ -302,3 +302,19 @@ def test_a_sample_whose_json_holds_no_text_is_left_out(model, tmp_path, about, s
     source, lines = write_shard(tmp_path / "shard.tar", members), list[str]()
     assert len(embed_pool(model, [source], tmp_path / "pool", log=lines.append)) == 1
     assert lines[0].startswith(f"left out shard.tar/0: {said}")
+
+
+def test_paths_of_a_pool_are_keys_as_those_of_data(model, tmp_path) -> None:
+    (tmp_path / "cat").mkdir()
+    for n in range(3):
+        (tmp_path / "cat" / f"{n}.png").write_bytes(png(n))
+    paths = ["cat\\0.png", "./cat/1.png", str(tmp_path / "cat" / "2.png")]
+    (tmp_path / "pairs.csv").write_text("\n".join(["path,text", *(f"{path},a cat" for path in paths)]))
+    pool = embed_pool(model, [tmp_path / "pairs.csv"], tmp_path / "pool")
+    assert [pair.key for pair in pool.pairs(range(3))] == ["cat/0.png", "cat/1.png", "cat/2.png"]
+
+
+def test_numbers_in_the_place_of_images_are_left_out(model, tmp_path) -> None:
+    parquet.write_table(pa.table({"image": [1, 2], "text": ["a", "b"]}), tmp_path / "pairs.parquet")
+    with pytest.raises(DataError, match="no pair of the pool can be used"):
+        embed_pool(model, [tmp_path / "pairs.parquet"], tmp_path / "pool", log=lambda line: None)

@@ -30,7 +30,7 @@ def test_class_folders_are_split_here(folder):
     assert data.classes == ("Dog", "tabby cat")
     assert data.templates == ("a photo of a {}.",)
     assert {split: len(images) for split, images in data.splits.items()} == {"train": 10, "val": 4, "test": 6}
-    assert "are not read: 1 hidden, 1 .txt, for instance Dog/._00.png" in data.notes[0]
+    assert "are not read: 2 hidden, 1 .txt, for instance .git/00.png" in data.notes[0]
     assert "50/20/30" in data.notes[1]
     keys = [key for images in data.splits.values() for key in images.keys]
     assert sorted(keys)[0] == "Dog/00.png"
@@ -130,9 +130,12 @@ def test_linked_folders_are_counted(folder, tmp_path: Path):
 
 def test_a_folder_around_everything(folder, tmp_path: Path):
     root = folder({"images/cat": 4, "images/dog": 4})
-    (root / "__MACOSX").mkdir()
+    (root / "__MACOSX" / "cat").mkdir(parents=True)
+    (root / "images" / "__MACOSX").mkdir()
+    (root / "images" / "__MACOSX" / "0.png").write_bytes(b"?")
     data = load_data(root)
     assert (data.name, data.classes) == (root.name, ("cat", "dog"))
+    assert "1 files of images are not read: 1 hidden, for instance __MACOSX/0.png" in data.notes[1]
     assert data.notes[0] == f"{root.name} holds one folder only: the classes are those in images/"
 
 

@@ -283,3 +283,9 @@ def test_numbers_as_paths_beside_images(tmp_path: Path, picture):
     parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
     train = load_data(tmp_path / "a.parquet").splits["train"]
     assert all(train.store.read(key) == picture(str(int(key) - 1)) for key in train.keys)
+
+
+@pytest.mark.parametrize("about", [{"templates": 3}, {"templates": [3]}, {"classes": "catdog"}, {"name": ["x"]}])
+def test_metadata_of_ours_of_another_shape(tmp_path: Path, about: dict):
+    with pytest.raises(DataError, match=r"a.parquet: its metadata 'steadyclip': Expected"):
+        load_data(write(tmp_path / "a.parquet", pa.array(["cat", "dog"] * 4), about={"steadyclip": about}))

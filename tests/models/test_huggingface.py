@@ -141,7 +141,7 @@ def test_clip_finds_the_end_of_a_text_whatever_the_config_says(copy_of: Path, fa
     assert settings["eos_token_id"] == model.tokenize(["a"])["input_ids"][0, -1]
 
 
-@pytest.mark.parametrize("file", ["weights.bin", "../weights.safetensors", "/tmp/weights.safetensors", 7])
+@pytest.mark.parametrize("file", ["weights.bin", "../weights.safetensors", "/elsewhere/weights.safetensors", 7])
 def test_an_index_names_safetensors_beside_it_only(copy_of: Path, file: Any) -> None:
     index = copy_of / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"logit_scale": file}}))

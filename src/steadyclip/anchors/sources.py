@@ -22,6 +22,7 @@ from steadyclip.core.errors import DataError
 from steadyclip.core.progress import warn
 from steadyclip.data.decode import IMAGE_SUFFIXES, UnreadableImage
 from steadyclip.data.images import FileStore, image_bytes, row_key
+from steadyclip.data.listing import path_key
 from steadyclip.data.tables import PARQUET, TEXT, Table, first_text, text_of
 
 TEXT_COLUMNS = ("text", "caption")
@@ -65,6 +66,8 @@ class TablePart:
         for place, (number, row) in enumerate(rows, start=self.first + start):
             where = f"{self.path.name} row {number}"
             key = text_of(row[self.key], where, self.key) if self.key else row_key(place + 1)
+            if self.key == self.image:  # paths
+                key = path_key(key, self.path.parent)
             text, more = first_text(row[self.text], where, self.text)
             several += more
             yield Row(self.prefix + key, text, self._load(key, row[self.image]), place)
@@ -81,9 +84,10 @@ class TablePart:
         return (place + 1 - self.first) / (self.last - self.first)
 
     def _load(self, key: str, image: Any) -> Callable[[], bytes]:
-        if isinstance(image, str):
-            return partial(FileStore(self.path.parent).read, image.strip())
-        return partial(image_bytes, image, key)
+        if self.table.holds_bytes(self.image):
+            return partial(image_bytes, image, key)
+        path = path_key(text_of(image, key, self.image), self.path.parent)
+        return partial(FileStore(self.path.parent).read, path)
 
 
 @dataclass(frozen=True)

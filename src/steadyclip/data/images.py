@@ -98,7 +98,7 @@ class ParquetStore:
 def image_bytes(value: Any, key: str) -> bytes:
     """What a table holds as an image: bytes, or a struct with ``bytes``. Raises ``UnreadableImage`` if nothing."""
     data = value.get("bytes") if isinstance(value, dict) else value
-    if data is None:
+    if not isinstance(data, bytes):
         raise UnreadableImage(key, "the table holds no bytes for it")
     return data
 
@@ -149,17 +149,21 @@ class ImageSet:
             return self
         return self.subset(i for i, digest in enumerate(self.digests) if not digest or digest not in seen)
 
+    def changed(self, digests: Mapping[str, str]) -> list[str]:
+        """The images that are others than when ``digests`` were taken, by key; "" and other keys do not count."""
+        old = [digests.get(key, "") for key in self.keys]
+        if not any(old):
+            return []
+        new = zip(self.keys, old, self.digests, strict=True)
+        return [key for key, before, now in new if before and before != now]
+
     def refuse_changed(self, digests: Mapping[str, str], what: str) -> None:
-        """See that images are still what they were when ``digests`` were taken, by key; "" and other keys do not count.
+        """See that no image has ``changed``.
 
         Raises:
             DataError: ``what`` ("captions.parquet") was made for images that were there under the same names.
         """
-        old = [digests.get(key, "") for key in self.keys]
-        if not any(old):
-            return
-        new = zip(self.keys, old, self.digests, strict=True)
-        if changed := [key for key, before, now in new if before and before != now]:
+        if changed := self.changed(digests):
             raise DataError(
                 f"{what} was made for other images under the same names: {len(changed)} of {len(self)} images of "
                 f"{self.name} are others now, for instance {changed[0]}. Make it anew."

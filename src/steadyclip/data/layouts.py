@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from steadyclip.core.errors import DataError, nearest
 from steadyclip.data.decode import IMAGE_SUFFIXES
 from steadyclip.data.images import FileStore, ParquetStore, row_key
-from steadyclip.data.listing import SPLIT_NAMES, SPLITS, Entry, Listing, check_files
+from steadyclip.data.listing import SPLIT_NAMES, SPLITS, Entry, Listing, check_files, path_key
 from steadyclip.data.prompts import DEFAULT_TEMPLATE, resolve_templates, templates_for
 from steadyclip.data.tables import Table, first_text, text_of
 
@@ -57,6 +57,9 @@ def read_folder(root: Path) -> Listing:
     entries: list[Entry] = []
     deep: list[str] = []
     others: list[str] = [file for folder in (root, *splits) for file in _files(folder) if not file.endswith(ARCHIVES)]
+    for folder in (item for at in (root, *splits) for item in sorted(at.iterdir()) if item.is_dir()):
+        if folder.name.startswith((".", "__")):
+            others += sorted(f"{folder.name}/{name}" for _, _, files in os.walk(folder) for name in files)
     for split, folders in parts:
         for folder, domain, below in _class_folders(root, folders):
             images, ignored = _images_in(root, folder)
@@ -232,7 +235,7 @@ def _kinds(files: Iterable[str]) -> str:
     """How many files of which kinds, such as "20 .heic, 3 without an ending, 1 hidden"."""
 
     def kind(file: str) -> str:
-        if any(part.startswith(".") for part in Path(file).parts):
+        if any(part.startswith((".", "__")) for part in Path(file).parts):
             return "hidden"
         suffix = os.path.splitext(file)[1].lower()
         return f"{suffix} not in a class folder" if suffix in IMAGE_SUFFIXES else suffix or "without an ending"
@@ -250,6 +253,12 @@ def _refuse_mixed(root: Path, classes: list[Path], splits: list[Path]) -> None:
     for split, count in Counter(split_of(folder.name) for folder in splits).items():
         if count > 1:
             raise DataError(f"{root} holds the {split} split twice ({names}): keep one of them.")
+
+
+class _About(msgspec.Struct):
+    name: str | None = None
+    templates: str | list[str] | None = None
+    classes: list[str] | None = None
 
 
 def read_manifest(path: Path, image_column: str = "path", label_column: str = "label") -> Listing:
@@ -296,14 +305,18 @@ def read_manifest(path: Path, image_column: str = "path", label_column: str = "l
     if not images:
         check_files(path.parent, entries, "Mend the path, or remove the row.")
     store = ParquetStore(path.absolute(), images, key_column) if images else FileStore(path.parent)
-    classes = tuple(table.about["classes"]) if "classes" in table.about else None
+    try:
+        about = msgspec.convert(table.about, _About)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path}: its metadata 'steadyclip': {error}. Write it without them.") from None
+    classes = tuple(about.classes) if about.classes else None
     if names:
         used = {entry.label for entry in entries}
         classes = tuple(name for name in names if name in used)
         if unused := [name for name in names if name not in used]:
             notes.append(f"{len(unused)} of the {len(names)} class names in the metadata have no image")
-    templates = resolve_templates(table.about.get("templates", DEFAULT_TEMPLATE))
-    return Listing(table.about.get("name", path.stem), entries, store, templates, classes, notes)
+    templates = resolve_templates(about.templates or DEFAULT_TEMPLATE)
+    return Listing(about.name or path.stem, entries, store, templates, classes, notes)
 
 
 def _key(where: str, value: Any, root: Path | None) -> str:
@@ -311,12 +324,7 @@ def _key(where: str, value: Any, root: Path | None) -> str:
     text = text_of(value, where, "the path")
     if not text:
         raise DataError(f"{where}: the path is empty. Fill it in, or remove the row.")
-    if root is None:
-        return text
-    if os.path.isabs(text):
-        with contextlib.suppress(ValueError):  # on another drive
-            text = os.path.relpath(text, os.path.abspath(root))
-    return posixpath.normpath(text.replace("\\", "/"))
+    return text if root is None else path_key(text, root)
 
 
 def _label(where: str, value: Any, column: str, names: Sequence[str] | None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import posixpath
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,6 +66,14 @@ class Listing:
 def class_name(raw: str) -> str:
     """The name that goes into prompts: underscores and runs of blanks become one space."""
     return " ".join(unicodedata.normalize("NFC", raw).replace("_", " ").split())
+
+
+def path_key(path: str, root: Path) -> str:
+    """A path in a table as a key: POSIX, relative to the table's folder ``root`` wherever that is possible."""
+    if os.path.isabs(path):
+        with contextlib.suppress(ValueError):  # on another drive
+            path = os.path.relpath(path, os.path.abspath(root))
+    return posixpath.normpath(path.replace("\\", "/"))
 
 
 def assemble(listing: Listing, max_unreadable: float) -> ImageData:

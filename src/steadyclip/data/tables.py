@@ -224,9 +224,10 @@ def text_of(value: Any, where: str, column: str) -> str:
 
 
 def first_text(value: Any, where: str, column: str) -> tuple[str, bool]:
-    """As ``text_of``, but of a list its first text, and whether there are more."""
-    texts = [value] if not isinstance(value, list) else value
-    return text_of(texts[0] if texts else None, where, column), len(texts) > 1
+    """As ``text_of``, but of a list its first text that is not empty, and whether there are more."""
+    values = value if isinstance(value, list) else [value]
+    texts = [text for text in (text_of(each, where, column) for each in values) if text]
+    return texts[0] if texts else "", len(texts) > 1
 
 
 def _distinct(path: Path, names: Sequence[str]) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def tests_of(data: ImageData, trained: TaskInfo | None, asked: Subset | None) ->
             f"{data.name} lacks {len(missing)} of the {len(trained.classes)} classes that the run was trained on, for "
             f"instance {missing[0]!r}: score it without --subset."
         )
-    others = [number for number in every if number not in set(own)]
+    others = sorted(set(every) - set(own))
     note = ""
     if Counter(data.classes[number] for number in others) != Counter(trained.others):
         note = f"{len(others)} new classes, other ones than the {len(trained.others)} of the data that was trained on."
@@ -120,7 +120,8 @@ def what_was_scored(record: Record, data: ImageData, classes: Sequence[int]) -> 
     if trained and sources and list(trained) != sources:
         here = ", ".join(sources)
         yield f"the run was trained on domain {', '.join(trained)}, and training images are of {here} here: --sources"
-    every = sum(label in set(classes) for label in data.splits["test"].labels)
+    chosen = set(classes)
+    every = sum(label in chosen for label in data.splits["test"].labels)
     if every > found:
         yield f"{every - found} test images of other domains are left out: --domain, one of {', '.join(data.domains)}"
     yield from (f"skipped {key}: {reason}" for key, reason in about.skipped)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from steadyclip.evaluation.paired import Bootstrap, Difference, unpacked
+from steadyclip.evaluation.paired import Bootstrap, Difference, Scores, unpacked
 from steadyclip.evaluation.records import Record
 from steadyclip.report.cells import BASELINE, HALVES, Cell, Row, Section, grouped
 
@@ -15,53 +15,67 @@ REFERENCES = (BASELINE, "full", "lora")
 _OTHER_IMAGES = "not scored on the same test images as {}."
 
 
+class Paired:
+    """The rows of a base-to-new section, resampled once; those with the same test images by the same draws."""
+
+    def __init__(self, section: Section) -> None:
+        self.section = section
+        self.images: dict[str, dict[tuple[str, str], str]] = {}
+        self.scores: dict[str, Scores] = {}
+        draws: dict[tuple[tuple[tuple[str, str], str], ...], Bootstrap] = {}
+        for row in section.rows:
+            if found := _answers(row.records):
+                images, correct = found
+                key = tuple(sorted(images.items()))
+                if key not in draws:
+                    draws[key] = Bootstrap(
+                        {name: [np.arange(half_SN.shape[1]) for half_SN in of] for name, of in correct.items()}
+                    )
+                self.images[row.label], self.scores[row.label] = images, draws[key].scores(correct)
+
+    def cells(self, row: Row, reference: Row) -> list[Cell]:
+        """Base, new and H of a row minus those of another, or why not."""
+        ours, theirs = row.label, reference.label
+        if ours in self.scores and self.images[ours] == self.images.get(theirs):
+            found = (self.scores[ours].minus(self.scores[theirs], column) for column in (0, 1, None))
+            return [_cell(difference, row.cells[0].seeds) for difference in found]
+        reason = next((cell.reason for cell in row.cells if cell.reason), _OTHER_IMAGES.format(reference.label))
+        return [Cell(reason=reason)] * 3
+
+    def mark_clear(self) -> None:
+        """Lets the differences to the baseline say which changes of the section are clear."""
+        if (baseline := self.section.baseline) is None:
+            return
+        for row in self.section.rows:
+            for cell, difference in zip(row.cells, self.cells(row, baseline), strict=False):
+                if cell.trend and difference.trend:
+                    cell.trend, self.section.paired = difference.trend, True
+
+    def against(self, name: str) -> Section | None:
+        """Every other row minus the row ``name``; None if that is not there, or alone."""
+        reference = next((row for row in self.section.rows if row.label == name and name in self.scores), None)
+        others = [row for row in self.section.rows if row is not reference]
+        if reference is None or not others:
+            return None
+        rows = [Row(row.label, self.cells(row, reference), row.records) for row in others]
+        over = "data sets, seeds" if len({data for data, _ in self.images[name]}) > 1 else "seeds"
+        title = f"{self.section.title}: difference to {name}"
+        return Section(title, f"95 % intervals over {over} and test images", (*HALVES, "H"), rows)
+
+
 def differences(sections: Sequence[Section]) -> tuple[Section, ...]:
-    """One section for each reference: base, new and H of every other row minus its own.
+    """Marks the clear changes of all base-to-new sections, and gives one section of differences for each reference.
 
     They are of the averages where there are several data sets, else of the one data set. Intervals are over data sets,
     seeds and test images (``evaluation.paired``).
     """
-    pairs = [section for section in sections if section.base_to_new]
-    if not pairs:
+    pairs = [Paired(section) for section in sections if section.base_to_new]
+    for paired in pairs:
+        paired.mark_clear()
+    # the averages stand behind the data sets
+    if not pairs or (len(pairs) > 1 and not len(pairs[-1].section.columns) > len(HALVES) + 1):
         return ()
-    whole = pairs[-1]  # the averages stand behind the data sets
-    if len(pairs) > 1 and not len(whole.columns) > len(HALVES) + 1:
-        return ()
-    known = {row.label: row for row in whole.rows}
-    return tuple(found for name in REFERENCES if name in known and (found := _against(known[name], whole)))
-
-
-def mark_clear(section: Section) -> None:
-    """Lets the paired differences to the baseline say which changes of a base-to-new section are clear."""
-    found = _against(section.baseline, section) if section.base_to_new and section.baseline else None
-    for row in found.rows if found else ():
-        (own,) = (other for other in section.rows if other.label == row.label)
-        for cell, difference in zip(own.cells, row.cells, strict=False):
-            if cell.trend and difference.trend:
-                cell.trend, section.paired = difference.trend, True
-
-
-def _against(reference: Row, whole: Section) -> Section | None:
-    theirs = _answers(reference.records)
-    if theirs is None:
-        return None
-    images, correct = theirs
-    bootstrap = Bootstrap({name: [np.arange(half_SN.shape[1]) for half_SN in of] for name, of in correct.items()})
-    base, rows = bootstrap.scores(correct), []
-    for row in whole.rows:
-        if row is reference:
-            continue
-        ours = _answers(row.records)
-        if ours and ours[0] == images:
-            found = bootstrap.scores(ours[1])
-            cells = [_cell(found.minus(base, column), row.cells[0].seeds) for column in (0, 1, None)]
-        else:
-            reason = next((cell.reason for cell in row.cells if cell.reason), _OTHER_IMAGES.format(reference.label))
-            cells = [Cell(reason=reason)] * 3
-        rows.append(Row(row.label, cells, row.records))
-    over = "data sets, seeds" if len(correct) > 1 else "seeds"
-    title = f"{whole.title}: difference to {reference.label}"
-    return Section(title, f"95 % intervals over {over} and test images", (*HALVES, "H"), rows) if rows else None
+    return tuple(found for name in REFERENCES if (found := pairs[-1].against(name)))
 
 
 def _answers(records: Sequence[Record]) -> tuple[dict[tuple[str, str], str], dict[str, list[np.ndarray]]] | None:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from steadyclip.core.errors import DataError
 from steadyclip.evaluation.records import Place, Record
 from steadyclip.report.cells import BASELINE, HALVES, MEANS, Cell, Row, Section, Table, count, grouped, percents
-from steadyclip.report.differences import differences, mark_clear
+from steadyclip.report.differences import differences
 from steadyclip.report.published import add_published
 from steadyclip.training.run import identity
 
@@ -49,13 +49,12 @@ def main_table(records: Iterable[Record]) -> Table:
         for section in _sections(of_model):
             section.title += f", model {of_model[0].model.name}" if len(models) > 1 else ""
             _compare(section)
-            mark_clear(section)
             add_published(section)
             notes += _warnings(section)
             sections.append(section)
     notes += [section.published for section in sections if section.published]
-    apart = differences(sections) if len(models) == 1 else ()
-    return Table(tuple(sections), tuple(dict.fromkeys(notes)), apart)
+    apart = differences(sections)
+    return Table(tuple(sections), tuple(dict.fromkeys(notes)), apart if len(models) == 1 else ())
 
 
 def _with_roles(records: Sequence[Record]) -> list[Record]:

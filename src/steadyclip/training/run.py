@@ -115,11 +115,9 @@ class RunFolder:
 
     def _refuse_changed(self, task: ImageTask) -> None:
         """Raises SteadyClipError naming an image of the run that ``task`` has too, but with other bytes."""
-        there, here = (
-            {key: digest for part in ("train", "val") for key, _, digest in split[part]}
-            for split in (read_split(self.path / "split.json"), task.split_json())
-        )
-        if changed := [key for key, digest in there.items() if here.get(key, digest) != digest]:
+        split = read_split(self.path / "split.json")
+        there = {key: digest for part in ("train", "val") for key, _, digest in split[part]}
+        if changed := [*task.train.changed(there), *task.val.changed(there)]:
             raise SteadyClipError(
                 f"{self.path} holds a run, and {len(changed)} of its {len(there)} images have changed since, for "
                 f"instance {changed[0]}: choose another folder with --out, or bring the images back."
