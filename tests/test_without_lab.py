@@ -91,7 +91,7 @@ assert record.metrics is not None
         ("demo", 2, "demo needs 'lab-things'"),
         ("pretrain --data pairs.parquet --out out", 2, "no command 'pretrain' here"),
         ("data build icons", 2, "no command 'data build' here"),
-        ("anchors embed icons --out pool --model {model}", 1, "no pairs 'icons' here"),
+        ("anchors embed lab-pool --out pool --model {model}", 1, "no pairs 'lab-pool' here"),
     ],
 )
 def test_what_only_the_lab_has(words: str, code: int, line: str, python: Run, tmp_path: Path) -> None:
