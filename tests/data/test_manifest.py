@@ -59,6 +59,21 @@ def test_csv_with_everything(table):
     assert [len(images) for images in data.splits.values()] == [7, 7, 6]
 
 
+def test_images_of_a_group_are_kept_together_and_the_number_of_groups_is_told(table):
+    split = ("train", "test")
+    lines = [f"photos/{i:02}.png,{'cat' if i % 4 < 2 else 'dog'},{split[i % 2]},{i // 8 or ''}" for i in range(20)]
+    data = load_data(table("path,label,split,group\n" + "\n".join(lines) + "\n"))
+    test = data.splits["test"]
+    assert test.groups == (None,) * 4 + ("1",) * 4 + ("2",) * 2
+    assert test.group_numbers(test.keys) == [0, 1, 2, 3, 4, 4, 4, 4, 5, 5]
+    assert test.group_numbers(test.keys[5:]) == [0, 0, 0, 1, 1]
+    assert test.subset([9, 0]).groups == ("2", None)
+    assert data.notes[0] == "column group: intervals draw the images of each of its 2 groups together"
+    assert data.notes[-1] == "2 groups, for instance '1', have images to train on and to test on"
+    alone = load_data(table(rows("path,label", "photos/{i:02}.png,{label}"))).splits["test"]
+    assert (alone.groups, alone.group_numbers(alone.keys)) == ((None,) * 6, [])
+
+
 def test_absolute_paths_become_relative(table, tmp_path: Path):
     path = table(rows("path,label", f"{tmp_path}/set/photos/{{i:02}}.png,{{label}}"))
     assert load_data(path).splits["train"].keys[0].startswith("photos/")

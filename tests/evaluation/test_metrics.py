@@ -74,8 +74,23 @@ def test_bootstrap_interval_agrees_with_resampling_the_images() -> None:
 
 def test_bootstrap_interval_is_fixed_by_its_seed() -> None:
     correct_N = torch.arange(97) % 3 > 0
-    assert metrics.bootstrap_interval(correct_N, 3) == metrics.bootstrap_interval(correct_N, 3)
-    assert metrics.bootstrap_interval(correct_N, 3, 50) != metrics.bootstrap_interval(correct_N, 4, 50)
+    assert metrics.bootstrap_interval(correct_N, seed=3) == metrics.bootstrap_interval(correct_N, seed=3)
+    some, others = (metrics.bootstrap_interval(correct_N, seed=seed, draws=50) for seed in (3, 4))
+    assert some != others
+
+
+def test_bootstrap_interval_over_groups_agrees_with_drawing_them_one_by_one() -> None:
+    groups = [i // 8 if i < 160 else i // 2 - 60 for i in range(400)]  # 20 groups of 8 and 120 of 2
+    correct_N = torch.tensor([(7 * g) % 10 < 6 for g in groups])
+    rng, group_N, right_N = np.random.default_rng(1), np.array(groups), correct_N.numpy()
+    of_group = [np.flatnonzero(group_N == g) for g in range(140)]
+    means = [right_N[np.concatenate([of_group[g] for g in rng.integers(0, 140, 140)])].mean() for _ in range(4000)]
+    low, high = metrics.bootstrap_interval(correct_N, groups, draws=4000)
+    assert (low, high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.008)
+    alone = metrics.bootstrap_interval(correct_N, draws=4000)
+    assert high - low > 1.5 * (alone[1] - alone[0])
+    each = metrics.bootstrap_interval(correct_N, range(400), draws=4000)
+    assert each == pytest.approx(alone, abs=0.006)
 
 
 def test_bootstrap_interval_of_a_perfect_score() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 from pathlib import Path
 
@@ -96,10 +97,22 @@ def test_record_equals_a_bare_loop(model: DualEncoder, pictures: ImageSet, pixel
     assert [(c.name, c.images) for c in record.per_class] == [("cat", 8), ("dog", 8), ("owl", 8)]
     assert sum(c.correct for c in record.per_class) == (predicted == labels).sum()
     assert unpacked(record.correct, len(labels)).tolist() == (predicted == labels).tolist()
+    assert record.groups == ""
     wrong = [(pictures.classes[t], pictures.classes[p]) for t, p in zip(labels, predicted, strict=True) if t != p]
     assert {(c.true, c.predicted): c.count for c in record.confusions} == {pair: wrong.count(pair) for pair in wrong}
     counts = [c.count for c in record.confusions]
     assert counts == sorted(counts, reverse=True)
+
+
+def test_images_of_a_group_are_drawn_together(model: DualEncoder, pictures: ImageSet) -> None:
+    paired = dataclasses.replace(pictures, groups=tuple(str(i // 2) for i in range(len(pictures))))
+    record = evaluate(model, Plain(), paired)
+    numbers = [i // 2 for i in range(len(pictures))]
+    assert record.groups == " ".join(map(str, numbers))
+    correct = torch.from_numpy(unpacked(record.correct, len(pictures)))
+    assert record.metrics is not None
+    assert record.metrics.interval95 == metrics.bootstrap_interval(correct, numbers)
+    assert record.metrics.interval95 != metrics.bootstrap_interval(correct)
 
 
 def test_confusions_show_the_surest_errors(model: DualEncoder, pictures: ImageSet) -> None:

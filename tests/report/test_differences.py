@@ -74,6 +74,23 @@ def test_the_interval_is_that_of_the_bootstrap(make: Make) -> None:
     assert (cell.value, cell.low, cell.high) == pytest.approx((found.mean, found.low, found.high))
 
 
+def test_images_of_a_group_are_drawn_together(make: Make) -> None:
+    alone = grid(make, SHARES, "a")
+    half = {name: " ".join(str(i // 10) for i in range(n)) for name, n in IMAGES.items()}
+    together = [structs.replace(r, groups=half[r.data.subset or ""]) for r in alone]
+    images, groups = (main_table(records).differences[0].rows[0].cells[0] for records in (alone, together))
+    assert images.value == groups.value
+    assert (images.low, images.high) != (groups.low, groups.high)
+    bootstrap = Bootstrap({"a": [np.arange(n) // 10 for n in IMAGES.values()]})
+    correct = {
+        method: {"a": [np.stack([answers("a", half, method, seed, share) for seed in seeds])
+                       for half, share in zip(IMAGES, SHARES[method], strict=True)]}
+        for method, seeds in (("zero-shot", (0,)), ("full", (1, 2, 3)))
+    }  # fmt: skip
+    found = bootstrap.scores(correct["full"]).minus(bootstrap.scores(correct["zero-shot"]), 0)
+    assert (groups.low, groups.high) == pytest.approx((found.low, found.high))
+
+
 def test_they_stand_in_every_form_of_the_table(make: Make) -> None:
     table = main_table(grid(make, SHARES, "a"))
     assert table.differences[0].title == "a, base to new: difference to zero-shot"

@@ -114,6 +114,8 @@ class ImageSet:
 
     ``keys`` are relative POSIX paths (or row ids), unique; ``labels`` index ``classes``; ``templates`` turn a class
     name into a prompt. ``domains`` and ``captions`` are None where there are none. Only ``read`` opens an image.
+    ``groups`` name what an image shows where several show the same thing (one drawing, frames of one film): intervals
+    draw such images together. None is an image that stands alone; by default all do.
     """
 
     name: str
@@ -127,6 +129,11 @@ class ImageSet:
     max_unreadable: float = field(default=0.05, compare=False)
     border: int = field(default=0, compare=False)
     """Pixels to cut off on every side: ObjectNet marks its images with a red border."""
+    groups: tuple[str | None, ...] = field(default=(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            object.__setattr__(self, "groups", (None,) * len(self.keys))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -174,6 +181,15 @@ class ImageSet:
         chosen = list(indices)
         return self._with(lambda name: (getattr(self, name)[i] for i in chosen))
 
+    def group_numbers(self, keys: Sequence[str]) -> list[int]:
+        """The group of each of the images ``keys`` as a number, from 0 without gaps; [] where all stand alone."""
+        if not any(self.groups):
+            return []
+        group_of = dict(zip(self.keys, self.groups, strict=True))
+        names = [(group_of[key], "") if group_of[key] else (None, key) for key in keys]
+        number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+        return [number[name] for name in names]
+
     def by_domain(self, domains: Collection[str | None]) -> tuple[ImageSet, ImageSet]:
         """The images of ``domains``, and the others."""
         inside = [i for i, domain in enumerate(self.domains) if domain in domains]
@@ -185,7 +201,7 @@ class ImageSet:
 
     def _with(self, values: Callable[[str], Iterable[Any]]) -> ImageSet:
         """The set with other images: ``values`` are theirs, by the name of the field."""
-        fields = ("keys", "labels", "domains", "captions")
+        fields = ("keys", "labels", "domains", "captions", "groups")
         return dataclasses.replace(self, **{name: tuple(values(name)) for name in fields})
 
     def of_classes(self, numbers: Sequence[int]) -> ImageSet:

@@ -28,7 +28,7 @@ SPLIT_FILES = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 """Endings of what has to be extracted."""
 
-_OPTIONAL = ("split", "domain", "caption")
+_OPTIONAL = ("split", "domain", "caption", "group")
 _AGAIN = f"Take it from {SPLIT_FILES}."
 
 
@@ -262,7 +262,7 @@ class _About(msgspec.Struct):
 
 
 def read_manifest(path: Path, image_column: str = "path", label_column: str = "label") -> Listing:
-    """A table with a path (relative to the file) and a label a row; optional split, domain and caption.
+    """A table with a path (relative to the file) and a label a row; optional split, domain, caption and group.
 
     A parquet file may hold the encoded images in a binary column (``image``). Then ``path`` is a unique key that need
     not be a file. Its metadata may carry, under the key "steadyclip", JSON with "name", "templates" and "classes" (the
@@ -300,6 +300,8 @@ def read_manifest(path: Path, image_column: str = "path", label_column: str = "l
         several += more
         entries.append(_entry(where, row, key, _label(where, row[label_column], label_column, names), caption))
     notes = [f"{several} images have several captions: the first of each is taken"] if several else []
+    if groups := {entry.group for entry in entries if entry.group}:
+        notes.append(f"column group: intervals draw the images of each of its {len(groups)} groups together")
     if inner and all(own) and len(set(own)) == len(own):  # the names that the images had as files
         key_column, entries = inner, [entry._replace(key=key) for entry, key in zip(entries, own, strict=True)]
     if not images:
@@ -340,7 +342,7 @@ def _label(where: str, value: Any, column: str, names: Sequence[str] | None) -> 
 
 
 def _entry(where: str, row: Mapping[str, Any], key: str, label: str, caption: str) -> Entry:
-    split, domain = (text_of(row.get(name), where, name) for name in ("split", "domain"))
+    split, domain, group = (text_of(row.get(name), where, name) for name in ("split", "domain", "group"))
     if split and split.lower() not in SPLIT_NAMES:
         raise DataError(f"{where}: unknown split {split!r}: one of train, val, test.{nearest(split, SPLIT_NAMES)}")
-    return Entry(key, label, SPLIT_NAMES.get(split.lower()), where, domain or None, caption or None)
+    return Entry(key, label, SPLIT_NAMES.get(split.lower()), where, domain or None, caption or None, group or None)

@@ -38,6 +38,7 @@ class Entry(NamedTuple):
     where: str
     domain: str | None = None
     caption: str | None = None
+    group: str | None = None
 
 
 @dataclass
@@ -117,8 +118,12 @@ def assemble(listing: Listing, max_unreadable: float) -> ImageData:
             store=listing.store,
             max_unreadable=max_unreadable,
             border=listing.border,
+            groups=tuple(entry.group for entry in chosen),
         )
     domains = tuple(dict.fromkeys(entry.domain for entry in entries if entry.domain is not None))
+    trained = {entry.group for entry in entries if entry.group and entry.split != "test"}
+    if both := {entry.group for entry in entries if entry.split == "test"} & trained:
+        notes.append(f"{len(both)} groups, for instance {min(both)!r}, have images to train on and to test on")
     return ImageData(name, classes, listing.templates, domains, splits, (*listing.notes, *notes))
 
 

@@ -5,6 +5,8 @@ Shapes: N images, C classes. Everything takes CPU tensors and returns Python flo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,14 +41,23 @@ def ece(confidence_N: Tensor, correct_N: Tensor, bins: int = 15) -> float:
     return torch.zeros(bins, dtype=torch.float64).index_add(0, bin_N, gap_N).abs().sum().item() / len(gap_N)
 
 
-def bootstrap_interval(correct_N: Tensor, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
+def bootstrap_interval(
+    correct_N: Tensor, groups: Sequence[int] = (), seed: int = 0, draws: int = 1000
+) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the accuracy, resampling the N test images.
 
-    The number of right answers among N images drawn with replacement from N, of which a share p is right, is
-    Binomial(N, p): each draw is taken from that law directly, which is the same thing without N * draws random indices.
+    With ``groups``, a number from 0 for each image, groups are drawn with all their images: twenty pictures of one
+    thing are not twenty observations. Without them, the number of right answers among N images drawn with replacement
+    from N, of which a share p is right, is Binomial(N, p): each draw is taken from that law directly, which is the same
+    thing without N * draws random indices.
     """
-    images = len(correct_N)
+    rng, images = np.random.default_rng(seed), len(correct_N)
     share = correct_N.double().mean().item()
-    accuracies = np.random.default_rng(seed).binomial(images, share, size=draws) / images
+    if groups:
+        size_G, right_G = np.bincount(groups), np.bincount(groups, weights=correct_N.double().numpy())
+        times_RG = rng.multinomial(len(size_G), np.full(len(size_G), 1 / len(size_G)), size=draws)
+        accuracies = (times_RG @ right_G) / (times_RG @ size_G)
+    else:
+        accuracies = rng.binomial(images, share, size=draws) / images
     low, high = np.quantile(accuracies, [0.025, 0.975])
     return float(low), float(high)

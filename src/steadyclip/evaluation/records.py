@@ -184,7 +184,7 @@ class DataInfo(Part, frozen=True):
 
 
 class Metrics(Part, frozen=True):
-    """``interval95`` is the bootstrap interval of ``top1`` over test images."""
+    """``interval95`` is the bootstrap interval of ``top1`` over test images, or over their groups."""
 
     top1: Fraction
     mean_per_class: Fraction
@@ -238,7 +238,8 @@ class Record(Document, frozen=True, kw_only=True):
     ``wise_alpha`` is the share of the trained weights where they were averaged with the pretrained ones; ``precision``
     is that of the scoring. Records of a grid also have ``settings``, where the recipe comes from, and the ``role`` of
     the test images: "id" more of what was trained on, "ood" the same classes elsewhere, "transfer" other classes.
-    ``correct`` says which test images were right, in their order, for ``evaluation.paired``.
+    ``correct`` says which test images were right, in their order, for ``evaluation.paired``, and ``groups`` which of
+    them show the same thing: a number for each, or nothing where all stand alone.
     ``device`` and ``threads`` are those of the scoring: sums in another order differ in the last digits.
     """
 
@@ -265,6 +266,7 @@ class Record(Document, frozen=True, kw_only=True):
     seconds: float
     images_per_second: float | None
     correct: str = ""
+    groups: str = ""
     note: str = ""
     drift: Drift | None = None
     settings: str = ""
@@ -286,6 +288,8 @@ class Record(Document, frozen=True, kw_only=True):
         record = super().from_content(content, path)
         if (record.metrics is None) == (record.reason is None):
             raise DataError(f"{path}: exactly one of the fields 'metrics' and 'reason' must be null: {cls.REDO}.")
+        if len(record.groups.split()) not in (0, record.data.images):
+            raise DataError(f"{path}: 'groups' has not one number for each of the images: {cls.REDO}.")
         return record
 
 

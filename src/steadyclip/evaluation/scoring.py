@@ -147,7 +147,7 @@ def evaluate(
     if drift:
         moved = measure(scorer, features.features_ND, encode(cache=cache, frozen=True).features_ND)
     labels_N, classes = features.labels_N, len(image_set.classes)
-    correct_N = predicted_N == labels_N
+    correct_N, groups = predicted_N == labels_N, image_set.group_numbers(features.keys)
     counts_CC = metrics.confusion_matrix(predicted_N, labels_N, classes)
     scores = zip(image_set.classes, counts_CC.sum(dim=1).tolist(), counts_CC.diagonal().tolist(), strict=True)
     return replace(
@@ -157,10 +157,11 @@ def evaluate(
             top1=metrics.top1(predicted_N, labels_N),
             mean_per_class=metrics.mean_per_class(predicted_N, labels_N, classes),
             ece=metrics.ece(confidence_N, correct_N),
-            interval95=metrics.bootstrap_interval(correct_N),
+            interval95=metrics.bootstrap_interval(correct_N, groups),
         ),
         per_class=tuple(ClassScore(*score) for score in scores),
         correct=packed(correct_N.numpy()),
+        groups=" ".join(map(str, groups)),
         confusions=_confusions(image_set, features, predicted_N, confidence_N, counts_CC),
         seconds=seconds,
         images_per_second=None if features.cached else len(labels_N) / seconds,

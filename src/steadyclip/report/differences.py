@@ -25,12 +25,10 @@ class Paired:
         draws: dict[tuple[tuple[tuple[str, str], str], ...], Bootstrap] = {}
         for row in section.rows:
             if found := _answers(row.records):
-                images, correct = found
+                images, correct, groups = found
                 key = tuple(sorted(images.items()))
                 if key not in draws:
-                    draws[key] = Bootstrap(
-                        {name: [np.arange(half_SN.shape[1]) for half_SN in of] for name, of in correct.items()}
-                    )
+                    draws[key] = Bootstrap(groups)
                 self.images[row.label], self.scores[row.label] = images, draws[key].scores(correct)
 
     def cells(self, row: Row, reference: Row) -> list[Cell]:
@@ -78,11 +76,14 @@ def differences(sections: Sequence[Section]) -> tuple[Section, ...]:
     return tuple(found for name in REFERENCES if (found := pairs[-1].against(name)))
 
 
-def _answers(records: Sequence[Record]) -> tuple[dict[tuple[str, str], str], dict[str, list[np.ndarray]]] | None:
+def _answers(
+    records: Sequence[Record],
+) -> tuple[dict[tuple[str, str], str], dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]] | None:
     """What was scored, (data set, half) -> hash of the images, and data set -> for each half which of them were right,
-    (S, N); None where something is missing."""
+    (S, N), and their groups (N,); None where something is missing."""
     images: dict[tuple[str, str], str] = {}
     correct: dict[str, list[np.ndarray]] = {}
+    groups: dict[str, list[np.ndarray]] = {}
     for name, of_data in grouped(records, lambda r: r.data.name).items():
         for half in HALVES:
             of_half = [r for r in of_data if r.data.subset == half]
@@ -92,9 +93,11 @@ def _answers(records: Sequence[Record]) -> tuple[dict[tuple[str, str], str], dic
             images[name, half] = of_half[0].data.hash
             answers_SN = np.stack([unpacked(r.correct, r.data.images) for r in of_half])
             correct.setdefault(name, []).append(answers_SN)
+            numbers = [int(number) for number in of_half[0].groups.split()] or range(answers_SN.shape[1])
+            groups.setdefault(name, []).append(np.array(numbers))
         if len({len(answers_SN) for answers_SN in correct[name]}) > 1:
             return None
-    return images, correct
+    return images, correct, groups
 
 
 def _cell(difference: Difference, seeds: int) -> Cell:

@@ -22,7 +22,7 @@ from steadyclip_lab.drawings.equal import all_rendered
 from steadyclip_lab.drawings.shelf import FILES, FOLDER, POOL, read_drawings
 from steadyclip_lab.suite.plan import DATA_SETS, LabSet
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the code changes what is drawn or written."""
 _METADATA_KEY = b"steadyclip"
 
@@ -118,7 +118,7 @@ def _write(path: Path, data_set: LabSet, pool: ProcessPoolExecutor, made_of: str
         "split": [sample.split for sample in samples],
         "domain": [sample.domain for sample in samples],
         "caption": [sample.caption for sample in samples],
-        "drawing": [sample.drawing.key for sample in samples],
+        "group": [sample.drawing.key for sample in samples],
     }
     about = {"name": data_set.name, "made_of": made_of, "templates": [data_set.template], "classes": data_set.classes}
     write_table(path, columns, about)
