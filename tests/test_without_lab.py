@@ -88,6 +88,7 @@ assert record.metrics is not None
         ("train --data {photos} --model icons-tiny --shots 1", 1, "no model 'icons-tiny' here"),
         ("bench base-to-new", 1, "no model 'icons-tiny' here"),
         ("bench base-to-new --model {model} --methods zero-shot --seeds 1 --out out", 1, "no data 'lab-things' here"),
+        ("bench few-shot --data suite --model {model} --out out", 1, "no data 'suite' here"),
         ("demo", 2, "demo needs 'lab-things'"),
         ("pretrain --data pairs.parquet --out out", 2, "no command 'pretrain' here"),
         ("data build icons", 2, "no command 'data build' here"),

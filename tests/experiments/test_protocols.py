@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from steadyclip.core.errors import UsageError
-from steadyclip.data import ImageData, ImageSet
+from steadyclip.core.errors import DataError, UsageError
+from steadyclip.data import ImageData, ImageSet, catalog, load_data
 from steadyclip.data.images import FileStore
 from steadyclip.data.prompts import imagenet_80
+from steadyclip.data.suites import find_suite
 from steadyclip.experiments import protocols
 from steadyclip.experiments.protocols import (
     GENERIC,
@@ -79,6 +80,34 @@ def test_the_laboratory_needs_no_words() -> None:
     assert make_plan("cross-dataset", ["lab-robust"]) == from_source(robust, others=others)
     assert make_plan("domain-generalization", ["lab-robust"]) == from_source(robust, domains=domains)
     assert make_plan("robust", ["lab-robust"]) == from_source(robust, None, domains, others=others)
+
+
+def test_a_suite_stands_for_its_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = find_suite("suite")
+    assert everything is not None
+    assert len(everything.members) == 12
+    assert make_plan("base-to-new", ["suite"]) == base_to_new(everything.members)
+    assert make_plan("few-shot", ["suite-dev", "lab-food"], shots=[4]) == few_shot(
+        ["lab-clutter", "lab-food", "lab-people", "lab-colored"], [4]
+    )
+    for protocol, home in (("cross-dataset", "lab-things"), ("domain-generalization", "lab-robust"),
+                           ("robust", "lab-robust")):  # fmt: skip
+        assert make_plan(protocol, ["suite"]) == make_plan(protocol, [home])
+    assert make_plan("cross-dataset", ["suite"], ["lab-food"]) == make_plan(
+        "cross-dataset", ["lab-things"], ["lab-food"]
+    )
+    with pytest.raises(UsageError, match="suite-dev does not say what robust trains on: name one of its data sets"):
+        make_plan("robust", ["suite-dev"])
+    parts = [suite.members for name in ("suite-dev", "suite-report") if (suite := find_suite(name))]
+    assert sorted(sum(parts, ())) == sorted(everything.members)
+    eleven = find_suite("eleven")
+    assert eleven is not None
+    assert len(eleven.members) == 11
+    assert all(catalog.find(name) for name in (*eleven.members, *eleven.shifts))
+    with pytest.raises(DataError, match=r"suite stands for 12 data sets, for bench\. Name one: lab-things, lab-wild"):
+        load_data("suite")
+    with pytest.raises(DataError, match=r"'suit'.*Did you mean 'suite'"):
+        load_data("suit")
 
 
 def test_targets_are_domains_or_data(world: Path) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from steadyclip.data.builtin import BuiltIn
+from steadyclip.data.suites import Suite
 from steadyclip_lab.suite.building import built, built_pool
 
 ICONS_TINY = Path(__file__).parent / "weights" / "icons-tiny"
@@ -25,3 +26,11 @@ ROBUST = _lab_set("lab-robust", targets=("lab-food", "lab-logos", "lab-people", 
 ICONS = _lab_set("icons", targets=_OTHER_CLASSES)
 WILD, CLUTTER, SKETCH, NIGHT = map(_lab_set, _SAME_OBJECTS)
 FOOD, PEOPLE, FACES, TRAVEL, LOGOS, EFFECTS, COLORED = map(_lab_set, _OTHER_CLASSES)
+
+_FOR_SETTINGS = ("lab-clutter", "lab-food", "lab-people", "lab-colored")
+_ALL = ("lab-things", *_SAME_OBJECTS, *_OTHER_CLASSES)
+
+SUITE = Suite(_ALL, cross=("lab-things",), shifts=("lab-robust",))
+# settings are chosen on these, and on their validation images alone; the other eight are looked at afterwards
+DEVELOPMENT = Suite(_FOR_SETTINGS)
+REPORT = Suite(tuple(name for name in _ALL if name not in _FOR_SETTINGS))

@@ -31,7 +31,8 @@ class Bench:
     """Rows of the table: names of `steadyclip methods`, with changes in brackets: "lora[rank=4,layers=q:v,epochs=5]"
     (with the quotes, as shells read brackets), or @FILE with a row in each line: docs/rows.md."""
     data: tuple[str, ...] = ("lab-things",)
-    """Data sets, as for `steadyclip train`; the last three protocols train on one."""
+    """Data sets, as for `steadyclip train`, or the name of several: `suite` (twelve of steadyclip-lab) or `eleven`
+    (those of the field). The last three protocols train on one."""
     targets: tuple[str, ...] | None = None
     """Where else to score: data sets, or domains of the data; by default its other domains, and what a built-in
     data set brings along (`lab-things`: the other sets of the laboratory)."""
@@ -96,7 +97,7 @@ class Bench:
         def log(line: str) -> None:
             print(line, file=sys.stderr if self.markdown or self.csv else sys.stdout, flush=True)
 
-        if self.model == EMBEDDED and not all(map(find_builtin, self.data)):
+        if self.model == EMBEDDED and not all(find_builtin(sample.data.name) for sample, _ in plan):
             log(f"model: {FOR_PHOTOS}")
         result = run_bench(
             plan, rows, self.seeds, model=self.model, out=self.out, config=config, root=self.root, launcher=launcher,

@@ -15,6 +15,8 @@ from steadyclip.core.progress import warn
 
 DATA = "steadyclip.data"
 """Name of a data set -> ``data.builtin.BuiltIn``."""
+SUITES = "steadyclip.suites"
+"""Name of several data sets -> ``data.suites.Suite``."""
 MODELS = "steadyclip.models"
 """Name of a model -> its folder (a ``Path``), or a function that returns it."""
 POOLS = "steadyclip.pools"
@@ -31,6 +33,7 @@ _LAB = {
         "icons", "lab-clutter", "lab-colored", "lab-effects", "lab-faces", "lab-food", "lab-logos", "lab-night",
         "lab-people", "lab-robust", "lab-sketch", "lab-things", "lab-travel", "lab-wild",
     ),
+    SUITES: ("suite", "suite-dev", "suite-report"),
     MODELS: ("icons-tiny",),
     POOLS: ("lab-pool",),
     RECIPES: ("icons-tiny",),

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from steadyclip.core.errors import DataError, UsageError, nearest
-from steadyclip.core.extensions import DATA, absent
+from steadyclip.core.extensions import DATA, SUITES, absent
 from steadyclip.data import catalog
 from steadyclip.data.builtin import builtin_names, find_builtin
 from steadyclip.data.layouts import ARCHIVES, find_zhou, read_folder, read_manifest, read_zhou
 from steadyclip.data.listing import Listing, assemble
 from steadyclip.data.prompts import resolve_templates
+from steadyclip.data.suites import find_suite, suite_names
 from steadyclip.data.tables import PARQUET, TEXT
 from steadyclip.data.task import ImageData
 
@@ -77,11 +78,14 @@ def load_data(
 def _read(path: Path, spec: str, image_column: str, label_column: str) -> Listing:
     kind = path.suffix.lower()
     if not spec.strip() or not path.exists():
-        if elsewhere := absent(DATA, spec):
+        if suite := find_suite(spec):
+            one_of = ", ".join(suite.members)
+            raise DataError(f"{spec} stands for {len(suite.members)} data sets, for bench. Name one: {one_of}.")
+        if elsewhere := absent(DATA, spec) or absent(SUITES, spec):
             raise DataError(f"no data {spec!r} here: {elsewhere}.")
         builtin = builtin_names()
         names = f" Built-in data: {', '.join(builtin)}." if builtin else ""
-        known = (*builtin, *(entry.name.lower() for entry in catalog.catalog()))
+        known = (*builtin, *suite_names(), *(entry.name.lower() for entry in catalog.catalog()))
         hint = nearest(spec.lower(), known) if path.name == spec else ""
         raise DataError(f"no folder, file or built-in data {spec!r}.{hint}{names} Others: steadyclip data list.")
     if path.is_dir():

@@ -142,7 +142,7 @@ def make_plan(
 
     Args:
         protocol: which one.
-        data: what to train on; one data set for protocols with targets.
+        data: what to train on; one data set for protocols with targets. The name of a suite stands for its data sets.
         targets: domains of the source, or other data sets: those without a class of their own are the source under
             shift, the others are transfer. By default all other domains, and what a built-in data set brings along.
         shots: training images per class; by default the field's.
@@ -152,6 +152,7 @@ def make_plan(
     Raises:
         UsageError: the protocol takes one source, or one number of shots, or needs targets.
     """
+    data, targets = _spelled_out(protocol, data, targets)
     if sources and protocol not in ("domain-generalization", "robust"):
         raise UsageError(f"{protocol} knows no domains: --sources belongs to domain-generalization and robust.")
     if targets and protocol in ("base-to-new", "few-shot"):
@@ -170,6 +171,28 @@ def make_plan(
         raise UsageError(f"{protocol} trains on one data set: name the others with --targets.")
     source = Source(data[0], sources=tuple(sources))
     return _around(protocol, source, targets, count, root)
+
+
+def _spelled_out(
+    protocol: ProtocolName, data: Sequence[str], targets: Sequence[str] | None
+) -> tuple[list[str], Sequence[str] | None]:
+    """Data and targets with the data sets of a suite in the place of its name."""
+    from steadyclip.data.suites import find_suite
+
+    found: list[str] = []
+    for name in data:
+        suite = find_suite(name)
+        if suite is None:
+            found.append(name)
+        elif protocol in ("base-to-new", "few-shot"):
+            found += suite.members
+        else:
+            source, *others = (suite.cross if protocol == "cross-dataset" else suite.shifts) or [""]
+            if not source:
+                raise UsageError(f"{name} does not say what {protocol} trains on: name one of its data sets.")
+            found.append(source)
+            targets = others if targets is None and others else targets
+    return list(dict.fromkeys(found)), targets
 
 
 def _around(
