@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -82,6 +84,17 @@ def test_images_are_drawn_and_the_same_twice(name: str) -> None:
         assert sample.image() == sample.image()
 
 
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in DATA_SETS if name != "lab-things"]
+
+
+@pytest.mark.parametrize("name", ["lab-things", *SLOW])
+def test_all_images_are_the_published_ones(name: str) -> None:
+    hashed = hashlib.sha256()
+    for sample in samples(DATA_SETS[name]):
+        hashed.update(sample.image())
+    assert hashed.hexdigest() == json.loads(building.PUBLISHED.read_text())[name]
+
+
 @pytest.mark.parametrize("effect", EFFECTS)
 def test_every_effect_changes_the_drawing(effect: str) -> None:
     sample = next(iter(SUITE["lab-effects"].samples(effect)))
@@ -89,6 +102,16 @@ def test_every_effect_changes_the_drawing(effect: str) -> None:
 
 
 class TestBuilding:
+    def test_other_images_than_the_published_ones_are_told(
+        self, small: LabSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "images.json").write_text(json.dumps({small.name: "0" * 64}))
+        build([small.name], tmp_path / "one", progress=False)
+        assert "warning" not in capsys.readouterr().err
+        monkeypatch.setattr(building, "PUBLISHED", tmp_path / "images.json")
+        build([small.name], tmp_path / "two", progress=False)
+        assert "warning: lab-small has other images here than where" in capsys.readouterr().err
+
     def test_build_loads_and_is_kept(self, small: LabSet, tmp_path: Path) -> None:
         build([small.name], tmp_path, progress=False)
         path = tmp_path / f"{small.name}.parquet"

@@ -17,6 +17,7 @@ from typing import Any
 
 from steadyclip.core.errors import DataError, SteadyClipError, nearest
 from steadyclip.core.files import cache_folder, replacing
+from steadyclip.core.progress import warn
 from steadyclip_lab.drawings.captions import caption
 from steadyclip_lab.drawings.equal import all_rendered
 from steadyclip_lab.drawings.shelf import FILES, FOLDER, POOL, read_drawings
@@ -24,6 +25,8 @@ from steadyclip_lab.suite.plan import DATA_SETS, LabSet
 
 FORMAT = 2
 """Raised whenever the code changes what is drawn or written."""
+PUBLISHED = Path(__file__).parent / "images.json"
+"""SHA-256 over the images of each data set in their order: those that our tables were made with."""
 _METADATA_KEY = b"steadyclip"
 
 
@@ -111,9 +114,16 @@ def _images(data_set: LabSet, pool: ProcessPoolExecutor, progress: bool) -> Iter
 
 def _write(path: Path, data_set: LabSet, pool: ProcessPoolExecutor, made_of: str, progress: bool) -> None:
     samples = [sample for label in data_set.classes for sample in data_set.samples(label)]
+    hashed = hashlib.sha256()
+
+    def images() -> Iterator[bytes]:
+        for image in _images(data_set, pool, progress):
+            hashed.update(image)
+            yield image
+
     columns = {
         "path": [sample.key for sample in samples],
-        "image": _images(data_set, pool, progress),
+        "image": images(),
         "label": [sample.label for sample in samples],
         "split": [sample.split for sample in samples],
         "domain": [sample.domain for sample in samples],
@@ -122,6 +132,11 @@ def _write(path: Path, data_set: LabSet, pool: ProcessPoolExecutor, made_of: str
     }
     about = {"name": data_set.name, "made_of": made_of, "templates": [data_set.template], "classes": data_set.classes}
     write_table(path, columns, about)
+    if hashed.hexdigest() != json.loads(PUBLISHED.read_text()).get(data_set.name, hashed.hexdigest()):
+        warn(
+            f"{data_set.name} has other images here than where the published tables were made, by another version of "
+            f"resvg-py ({importlib.metadata.version('resvg-py')} here) or another processor: compare with your own runs"
+        )
 
 
 def write_table(path: Path, columns: dict[str, Iterable[Any]], about: dict[str, Any]) -> None:
