@@ -1,7 +1,7 @@
 """CoOp with and without its cache: the same losses, and a step without the image tower.
 
-    python benchmarks/feature_cache.py                     # icons-tiny, then a random ViT-B/16
-    python benchmarks/feature_cache.py --models icons-tiny
+    python benchmarks/feature_cache.py                     # icons-small, then a random ViT-B/16
+    python benchmarks/feature_cache.py --models icons-small
 
 Prints seconds for each optimizer step of `fit` (the cache is filled before that clock starts),
 their ratio, and the largest relative difference of the losses.
@@ -23,7 +23,7 @@ from steadyclip.training import FitResult, TrainConfig, fit
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["icons-tiny", "vit-b16"])
+    parser.add_argument("--models", nargs="+", default=["icons-small", "vit-b16"])
     parser.add_argument("--shots", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

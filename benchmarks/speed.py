@@ -1,6 +1,6 @@
 """Speed beside bare transformers code: the same weights and images, in one run, the two sides in turn.
 
-    python benchmarks/speed.py                      # icons-tiny on the icons data set
+    python benchmarks/speed.py                      # icons-small on the icons data set
     python benchmarks/speed.py --model DIRECTORY    # any CLIP checkpoint of transformers
 
 Prints medians and ratios. Evaluation: images/s of ``image_features`` over those of a plain loop (more is better).
@@ -32,7 +32,7 @@ from steadyclip.training import TrainConfig, fit
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="icons-tiny")
+    parser.add_argument("--model", default="icons-small")
     parser.add_argument("--data", default="lab-things")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--images", type=int, default=1024, help="evaluated per run")

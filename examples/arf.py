@@ -1,6 +1,6 @@
 """ARF: fine-tune on drawings with captions and retrieved pairs as anchors, then look at what was kept.
 
-    python examples/arf.py                                        # icons-tiny and lab-robust, a minute on two cores
+    python examples/arf.py                                        # icons-small and lab-robust, a minute on two cores
     python examples/arf.py --shots 16 --steps 300 --pool 9600    # as much as it takes to gain something
 
 ARF is anchor-based robust fine-tuning (Han et al. 2024, arXiv 2404.06244). The paper states both kinds of anchors and
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=200, help="scored in each domain")
     options = parser.parse_args()
 
-    model, data = load("icons-tiny"), load_data("lab-robust")
+    model, data = load("icons-small"), load_data("lab-robust")
     task = data.task(shots=options.shots, seed=1)
     with TemporaryDirectory() as folder:
         pool = make_pool(model, options.pool, Path(folder))
@@ -51,7 +51,7 @@ def main() -> None:
         print(f"and for it was retrieved {anchors.pairs(task.train.keys[0])[0][1]!r}")
         # Captions are the data set's own. A control is one knob away: l_c=0, l_r=0, captions="class", towers="image".
         method = get_method("arf", {"anchors": anchors.path})
-        # The published recipe is for ViT-B/16 and ImageNet; icons-tiny wants larger steps.
+        # The published recipe is for ViT-B/16 and ImageNet; icons-small wants larger steps.
         recipe = Recipe(learning_rate=1e-4, weight_decay=0.1, steps=options.steps, batch_size=32, warmup_steps=5)
         result = fit(model, method, task, recipe=recipe, config=TrainConfig(seed=1, progress=False))
         print(

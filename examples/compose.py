@@ -33,13 +33,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         config = TrainConfig(out=out, smallest_crop=0.6, precision="bf16", progress=False)
-        sc.fit(sc.load("icons-tiny"), method, data.task(shots=8, subset="base"), config=config)
+        sc.fit(sc.load("icons-small"), method, data.task(shots=8, subset="base"), config=config)
         model, method, run = load_run(out)
         for subset in ("base", "new"):
             images = data.test_set(subset)
             record = sc.evaluate(model, method, images, subset=subset, run=run, precision="bf16")
             method_only = sc.get_method("zero-shot")
-            frozen = sc.evaluate(sc.load("icons-tiny"), method_only, images, subset=subset, precision="bf16")
+            frozen = sc.evaluate(sc.load("icons-small"), method_only, images, subset=subset, precision="bf16")
             assert record.metrics is not None
             assert frozen.metrics is not None
             print(f"{subset}: {record.metrics.top1:.1%}, zero-shot {frozen.metrics.top1:.1%}")

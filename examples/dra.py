@@ -1,6 +1,6 @@
 """DRA: train on half of the icon classes, score on both halves, and look at who got which rank.
 
-    python examples/dra.py                            # icons-tiny and lab-things, under a minute on two cores
+    python examples/dra.py                            # icons-small and lab-things, under a minute on two cores
     python examples/dra.py --shots 16 --steps 500     # as much as it takes to gain something
 
 DRA is dynamic rank adaptation (Wang et al. 2025, arXiv 2507.05668). The paper states that tokens are grouped by
@@ -29,8 +29,8 @@ def main() -> None:
     data = load_data("lab-things")
     task = data.task(shots=options.shots, seed=1, subset="base")
     # Tokens in three groups of equal size; a control is one knob away: assignment="inverse", channel="off", l1="off".
-    model, method = load("icons-tiny"), get_method("dra", {"ranks": (32, 16, 8), "l1_weight": 0.5})
-    # The published recipe is for ViT-B/16; icons-tiny is thirty times smaller and wants larger steps.
+    model, method = load("icons-small"), get_method("dra", {"ranks": (32, 16, 8), "l1_weight": 0.5})
+    # The published recipe is for ViT-B/16; icons-small is fifteen times smaller and wants larger steps.
     recipe = Recipe(learning_rate=2e-3, steps=options.steps, batch_size=32, warmup_steps=5)
     result = fit(model, method, task, recipe=recipe, config=TrainConfig(seed=1, progress=False))
     trained = sum(p.numel() for p in model.adapters.parameters())

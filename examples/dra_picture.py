@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=80)
     options = parser.parse_args()
     data = load_data("lab-things")
-    model, method = load("icons-tiny"), get_method("dra")
+    model, method = load("icons-small"), get_method("dra")
     recipe = Recipe(learning_rate=2e-3, steps=options.steps, batch_size=32, warmup_steps=5)
     task = data.task(shots=options.shots, seed=1, subset="base")
     fit(model, method, task, recipe=recipe, config=TrainConfig(seed=1, progress=False))
@@ -97,10 +97,10 @@ def draw_words(axis: Any, trace: TokenTrace, line: int, labels: list[str], ranks
 
 
 def words(prompt: str) -> list[str]:
-    """The tokens of a prompt as the tokenizer of icons-tiny spells them."""
+    """The tokens of a prompt as the tokenizer of icons-small spells them."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint_folder("icons-tiny"))
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint_folder("icons-small"))
     names = {tokenizer.bos_token: "start", tokenizer.eos_token: "end"}
     tokens = tokenizer.convert_ids_to_tokens(tokenizer(prompt)["input_ids"])
     return [names.get(token, str(token).replace("</w>", "")) for token in tokens]

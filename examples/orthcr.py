@@ -1,6 +1,6 @@
 """OrthSR: train on half of the icon classes, score on both halves, and check that the neurons kept their angles.
 
-    python examples/orthcr.py                            # icons-tiny and lab-things, under a minute on two cores
+    python examples/orthcr.py                            # icons-small and lab-things, under a minute on two cores
     python examples/orthcr.py --method orthcr            # cross-regularization and plain Cutout instead
     python examples/orthcr.py --shots 16 --steps 400     # as much as it takes to gain something
 
@@ -32,8 +32,8 @@ def main() -> None:
     data = load_data("lab-things")
     task = data.task(shots=options.shots, seed=1, subset="base")
     # A control is one knob away: constraint="none", l1=0 and l2=0, cut="off", towers="image", layers=("q", "k").
-    model, method = load("icons-tiny"), get_method(options.method)
-    # The recipe's rate is for ViT-B/16; icons-tiny is thirty times smaller and wants larger steps.
+    model, method = load("icons-small"), get_method(options.method)
+    # The recipe's rate is for ViT-B/16; icons-small is fifteen times smaller and wants larger steps.
     recipe = Recipe(learning_rate=5e-4, steps=options.steps, batch_size=32, warmup_steps=5)
     result = fit(model, method, task, recipe=recipe, config=TrainConfig(seed=1, progress=False))
     trained = sum(p.numel() for p in model.adapters.parameters())

@@ -23,7 +23,7 @@ from steadyclip.training import TrainConfig
 
 CLASSES = ("camera or video", "bag or suitcase", "pet or wild animal", "dessert or candy", "boat", "car or truck")
 COLORS = {"full": "#d95f02", "orthsr": "#1f6fb4"}
-RATES = {"full": 1e-4, "orthsr": 5e-4}  # for icons-tiny
+RATES = {"full": 1e-4, "orthsr": 5e-4}  # for icons-small
 
 
 def main() -> None:
@@ -33,9 +33,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     options = parser.parse_args()
     task = load_data("lab-things").task(shots=options.shots, seed=1, subset="base")
-    start, after = neurons(load("icons-tiny")), {}
+    start, after = neurons(load("icons-small")), {}
     for name, rate in RATES.items():
-        model, method = load("icons-tiny"), get_method(name)
+        model, method = load("icons-small"), get_method(name)
         recipe = Recipe(learning_rate=rate, steps=options.steps, batch_size=32, warmup_steps=5)
         fit(model, method, task, recipe=recipe, config=TrainConfig(seed=1, progress=False))
         method.merge(model)
@@ -44,7 +44,7 @@ def main() -> None:
         figure = Figure(figsize=(9.2, 6.6), layout="constrained")
         parts: Any = figure.subfigures(2, 1, height_ratios=[2.6, 4])
         draw_angles(parts[0], start, after)
-        draw_cuts(parts[1], load("icons-tiny"), task)
+        draw_cuts(parts[1], load("icons-small"), task)
         figure.savefig(options.out, dpi=110)
     print(f"wrote {options.out}")
 

@@ -85,8 +85,8 @@ assert record.metrics is not None
     [
         ("train --data icons --model {model} --shots 1", 1, "no data 'icons' here"),
         ("data check --data lab-food", 1, "no data 'lab-food' here"),
-        ("train --data {photos} --model icons-tiny --shots 1", 1, "no model 'icons-tiny' here"),
-        ("bench base-to-new", 1, "no model 'icons-tiny' here"),
+        ("train --data {photos} --model icons-small --shots 1", 1, "no model 'icons-small' here"),
+        ("bench base-to-new", 1, "no model 'icons-small' here"),
         ("bench base-to-new --model {model} --methods zero-shot --seeds 1 --out out", 1, "no data 'lab-things' here"),
         ("bench few-shot --data suite --model {model} --out out", 1, "no data 'suite' here"),
         ("demo", 2, "demo needs 'lab-things'"),

@@ -21,7 +21,7 @@ from steadyclip.methods.knobs import knobs_of
 from steadyclip.objectives import Consistency, CrossEntropy, as_objective
 from steadyclip.training.config import DECIDES, RunConfig, TrainConfig
 
-TINY = settings_for("icons-tiny")
+TINY = settings_for("icons-small")
 MINE = """
 from steadyclip.adapters import Bottleneck, LowRank
 from steadyclip.methods import Method, Recipe, compose
@@ -162,11 +162,11 @@ def test_variants_inherit_what_was_chosen_for_the_model() -> None:
     assert row.recipe == TINY.choices["lora"].recipe
     assert row.config["smallest_crop"] == 0.6
     assert parse_row("lora[smallest_crop=0.3]", TINY).config["smallest_crop"] == 0.3
-    assert row.settings == "chosen for icons-tiny"
-    assert parse_row("lora", settings_for("icons-tiny", "published")) == parse_row("lora")
+    assert row.settings == "taken over from an earlier small model"
+    assert parse_row("lora", settings_for("icons-small", "published")) == parse_row("lora")
     assert parse_row("lora", settings_for("some/other")) == parse_row("lora")
     with pytest.raises(UsageError, match="recipes are auto or published, not 'publishd'"):
-        settings_for("icons-tiny", "publishd")
+        settings_for("icons-small", "publishd")
 
 
 def test_every_choice_fits_its_method() -> None:

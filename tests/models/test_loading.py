@@ -42,8 +42,8 @@ def test_loading_and_saving_print_nothing_even_beside_a_broken_torchvision(
 
 
 def test_unknown_names(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no model 'icon-tiny'.*Did you mean 'icons-tiny'\?"):
-        load("icon-tiny")
+    with pytest.raises(ModelError, match=r"no model 'icon-small'.*Did you mean 'icons-small'\?"):
+        load("icon-small")
     with pytest.raises(ModelError, match="not a directory"):
         load(tmp_path / "nothing")
     (tmp_path / "model.safetensors").touch()
@@ -55,8 +55,8 @@ def test_unknown_names(tmp_path: Path) -> None:
 
 def test_an_installed_model_without_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(loading, "load_extension", lambda group, name: tmp_path)
-    with pytest.raises(ModelError, match="'icons-tiny' are not in this installation"):
-        load("icons-tiny")
+    with pytest.raises(ModelError, match="'icons-small' are not in this installation"):
+        load("icons-small")
 
 
 def test_a_hub_id_without_a_network_fails_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def _make(
     data_hash: str = "feedfeedfeedfeed",
     note: str = "",
     role: str = "",
-    model: str = "icons-tiny",
+    model: str = "icons-small",
     drift: tuple[float, float] | None = None,
     wise_alpha: float | None = None,
     source: str = "icons",
@@ -184,7 +184,7 @@ def grid() -> Callable[[str], list[Record]]:
 
     def records(protocol: str) -> list[Record]:
         rows = parse_rows(
-            ["zero-shot", *(name for name in methods() if name != "zero-shot")], settings_for("icons-tiny")
+            ["zero-shot", *(name for name in methods() if name != "zero-shot")], settings_for("icons-small")
         )
         found = []
         for cell in cells(PROTOCOLS[protocol], rows, (1, 2, 3)):

@@ -90,7 +90,7 @@ def test_the_average_needs_all_eleven(score: Callable[..., Record]) -> None:
 def test_other_settings_have_none(score: Callable[..., Record], make: Make) -> None:
     for table in (
         halves(score, ["Caltech101"], shots=8),
-        halves(score, ["Caltech101"], model="icons-tiny"),
+        halves(score, ["Caltech101"], model="icons-small"),
         main_table([make("zero-shot", half, 0.5, name="Caltech101", model=MODELS[0]) for half in ("base", "new")]),
         main_table([make("zero-shot", half, 0.5, model=MODELS[0]) for half in ("base", "new")]),
     ):

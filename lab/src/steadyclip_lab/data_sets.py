@@ -9,7 +9,7 @@ from steadyclip.data.builtin import BuiltIn
 from steadyclip.data.suites import Suite
 from steadyclip_lab.suite.building import built, built_pool
 
-ICONS_TINY = Path(__file__).parent / "weights" / "icons-tiny"
+ICONS_SMALL = Path(__file__).parent / "weights" / "icons-small"
 POOL = built_pool
 
 

@@ -48,7 +48,7 @@ class Bench:
     model: str = EMBEDDED
     """Installed model, local directory or hub id, or open_clip:MODEL/PRETRAINED."""
     recipes: RecipeChoice = "auto"
-    """`auto` trains `icons-tiny` by recipes that were chosen for it, others as published."""
+    """`auto` trains `icons-small` by recipes of its own, others as published."""
     root: Path | None = None
     """Folder that holds the data sets."""
     out: Path = Path("runs/bench")

@@ -68,7 +68,7 @@ class DataOptions:
         return load_data(given.pop("data"), **given)
 
 
-EMBEDDED = "icons-tiny"
+EMBEDDED = "icons-small"
 """The model of steadyclip-lab."""
 FOR_PHOTOS = f"{EMBEDDED} knows drawings only; for photos take --model openai/clip-vit-base-patch16, for instance"
 

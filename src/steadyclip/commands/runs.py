@@ -42,9 +42,9 @@ class Train:
     shells read brackets), or @FILE with such a row: docs/rows.md."""
     model: str | None = None
     """Installed model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED.
-    By default `icons-tiny` for built-in data, which are drawings as it knows them; for your own data, name one."""
+    By default `icons-small` for built-in data, which are drawings as it knows them; for your own data, name one."""
     recipes: RecipeChoice = "auto"
-    """`auto` trains `icons-tiny` by recipes that were chosen for it, others as published."""
+    """`auto` trains `icons-small` by recipes of its own, others as published."""
     shots: int | None = None
     """Training images per class, drawn as the field draws them; all of them if not given."""
     subset: SubsetName = "all"

@@ -34,9 +34,9 @@ _LAB = {
         "lab-people", "lab-robust", "lab-sketch", "lab-things", "lab-travel", "lab-wild",
     ),
     SUITES: ("suite", "suite-dev", "suite-report"),
-    MODELS: ("icons-tiny",),
+    MODELS: ("icons-small",),
     POOLS: ("lab-pool",),
-    RECIPES: ("icons-tiny",),
+    RECIPES: ("icons-small",),
     COMMANDS: ("pretrain", "data.build"),
 }  # fmt: skip
 """What steadyclip-lab has. Known here so that a user who asks for it without having it is told where to get it."""

@@ -41,8 +41,8 @@ def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
     """Models run with ``precision`` inside: bf16 is autocast; weights, losses and features stay in fp32.
 
     On a processor, the backward pass of the fused attention is slow in bf16 for the short sequences of CLIP: a training
-    step of `icons-tiny` takes 400 ms with it, 250 without (torch 2.13, one thread). So what needs gradients takes the
-    plain form there, with its products in bf16 too, which would be in fp32 otherwise (280 ms).
+    step of a CLIP with 5 million weights takes 400 ms with it, 250 without (torch 2.13, one thread). So what needs
+    gradients takes the plain form there, with its products in bf16 too, which would be in fp32 otherwise (280 ms).
 
     Raises:
         UsageError: a precision that is not known.
@@ -74,7 +74,7 @@ def keep_freed_memory() -> None:
     """Let this process keep what it frees, up to 512 MB, for its next step. For programs of ours, not for a library.
 
     Each pass through a model frees and takes the same blocks. By itself glibc gives large ones back to the system,
-    which zeroes them again, page by page: a fifth of the time of scoring with `icons-tiny` in bf16, 4 % of a step of
+    which zeroes them again, page by page: a fifth of the time of scoring with a small CLIP in bf16, 4 % of a step of
     training (one thread). Does nothing where the C library is another one.
     """
     if sys.platform == "linux":

@@ -18,7 +18,7 @@ def load(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> Dua
     """A model with its tokenizer, image transform and logit scale, ready to encode.
 
     Args:
-        name_or_path: "icons-tiny" (of steadyclip-lab), a local checkpoint directory, a hub id such as
+        name_or_path: "icons-small" (of steadyclip-lab), a local checkpoint directory, a hub id such as
             "openai/clip-vit-base-patch16", or "open_clip:MODEL[/PRETRAINED]" (extra ``open-clip``).
         device: where the weights go; they are float32.
 

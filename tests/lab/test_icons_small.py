@@ -1,29 +1,29 @@
-"""icons-tiny: stock files, the features of stock code, and enough zero-shot ability to be worth tuning."""
+"""icons-small: stock files, the features of stock code, and enough zero-shot ability to be worth tuning."""
 
 import pytest
 import torch
 
 from steadyclip import evaluate, get_method, load, load_data
 from steadyclip.models import DualEncoder
-from steadyclip_lab.data_sets import ICONS_TINY
+from steadyclip_lab.data_sets import ICONS_SMALL
 
 
 @pytest.fixture(scope="module")
 def model() -> DualEncoder:
-    return load("icons-tiny")
+    return load("icons-small")
 
 
 def test_files_are_small_and_safe() -> None:
-    assert sum(p.stat().st_size for p in ICONS_TINY.iterdir()) < 12_000_000
-    assert {p.suffix for p in ICONS_TINY.iterdir()} == {".json", ".safetensors", ".md"}
+    assert sum(p.stat().st_size for p in ICONS_SMALL.iterdir()) < 12_000_000
+    assert {p.suffix for p in ICONS_SMALL.iterdir()} == {".json", ".safetensors", ".md"}
 
 
 def test_loads_in_plain_transformers_with_equal_features(model: DualEncoder) -> None:
     from transformers import AutoTokenizer, CLIPModel
 
     stock, tokenizer = (
-        CLIPModel.from_pretrained(ICONS_TINY, dtype=torch.float32),
-        AutoTokenizer.from_pretrained(ICONS_TINY),
+        CLIPModel.from_pretrained(ICONS_SMALL, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(ICONS_SMALL),
     )
     texts = ["an icon of a sea animal.", "an icon of a bus."]
     pixels_BCHW = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
