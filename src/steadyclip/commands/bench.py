@@ -79,6 +79,7 @@ class Bench:
         from steadyclip.experiments.rows import pairs, parse_rows
         from steadyclip.experiments.settings import settings_for
         from steadyclip.report import main_table, write_tables
+        from steadyclip.report.reading import reading
 
         if self.markdown and self.csv:
             raise UsageError("give --markdown or --csv, not both.")
@@ -109,6 +110,7 @@ class Bench:
                 print(table.markdown() if self.markdown else table.csv(), end="")
             else:
                 show(table)
+                print(reading(table))
             stem = self.out / "-".join([self.protocol, *(Path(spec).name for spec in self.data)])
             page, *others = write_tables(result.records, stem, f"{self.protocol}: {', '.join(self.data)}")
             log(f"page: {page}\ntables: {', '.join(map(str, others))}")
@@ -125,7 +127,7 @@ class Demo:
     """One training of every method for each."""
     shots: int = 16
     """Training images per class."""
-    methods: tuple[str, ...] = ("zero-shot", "linear-probe", "full", "lora")
+    methods: tuple[str, ...] = ("zero-shot", "full", "lora", "orthcr")
     """Which, in this order."""
     jobs: int = 1
     """Trainings side by side."""
@@ -153,6 +155,7 @@ class Report:
     def __call__(self) -> None:
         from steadyclip.evaluation import load_records
         from steadyclip.report import main_table, write_page
+        from steadyclip.report.reading import reading
 
         records = load_records(self.records)
         table = main_table(records)
@@ -160,4 +163,5 @@ class Report:
             print(table.markdown(), end="")
         else:
             show(table)
+            print(reading(table))
         say(f"page: {write_page(records, self.out, self.title)}")
