@@ -78,10 +78,7 @@ def test_settings_of_the_embedded_model_are_said() -> None:
 
     tiny = settings_for("icons-small")
     (line,) = settings_lines(parse_rows(["zero-shot", "full", "lora[rank=4]"], tiny), "icons-small")
-    assert (
-        line
-        == "full, lora[rank=4]: recipes taken over from an earlier small model (--recipes published for the papers')"
-    )
+    assert line == f"full, lora[rank=4]: recipes {tiny.name} (--recipes published for the papers')"
     assert settings_lines(parse_rows(["full"]), "other") == []
     some = Settings("chosen for it", {"full": tiny.choices["full"]})
     assert settings_lines(parse_rows(["full", "lora"], some), "it")[1] == (
