@@ -149,13 +149,17 @@ class Report:
     """The page."""
     title: str | None = None
     """Heading of the page; by default the names of the data sets."""
+    results: Path | None = None
+    """A CSV file to write as well, a line for each evaluation, to keep in a repository."""
     markdown: bool = False
     """Print the table as Markdown."""
 
     def __call__(self) -> None:
+        from steadyclip.core.files import write_atomic
         from steadyclip.evaluation import load_records
         from steadyclip.report import main_table, write_page
         from steadyclip.report.reading import reading
+        from steadyclip.report.results import results
 
         records = load_records(self.records)
         table = main_table(records)
@@ -165,3 +169,6 @@ class Report:
             show(table)
             print(reading(table))
         say(f"page: {write_page(records, self.out, self.title)}")
+        if self.results:
+            write_atomic(self.results, results(records).encode())
+            say(f"results: {self.results}")

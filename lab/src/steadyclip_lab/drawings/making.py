@@ -38,10 +38,13 @@ _CREDITS = """# Credits
 The drawings in this folder come from these icon sets, taken from the npm package `@iconify/json`. They are changed only
 in how they are shown; `openmoji.jsonl.xz` also holds the line layers of OpenMoji's drawings alone, under the same
 license. Logos are trademarks of their owners; they stand here as images to be recognized.
-
-| set | drawings | author | license |
-| --- | ---: | --- | --- |
 """
+_SEEN = """# What icons-small has seen
+
+The drawings that it was pretrained on come from these sets of the npm package `@iconify/json`, by other teams than those of
+the laboratory. They are not shipped, but for one in sixteen (`lab-pool`).
+"""
+SEEN = Path(__file__).parents[1] / "weights" / "icons-small" / "DATA.md"
 THINGS = ("objects", "food", "people", "faces", "travel")
 """The tables whose classes are no brands."""
 
@@ -95,24 +98,31 @@ def make(package: Package, out: Path, workers: int) -> None:
     pool = [one for one, _ in trained if one.digest[0] == "0"]
     for path in (*write_shelf(shelf), write_drawings(pool, FOLDER / POOL)):
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
-    (FOLDER / "ATTRIBUTION.md").write_text(attribution(package, [*shelf, *pool]), encoding="utf-8")
+    (FOLDER / "ATTRIBUTION.md").write_text(_CREDITS + credit(package, [*shelf, *pool]), encoding="utf-8")
+    SEEN.write_text(_SEEN + credit(package, [one for one, _ in trained]), encoding="utf-8")
     lines = "".join(f"{one.set}\t{one.icon}\t{one.digest}\n" for one, _ in trained)
     (out / "pretraining.tsv.xz").write_bytes(lzma.compress(lines.encode(), preset=9))
     sets, texts = {one.set for one, _ in trained}, {one.text for one, _ in trained}
     print(f"pretraining: {len(trained)} drawings of {len(sets)} sets, {len(texts)} distinct names")
 
 
-def attribution(package: Package, shipped: Iterable[Drawing]) -> str:
-    """ATTRIBUTION.md: who drew what is shipped, under which license, by the sets' own metadata."""
-    about, counts = package.about(), Counter(one.set for one in shipped)
-    rows = []
+def credit(package: Package, drawings: Iterable[Drawing]) -> str:
+    """Tables of who drew them, under which license, by the sets' own metadata: set by set, and by license."""
+    about, counts = package.about(), Counter(one.set for one in drawings)
+    licenses: dict[str, list[int]] = {}
+    for name, count in counts.items():
+        licenses.setdefault(about[name]["license"]["title"], []).append(count)
+    rows = ["\n| license | sets | drawings |\n| --- | ---: | ---: |\n"]
+    for title, found in sorted(licenses.items(), key=lambda one: -sum(one[1])):
+        rows.append(f"| {title} | {len(found)} | {sum(found):,} |\n")
+    rows.append("\n| set | drawings | author | license |\n| --- | ---: | --- | --- |\n")
     for name in sorted(counts):
         author, license_ = about[name]["author"], about[name]["license"]
         rows.append(
             f"| {about[name]['name']} (`{name}`) | {counts[name]} | [{author['name']}]({author.get('url', '')}) | "
             f"[{license_['title']}]({license_.get('url', '')}) |\n"
         )
-    return _CREDITS + "".join(rows)
+    return "".join(rows)
 
 
 def _with_lines(drawings: Iterable[Drawing]) -> Iterable[Drawing]:

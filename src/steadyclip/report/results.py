@@ -1,0 +1,51 @@
+"""Records as one CSV file, a line for each evaluation: what a repository keeps of its tables."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable
+
+from steadyclip.evaluation.records import Record
+
+FIELDS = (
+    "model", "data", "method", "settings", "classes", "shots", "seed", "test", "role", "top1", "low", "high", "images",
+    "record",
+)  # fmt: skip
+
+
+def results(records: Iterable[Record]) -> str:
+    """The lines of ``records``, sorted, under a header; the same results give the same text.
+
+    ``method`` is a row with its knobs, ``classes`` which were trained on (all, base), ``test`` what was scored (the
+    data set, with half and domain where there are such). Accuracies are fractions, ``low`` and ``high`` the ends of the
+    95 % interval. ``record`` is a hash of which images were tested and which were right: equal where nothing changed.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(FIELDS)
+    writer.writerows(sorted({_line(record) for record in records}))
+    return out.getvalue()
+
+
+def _line(record: Record) -> tuple[str, ...]:
+    training, data, metrics = record.training, record.data, record.metrics
+    subset = () if data.subset == "all" else (data.subset,)
+    numbers = [] if metrics is None else [metrics.top1, *metrics.interval95]
+    facts = f"{data.hash}/{record.correct or record.reason}/{metrics and metrics.top1}"
+    return (
+        record.model.name,
+        training.task.name if training else data.name,
+        record.method.label,
+        record.settings,
+        training.task.subset if training else "",
+        "" if training is None else "all" if record.shots is None else str(record.shots),
+        "" if record.seed is None else str(record.seed),
+        " ".join((data.name, *subset, *filter(None, [data.domain]))),
+        record.role,
+        *(f"{number:.6f}" for number in numbers),
+        *[""] * (3 - len(numbers)),
+        str(data.images),
+        hashlib.sha256(facts.encode()).hexdigest()[:12],
+    )
