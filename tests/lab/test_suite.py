@@ -135,15 +135,21 @@ class TestBuilding:
         first, second = (tmp_path / number / "lab-food.parquet" for number in "12")
         assert first.read_bytes() == second.read_bytes()
 
-    def test_built_anew_when_the_renderer_changes(
-        self, small: LabSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    def test_built_anew_and_told_when_the_renderer_changes_or_the_file_is_damaged(
+        self, small: LabSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         build([small.name], tmp_path, progress=False)
         path = tmp_path / f"{small.name}.parquet"
-        before = path.stat().st_ino
+        before, inode = path.read_bytes(), path.stat().st_ino
+        path.write_bytes(before[: len(before) // 2])
+        assert "warning" not in capsys.readouterr().err
+        build([small.name], tmp_path, progress=False)
+        assert path.read_bytes() == before
+        assert f"warning: {path} is damaged, and is built again" in capsys.readouterr().err
         monkeypatch.setattr(building, "_made_of", lambda: "another")
         build([small.name], tmp_path, progress=False)
-        assert path.stat().st_ino != before
+        assert path.stat().st_ino != inode
+        assert "is of other drawings or another version, and is built again" in capsys.readouterr().err
 
     def test_a_stopped_build_leaves_nothing(
         self, small: LabSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

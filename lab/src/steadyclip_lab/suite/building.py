@@ -46,11 +46,7 @@ def build(only: Sequence[str] | None = None, folder: Path | None = None, progres
         raise DataError(f"no data set {unknown!r}.{nearest(unknown, DATA_SETS)} There are: {', '.join(DATA_SETS)}.")
     folder = folder or cache_folder()
     made_of = _made_of()
-    stale = [
-        DATA_SETS[name]
-        for name in only or DATA_SETS
-        if read_about(folder / f"{name}.parquet").get("made_of") != made_of
-    ]
+    stale = [DATA_SETS[name] for name in only or DATA_SETS if _is_stale(folder / f"{name}.parquet", made_of)]
     if stale:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +68,7 @@ def built_pool() -> Path:
     drawings that no data set uses. Columns ``path``, ``image`` (PNG on a transparent ground), ``text``, ``caption``.
     """
     path, made_of = cache_folder() / "lab-pool.parquet", _made_of((POOL,))
-    if read_about(path).get("made_of") != made_of:
+    if _is_stale(path, made_of):
         drawings = read_drawings(FOLDER / POOL)
         columns = {
             "path": [one.key for one in drawings],
@@ -82,6 +78,16 @@ def built_pool() -> Path:
         }
         write_table(path, columns, {"name": "lab-pool", "made_of": made_of})
     return path
+
+
+def _is_stale(path: Path, made_of: str) -> bool:
+    """The file has to be built; a line says why if there is one."""
+    about = read_about(path)
+    if path.is_file() and not about:
+        warn(f"{path} is damaged, and is built again")
+    elif path.is_file() and about.get("made_of") != made_of:
+        warn(f"{path} is of other drawings or another version, and is built again")
+    return about.get("made_of") != made_of
 
 
 def _made_of(drawings: Sequence[str] = FILES) -> str:
