@@ -41,8 +41,8 @@ license. Logos are trademarks of their owners; they stand here as images to be r
 """
 _SEEN = """# What icons-small has seen
 
-The drawings that it was pretrained on come from these sets of the npm package `@iconify/json`, by other teams than those of
-the laboratory. They are not shipped, but for one in sixteen (`lab-pool`).
+The drawings that it was pretrained on come from these sets of the npm package `@iconify/json`, by other teams than
+those of the laboratory. They are not shipped, but for one in sixteen (`lab-pool`).
 """
 SEEN = Path(__file__).parents[1] / "weights" / "icons-small" / "DATA.md"
 THINGS = ("objects", "food", "people", "faces", "travel")
