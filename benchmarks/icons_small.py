@@ -2,6 +2,7 @@
 
     python benchmarks/icons_small.py [MODEL]                 the twelve data sets and lab-robust
     python benchmarks/icons_small.py --held-out HELD.parquet MODEL ...   which state of the training to keep
+    python benchmarks/icons_small.py --curves FOLDER CURVES.svg          the losses of the four stages
 
 Needs steadyclip-lab. Top-1 in percent on the test images, each half of the classes among its own names, with the 95 %
 bootstrap interval over images; by bare names too; expected calibration error. The choice between states of a training
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import statistics
 import time
 from pathlib import Path
@@ -35,13 +37,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=["icons-small"])
     parser.add_argument("--held-out", type=Path, help="the teams held out of the pretraining")
+    parser.add_argument("--curves", type=Path, nargs=2, help="a folder of *.jsonl, and the figure to draw")
     args = parser.parse_args()
+    if args.curves:
+        return draw_curves(*args.curves)
     for name in args.models:
         print(f"{name}:")
         if args.held_out:
             print(f"held-out teams: {held_out(load(name), args.held_out):.1f} %")
         else:
             table(load(name))
+
+
+def draw_curves(folder: Path, out: Path) -> None:
+    """The loss of each stage over its steps."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 2.4), layout="constrained")
+    for axes, stage in zip(figure.subplots(1, 4), ("teacher", "distil", "text", "joint"), strict=True):
+        lines = [json.loads(line) for line in (folder / f"{stage}.jsonl").read_text().splitlines()]
+        axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], linewidth=1)
+        axes.set(title=stage, xlabel="step")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(out, metadata={"Date": None})
 
 
 def table(model: DualEncoder) -> None:

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 [ -e "$out/drawings/pairs.parquet" ] || bash lab/recipes/drawings.sh "$out/drawings"
 steadyclip pretrain --data "$out/drawings/pairs.parquet" --out "$out/run" --augment scenes \
-  --teacher-epochs 14 --distil-epochs 10 --text-steps 8000 --joint-epochs 4 \
+  --teacher-epochs 14 --distil-epochs 10 --text-steps 5000 --joint-epochs 2 \
   --width 256 --heads 4 --vision-layers 6 --text-layers 4 --vocabulary 8192
 
 python benchmarks/icons_small.py --held-out "$out/drawings/held.parquet" "$out/run/model"
