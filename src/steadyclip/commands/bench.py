@@ -110,7 +110,7 @@ class Bench:
                 print(table.markdown() if self.markdown else table.csv(), end="")
             else:
                 show(table)
-                print(reading(table))
+                show(reading(table))
             stem = self.out / "-".join([self.protocol, *(Path(spec).name for spec in self.data)])
             page, *others = write_tables(result.records, stem, f"{self.protocol}: {', '.join(self.data)}")
             log(f"page: {page}\ntables: {', '.join(map(str, others))}")
@@ -167,7 +167,7 @@ class Report:
             print(table.markdown(), end="")
         else:
             show(table)
-            print(reading(table))
+            show(reading(table))
         say(f"page: {write_page(records, self.out, self.title)}")
         if self.results:
             write_atomic(self.results, results(records).encode())

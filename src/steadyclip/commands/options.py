@@ -110,8 +110,8 @@ def say(*lines: str) -> None:
 
 
 def show(table: object) -> None:
-    """A rich table, plain where standard output is not a terminal."""
+    """A rich table or a paragraph, plain where standard output is not a terminal."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False).print(table)
+    Console(width=width, highlight=False).print(table, markup=False)
