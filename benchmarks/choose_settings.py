@@ -45,7 +45,7 @@ KNOBS = {
     "coop": ("init", ("a drawing of a", "none")), "cocoop": ("init", ("a drawing of a", "none")),
     "tip-adapter-f": ("beta", ("2", "10")),
 }  # fmt: skip
-FIELDS = ("method", "row", "data", "base", "new")
+FIELDS = ("model", "method", "row", "data", "base", "new")
 
 
 def main() -> None:
@@ -73,6 +73,7 @@ class Trial:
 
     def __init__(self, path: Path, model: str, precision: Any) -> None:
         self.path, self.model, self.precision = path, model, precision
+        self.weights = f"{load(model).weights_hash} {precision}"
         suite = find_suite(SUITE)
         assert suite is not None
         self.data = {name: halves(name) for name in suite.members}
@@ -80,6 +81,8 @@ class Trial:
         if path.is_file():
             with path.open(newline="") as file:
                 for line in csv.DictReader(file):
+                    if line["model"] != self.weights:
+                        raise SystemExit(f"{path} is of {line['model']}, not of {self.weights}: name another --out.")
                     found = float(line["base"]), float(line["new"]) if line["new"] else None
                     self.known[line["row"], line["data"]] = found
         else:
@@ -107,7 +110,7 @@ class Trial:
             self.known[text, name] = base, unseen
             with self.path.open("a", newline="") as file:
                 unseen_text = "" if unseen is None else f"{unseen:.2f}"
-                csv.writer(file).writerow([method, text, name, f"{base:.2f}", unseen_text])
+                csv.writer(file).writerow([self.weights, method, text, name, f"{base:.2f}", unseen_text])
         return self.known[text, name]
 
     def _pairs(self, name: str) -> Path:

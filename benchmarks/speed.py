@@ -1,6 +1,6 @@
 """Speed beside bare transformers code: the same weights and images, in one run, the two sides in turn.
 
-    python benchmarks/speed.py                      # icons-small on the icons data set
+    python benchmarks/speed.py                      # icons-small on lab-things
     python benchmarks/speed.py --model DIRECTORY    # any CLIP checkpoint of transformers
 
 Prints medians and ratios. Evaluation: images/s of ``image_features`` over those of a plain loop (more is better).
