@@ -121,8 +121,8 @@ def assemble(listing: Listing, max_unreadable: float) -> ImageData:
             groups=tuple(entry.group for entry in chosen),
         )
     domains = tuple(dict.fromkeys(entry.domain for entry in entries if entry.domain is not None))
-    trained = {entry.group for entry in entries if entry.group and entry.split != "test"}
-    if both := {entry.group for entry in entries if entry.split == "test"} & trained:
+    trained, tested = ({e.group for e in entries if e.group and (e.split == "test") is test} for test in (False, True))
+    if both := trained & tested:
         notes.append(f"{len(both)} groups, for instance {min(both)!r}, have images to train on and to test on")
     return ImageData(name, classes, listing.templates, domains, splits, (*listing.notes, *notes))
 
