@@ -37,8 +37,8 @@ class Prompts(AdapterSpec):
     """Which towers get learned tokens."""
     length: int = 4
     """L: learned tokens of a tower; ``init`` sets it where it is given."""
-    depth: int = 1
-    """J: blocks whose input gets fresh tokens; 1: the first block only."""
+    depth: int | None = 1
+    """J: blocks whose input gets fresh tokens; 1: the first block only; none: three quarters of them (9 of 12)."""
     init: str | None = None
     """Words whose embeddings the text tokens start from, such as "a photo of a"; none: small random values."""
     template: str = "{}."
@@ -49,8 +49,8 @@ class Prompts(AdapterSpec):
     """Hidden width of a net that shifts the text tokens by an image feature, as in CoCoOp; none: no such net."""
 
     def __post_init__(self) -> None:
-        for knob in ("length", "depth"):
-            self.require(knob, getattr(self, knob) >= 1, "at least 1")
+        self.require("length", self.length >= 1, "at least 1")
+        self.require("depth", self.depth is None or self.depth >= 1, "at least 1, or none")
         self.require("meta", self.meta is None or self.meta >= 1, "at least 1, or none")
         self.require("template", "{}" in self.template, "text with {} in the place of the name")
         self.require("coupling", self.coupling == "none" or self.towers == "both", "none where towers is not both")
@@ -61,7 +61,7 @@ class Prompts(AdapterSpec):
         for tower in self.chosen(model):
             if any(isinstance(other, PromptTokens) and tower.name in other.towers for other in model.adapters.values()):
                 raise ModelError(f"prompts: the {tower.name} tower has learned tokens already; give it one Prompts.")
-            if self.depth > len(tower.blocks):
+            if (self.depth or 1) > len(tower.blocks):
                 raise UsageError(
                     f"prompts: depth={self.depth}, but the {tower.name} tower of {model.name} has {len(tower.blocks)} "
                     "blocks: lower it."
@@ -78,6 +78,7 @@ class PromptTokens(Adapter):
     Attributes:
         towers: those that get tokens, by name.
         length: L.
+        depth: J.
         conditional: the text tokens depend on ``given``.
         given: (M, D), unit image features, one row for each text of the next pass, which takes them.
     """
@@ -93,6 +94,8 @@ class PromptTokens(Adapter):
         self.given: Tensor | None = None
         self._ids_L = None if spec.init is None else _word_ids(model, spec.init)
         self.length = spec.length if self._ids_L is None else len(self._ids_L)
+        # of the tower with fewer blocks: coupled tokens go together, block by block
+        self.depth = spec.depth or max(1, round(0.75 * min(len(tower.blocks) for tower in self.towers.values())))
         context = model.text_tower.context
         if "text" in self.towers and model.text_tower.start + self.length + 2 > context:  # a name, the end
             raise UsageError(
@@ -100,7 +103,7 @@ class PromptTokens(Adapter):
                 f"the text tower of {model.name} reads: take fewer, or shorter init words."
             )
         device, width = model.device, {tower.name: tower.width for tower in (model.image_tower, model.text_tower)}
-        shape = spec.depth, self.length
+        shape = self.depth, self.length
         if "text" in self.towers:
             self.text = nn.Parameter(0.02 * torch.randn(*shape, width["text"], device=device))
             if self._ids_L is not None:
@@ -109,7 +112,7 @@ class PromptTokens(Adapter):
         if spec.coupling == "project":
             first = nn.Linear(width["text"], width["image"], device=device)
             later = nn.Linear(width["text"], width["image"], device=device)  # MaPLe's are copies of one at the start
-            self.maps = nn.ModuleList([first, *(copy.deepcopy(later) for _ in range(spec.depth - 1))])
+            self.maps = nn.ModuleList([first, *(copy.deepcopy(later) for _ in range(self.depth - 1))])
         elif "image" in self.towers:
             self.image = nn.Parameter(0.02 * torch.randn(*shape, width["image"], device=device))
         if spec.meta is not None:
@@ -121,7 +124,7 @@ class PromptTokens(Adapter):
         handles: list[RemovableHandle] = []
         for name, tower in self.towers.items():
             handles.append(tower.embed.register_forward_hook(self._enter))
-            for block in tower.blocks[1 : self.spec.depth]:
+            for block in tower.blocks[1 : self.depth]:
                 handles.append(block.module.register_forward_pre_hook(self._before_block))
             if name == "image":
                 handles.append(tower.blocks[-1].module.register_forward_hook(self._take_off))

@@ -2,7 +2,12 @@
 
 from steadyclip.heads.base import FeatureTask, Head, HeadSpec, NoHead
 from steadyclip.heads.cache import CacheHead
+from steadyclip.heads.feature_adapter import FeatureAdapterHead
+from steadyclip.heads.from_text import FromTextHead, ResidualHead
 from steadyclip.heads.linear import LinearHead
 from steadyclip.heads.text import TextHead
 
-__all__ = ["CacheHead", "FeatureTask", "Head", "HeadSpec", "LinearHead", "NoHead", "TextHead"]
+__all__ = [
+    "CacheHead", "FeatureAdapterHead", "FeatureTask", "FromTextHead", "Head", "HeadSpec", "LinearHead", "NoHead",
+    "ResidualHead", "TextHead",
+]  # fmt: skip

@@ -4,6 +4,7 @@ from steadyclip.objectives.features import (
     AttentiveCutout,
     Batch,
     Classes,
+    Contexts,
     Cutout,
     DrawnPrompts,
     Features,
@@ -19,20 +20,25 @@ from steadyclip.objectives.features import (
 from steadyclip.objectives.terms import (
     L2SP,
     Consistency,
+    ContextConsistency,
     CrossedEntropy,
     CrossEntropy,
     DeltaL1,
     Distance,
     FeatureL1,
+    HeadPenalty,
     InfoNCE,
+    MarginEntropy,
     Objective,
     Term,
+    TextEntropy,
     as_objective,
     kl,
 )  # fmt: skip
 
 __all__ = [
-    "L2SP", "AttentiveCutout", "Batch", "Classes", "Consistency", "CrossEntropy", "CrossedEntropy", "Cutout", "DeltaL1",
-    "Distance", "DrawnPrompts", "FeatureL1", "Features", "Image", "InfoNCE", "Objective", "OfStream", "Plain", "Read",
-    "Term", "Text", "TextView", "TextsOfStream", "View", "as_objective", "kl",
+    "L2SP", "AttentiveCutout", "Batch", "Classes", "Consistency", "ContextConsistency", "Contexts", "CrossEntropy",
+    "CrossedEntropy", "Cutout", "DeltaL1", "Distance", "DrawnPrompts", "FeatureL1", "Features", "HeadPenalty", "Image",
+    "InfoNCE", "MarginEntropy", "Objective", "OfStream", "Plain", "Read", "Term", "Text", "TextEntropy", "TextView",
+    "TextsOfStream", "View", "as_objective", "kl",
 ]  # fmt: skip

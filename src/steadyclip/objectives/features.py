@@ -130,6 +130,17 @@ class Classes(TextView):
         return [[template.replace("{}", name) for template in templates] for name in f.names]
 
 
+class Contexts(TextView):
+    """One row for each template, without a name: "a sketch of a"."""
+
+    rows: ClassVar[str] = "class"
+
+    templates: tuple[str, ...] = ()
+
+    def texts(self, f: Features, prompted: str | None) -> list[list[str]]:
+        return [[" ".join(template.replace("{}", " ").split())] for template in self.templates]
+
+
 class DrawnPrompts(TextView):
     """A prompt of the class of each of the B images, the same however many processes share the step.
 

@@ -13,7 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadyclip.core.spec import Spec, piece_name
-from steadyclip.objectives.features import Cutout, DrawnPrompts, Features, Image, Plain, Read, Text, TextsOfStream, View
+from steadyclip.objectives.features import (
+    Contexts,
+    Cutout,
+    DrawnPrompts,
+    Features,
+    Image,
+    Plain,
+    Read,
+    Text,
+    TextsOfStream,
+    View,
+)
 
 
 class Term(Spec):
@@ -141,6 +152,74 @@ class CrossEntropy(Term):
         return F.cross_entropy(f.logits(self.on, self.output).float(), f.labels(self.on.view))
 
 
+class MarginEntropy(CrossEntropy):
+    """CE of scale * f.t_k + scale * margin * (1 - t_y.t_k): the other classes must be beaten by the more, the less
+    they are like the true one.
+
+    Source: Shu et al. 2023 (CLIPood, arXiv 2302.00864), equation 3, less what is equal for all classes.
+    """
+
+    margin: float = 0.3
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        return self.on, Text()
+
+    def __call__(self, f: Features) -> Tensor:
+        text_CD, labels_B = f[Text()], f.labels(self.on.view)
+        far_BC = f.scale(self.on, Text()) * (1 - text_CD[labels_B] @ text_CD.T)
+        return F.cross_entropy(f.logits(self.on, self.output).float() + self.margin * far_BC, labels_B)
+
+
+class TextEntropy(Term):
+    """CE of the head's logits of the class texts themselves, each being of its class.
+
+    Source: Lin et al. 2023 (cross-modal adaptation, arXiv 2301.06267), equation 4.
+    """
+
+    needs_head: ClassVar[bool] = True
+
+    on: Read = Text()
+
+    def __call__(self, f: Features) -> Tensor:
+        logits_CC = f.logits(self.on).float()
+        return F.cross_entropy(logits_CC, torch.arange(len(logits_CC), device=logits_CC.device))
+
+
+class HeadPenalty(Term):
+    """A scalar that the head puts out beside its logits, such as the distance of its rows to where they started."""
+
+    needs_head: ClassVar[bool] = True
+
+    output: str = "penalty"
+    on: Read = Image()
+
+    @property
+    def label(self) -> str:
+        return self.output
+
+    def __call__(self, f: Features) -> Tensor:
+        return f.outputs(self.on)[self.output]
+
+
+class ContextConsistency(Term):
+    """KL(c0 || c), c the softmax of an image's cosines with contexts (templates without a name), c0 before training.
+
+    Source: our reading of CAR-FT (Mao et al. 2022, arXiv 2211.16175).
+    """
+
+    templates: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        contexts = Contexts(templates=self.templates)
+        return Image(), Image(state="frozen"), Text(contexts), Text(contexts, "frozen")
+
+    def __call__(self, f: Features) -> Tensor:
+        image, image0, text, text0 = self.reads
+        return kl(f.cosines(image0, text0), f.cosines(image, text))
+
+
 class CrossedEntropy(Term):
     """CE(p_a, y) + CE(p_b, y): tuned images by frozen texts, and frozen images by tuned texts.
 
@@ -174,11 +253,13 @@ class Consistency(Term):
         view: of the images.
         cross: each tower, tuned, must agree with the other one, frozen.
         teacher: the class texts of p0.
+        per_class: the divergence is divided by the number of classes too.
     """
 
     view: View = Plain()
     cross: bool = False
     teacher: Read = Text(state="frozen")
+    per_class: bool = False
 
     @property
     def label(self) -> str:
@@ -196,9 +277,10 @@ class Consistency(Term):
     def __call__(self, f: Features) -> Tensor:
         x, x0 = Image(self.view), Image(self.view, "frozen")
         teacher_BC = f.cosines(x0, self.teacher)
+        share = 1 / teacher_BC.shape[1] if self.per_class else 1
         if self.cross:
-            return kl(teacher_BC, f.cosines(x, self.teacher)) + kl(teacher_BC, f.cosines(x0, Text()))
-        return kl(teacher_BC, f.logits(x))
+            return share * (kl(teacher_BC, f.cosines(x, self.teacher)) + kl(teacher_BC, f.cosines(x0, Text())))
+        return share * kl(teacher_BC, f.logits(x))
 
 
 class Distance(Term):
