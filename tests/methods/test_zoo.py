@@ -1,0 +1,186 @@
+"""The methods that people compare with: where they start, what they are in the limit, and what they cost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from method_world import NAMES, attached, filled, make_batch, terms
+from steadyclip.adapters import Prompts
+from steadyclip.heads import FeatureTask, NoHead
+from steadyclip.methods import Method, get_method
+from steadyclip.methods.prograd import Projected
+from steadyclip.objectives import Image, Text
+from steadyclip.testing import starts_frozen
+from steadyclip.training.step import Step
+
+PROMPT = ("a photo of a {}.",)
+
+
+def gradients(method: Method) -> dict[str, torch.Tensor]:
+    step = Step(method, attached(method, std=0.1), NAMES, PROMPT)
+    step.gradients(make_batch(), seed=0)
+    return {name: p.grad for name, p in step.trained.items() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("row", "same"),
+    [
+        ({"w": 0}, ("kgcoop", "coop")),
+        ({"share": 0}, ("prograd", "coop")),
+        ({"text": 0, "image": 0, "kl": 0}, ("promptsrc", "ivlp")),
+        ({"w": 0}, ("l2-sp", "full")),
+        ({"w": 0}, ("car-ft", "full")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_without_its_own_part_it_is_the_method_below(row: dict, same: tuple[str, str]) -> None:
+    ours, theirs = gradients(get_method(same[0], row)), gradients(get_method(same[1]))
+    assert ours.keys() == theirs.keys()
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "term"), [("kgcoop", "cosine_text"), ("car-ft", "context_consistency"), ("l2-sp", "l2sp")]
+)
+def test_what_holds_it_is_0_at_the_start_and_not_later(name: str, term: str) -> None:
+    method = get_method(name)
+    batch = make_batch()
+    (label,) = {key for key in terms(method, attached(method), batch, templates=PROMPT) if "cross" not in key}
+    assert terms(method, attached(method), batch, templates=PROMPT)[label].abs() < 1e-5, term
+    model = attached(method)
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    assert terms(method, model, batch, templates=PROMPT)[label] > 1e-4
+
+
+def test_prograd_takes_away_what_goes_against_the_second_gradient() -> None:
+    g, h = torch.randn(2, 40, generator=torch.Generator().manual_seed(0))
+    h = -h if g @ h > 0 else h
+    assert abs(float(Projected()([g, h]) @ h)) < 1e-5
+    torch.testing.assert_close(Projected(0.8)([g, h]) @ h, 0.2 * (g @ h))
+    torch.testing.assert_close(Projected()([g, -h]), g)  # they agree
+    torch.testing.assert_close(Projected()([g, 0 * h]), g)
+
+
+class TestTokensOfBothTowers:
+    def test_maple_of_one_block_reads_texts_as_the_frozen_model(self) -> None:
+        method = get_method("maple", {"depth": 1})
+        f = filled(method, attached(method), make_batch(), templates=PROMPT)
+        zero_shot = get_method("zero-shot")
+        plain = filled(zero_shot, attached(zero_shot), make_batch(), templates=PROMPT)
+        torch.testing.assert_close(f[Text()], plain[Text()], atol=1e-5, rtol=0)
+        assert (f[Image()] - plain[Image()]).abs().max() > 1e-3
+
+    def test_as_many_parameters_as_the_formulas_say(self) -> None:
+        for name in ("maple", "ivlp"):
+            model = attached(get_method(name))
+            tokens, J = model.adapters["prompts"].length, model.adapters["prompts"].depth
+            text, image = model.text_tower.width, model.image_tower.width
+            coupled = J * (text * image + image)
+            expected = J * tokens * text + (coupled if name == "maple" else J * tokens * image)
+            assert sum(p.numel() for p in model.adapters.parameters()) == expected
+
+    def test_three_quarters_of_the_blocks(self) -> None:
+        model = attached(get_method("maple"))
+        blocks = min(len(model.image_tower.blocks), len(model.text_tower.blocks))
+        assert model.adapters["prompts"].depth == round(0.75 * blocks)
+        assert round(0.75 * 12) == 9  # that of the paper
+        own = get_method("ivlp", {"depth": 1})
+        assert attached(own).adapters["prompts"].depth == 1
+        assert Prompts(depth=None).depth is None
+
+    def test_the_kl_of_promptsrc_is_a_mean_over_classes_too(self) -> None:
+        method = get_method("promptsrc", {"prompts": "own"})
+        model, batch = attached(method, std=0.2), make_batch()
+        f = filled(method, model, batch)
+        scale = f.scale(Image())
+        held = Text(method.objective().terms[3][1].teacher.view, "frozen")  # type: ignore[attr-defined]
+        teacher = (scale * f[Image(state="frozen")] @ f[held].T).softmax(-1)
+        student = f.logits().log_softmax(-1)
+        expected = (teacher * (teacher.log() - student)).sum() / teacher.numel()
+        torch.testing.assert_close(terms(method, model, batch)["consistency"], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_clip_adapter_is_zero_shot_without_its_net_and_knows_no_length() -> None:
+    assert starts_frozen(get_method("clip-adapter", {"ratio": 0}), attached(get_method("zero-shot")))
+    method = get_method("clip-adapter")
+    model, batch = attached(method), make_batch()
+    f = filled(method, model, batch)
+    once = f.logits()
+    g = filled(method, model, batch)
+    g.raw[g.canonical(Image())] = 3 * g.raw[g.canonical(Image())]
+    torch.testing.assert_close(g.logits(), once)
+    h = f.get(Image())
+    mixed = F.normalize(0.2 * F.relu(F.relu(h @ model.head.down.weight.T) @ model.head.up.weight.T) + 0.8 * h, dim=-1)
+    torch.testing.assert_close(once, f.scale(Text()) * mixed @ f[Text()].T, rtol=1e-4, atol=1e-4)
+
+
+def task(f, count: int = 12) -> FeatureTask:
+    images = torch.randn(count, 1, f.model.embed_dim, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(count) % len(NAMES)
+    text = torch.randn(len(NAMES), f.model.embed_dim, generator=torch.Generator().manual_seed(2))
+    return FeatureTask(lambda part, views: (images, labels), lambda view: text, torch.tensor(20.0))
+
+
+@pytest.mark.parametrize("name", ["taskres", "zs-lp", "clap", "cross-modal", "ft"])
+def test_rows_start_as_the_class_texts_and_know_no_other_names(name: str) -> None:
+    method = get_method(name)
+    model, batch = attached(method), make_batch()
+    f = filled(method, model, batch)
+    data, view = task(f), method.head.text  # type: ignore[attr-defined]
+    if method.head.solves:
+        model.head.solve(data, 0)
+    text_CD = data.text(view) if method.head.solves else f.get(Text(view))
+    expected = f.scale(Image()) * f[Image()] @ F.normalize(text_CD, dim=-1).T
+    torch.testing.assert_close(f.logits(), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(NoHead, match="cannot name new classes"):
+        model.head.check_names(["tractor"])
+
+
+def test_clap_holds_a_class_by_the_zero_shot_probability_of_its_images() -> None:
+    method = get_method("clap")
+    model = attached(method)
+    f = filled(method, model, make_batch())
+    data = task(f)
+    model.head.solve(data, 0)
+    assert f.outputs(Image())["penalty"] == 0
+    images, labels = data.images("train", 0)
+    for k in range(len(NAMES)):
+        own = [F.cosine_similarity(images[i], data.text(method.head.text)) for i in range(12) if labels[i] == k]
+        expected = torch.stack([(20 * cosines).softmax(0)[k] for cosines in own]).mean()
+        torch.testing.assert_close(model.head.share_C[k], expected, rtol=1e-4, atol=1e-6)
+    model.head.weight.data[1] += 1
+    moved = filled(method, model, make_batch()).outputs(Image())["penalty"]
+    torch.testing.assert_close(moved, model.head.share_C[1] * model.embed_dim / len(NAMES))
+
+
+def test_cross_modal_learns_from_texts_of_their_own_class() -> None:
+    method = get_method("cross-modal", {"texts": 0.25})
+    model = attached(method)
+    f = filled(method, model, make_batch())
+    model.head.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    rows, scale = model.head.weight, f.scale(Image())
+    by_image = F.cross_entropy(scale * f[Image()] @ rows.T, f.labels())
+    by_text = F.cross_entropy(scale * f[Text()] @ rows.T, torch.arange(len(NAMES)))
+    found = terms(method, model, make_batch())
+    torch.testing.assert_close(sum(found.values()), 0.75 * by_image + 0.25 * by_text, rtol=1e-4, atol=1e-4)
+
+
+def test_the_margin_of_clipood_is_that_of_its_paper() -> None:
+    method = get_method("clipood")
+    model, batch = attached(method), make_batch()
+    f = filled(method, model, batch)
+    text, labels, scale = f[Text()], batch.labels_B, f.scale(Image())
+    losses = []
+    for image, label in zip(f[Image()], labels, strict=True):
+        logits = scale * text @ (image - 0.3 * text[label])
+        losses.append(F.cross_entropy(logits, label))
+    torch.testing.assert_close(
+        sum(terms(method, model, batch).values()), torch.stack(losses).mean(), rtol=1e-4, atol=1e-4
+    )
+    plain = get_method("clipood", {"margin": 0})
+    expected = F.cross_entropy(f.logits(), labels)
+    torch.testing.assert_close(sum(terms(plain, model, batch).values()), expected, rtol=1e-5, atol=1e-5)
