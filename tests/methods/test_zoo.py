@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from method_world import NAMES, attached, filled, make_batch, terms
-from steadyclip.adapters import Prompts
+from steadyclip.adapters import Prompts, Weights
+from steadyclip.core.errors import UsageError
+from steadyclip.experiments.rows import parse_row
 from steadyclip.heads import FeatureTask, NoHead
-from steadyclip.methods import Method, get_method
+from steadyclip.methods import Method, compose, get_method
 from steadyclip.methods.prograd import Projected
-from steadyclip.objectives import Image, Text
+from steadyclip.objectives import CrossEntropy, GramAlignment, Image, Text
 from steadyclip.testing import starts_frozen
 from steadyclip.training.step import Step
 
@@ -184,3 +188,53 @@ def test_the_margin_of_clipood_is_that_of_its_paper() -> None:
     plain = get_method("clipood", {"margin": 0})
     expected = F.cross_entropy(f.logits(), labels)
     torch.testing.assert_close(sum(terms(plain, model, batch).values()), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_only_the_last_blocks_are_trained() -> None:
+    model = attached(get_method("full", {"blocks": 1}))
+    trained = {name for name, p in model.network.named_parameters() if p.requires_grad}
+    last = {id(p) for t in (model.image_tower, model.text_tower) for p in t.blocks[-1].module.parameters()}
+    scale = {name for name, _ in model.network.named_parameters() if name.startswith("logit_")}
+    assert trained == {name for name, p in model.network.named_parameters() if id(p) in last} | scale
+    with pytest.raises(UsageError, match="blocks=9, but the image tower"):
+        attached(get_method("full", {"blocks": 9}))
+
+
+def test_gram_alignment_is_the_change_of_similarities() -> None:
+    method = compose("gram", adapters=(Weights(blocks=1),), objective=CrossEntropy() + 2.0 * GramAlignment())
+    assert parse_row(f"compose[{','.join(f'{k}={v}' for k, v in method.knobs().items() if v)}]").method == method
+    model, batch = attached(method), make_batch()
+    assert terms(method, model, batch)["gram_alignment"] < 1e-10
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    f = filled(method, model, batch)
+    now, before = f[Image()], f[Image(state="frozen")]
+    total = sum((now[i] @ now[j] - before[i] @ before[j]) ** 2 for i in range(6) for j in range(6))
+    torch.testing.assert_close(terms(method, model, batch)["gram_alignment"], 2 * total / 36, rtol=1e-4, atol=1e-8)
+
+
+def test_lp_plus_plus_is_descent_on_all_images() -> None:
+    method = get_method("lp++", {"iterations": 25})
+    model = attached(method)
+    f = filled(method, model, make_batch())
+    data = task(f)
+    empty = torch.zeros(0, 1, f.model.embed_dim), torch.zeros(0, dtype=torch.long)
+    data = dataclasses.replace(data, images=lambda part, views: empty if part == "val" else task(f).images(part, views))
+    found = model.head.solve(data, 0)
+    assert found == {"iteration": 25, "validation": 0.0}
+    images, labels = data.images("train", 1)
+    x, t = F.normalize(images[:, 0], dim=-1), F.normalize(data.text(method.head.text), dim=-1)
+    w = torch.stack([x[labels == k].sum(0) for k in range(4)])
+    a = torch.full((4,), 250 * float(torch.stack([(x[labels == k] @ t[k]).mean() for k in range(4)]).mean()))
+    b, vw, vb, va = torch.zeros(4), 0, 0, 0
+    rate = 4 * 12 / torch.linalg.eigvalsh(x.T @ x)[-1]
+    alpha_rate = 12 / (4 * (x @ t.T).square().sum(0).max())
+    for i in range(25):
+        error = ((x @ (w + a[:, None] * t).T + b).softmax(-1) - F.one_hot(labels, 4)) / 12
+        vw, vb = 0.9 * vw + error.T @ x, 0.9 * vb + error.sum(0)
+        if i % 10 == 0:
+            va = 0.9 * va + (error * (x @ t.T)).sum(0)
+            a = a - alpha_rate * va
+        w, b = w - rate * vw, b - rate * vb
+    torch.testing.assert_close(model.head.weight.data, w, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(model.head.alpha.data, a, rtol=1e-3, atol=1e-3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from steadyclip.core.errors import ModelError
+from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.core.spec import Spec
 
 if TYPE_CHECKING:
@@ -48,11 +48,26 @@ class AdapterSpec(Spec):
 
 
 class Weights(AdapterSpec):
-    """Every weight of the chosen towers, the logit scale and the bias. Nothing is added to the model."""
+    """The weights of the chosen towers, the logit scale and the bias. Nothing is added to the model."""
 
     own_weights: ClassVar[bool] = True
+
+    blocks: int | None = None
+    """Only so many blocks at the end of each chosen tower, of all that a tower has; none: every weight."""
+
+    def __post_init__(self) -> None:
+        self.require("blocks", self.blocks is None or self.blocks >= 1, "at least 1, or none")
 
     def attach(self, model: DualEncoder) -> None:
         if any(weight.requires_grad for weight in model.network.parameters()):
             raise ModelError("two pieces want to train the model's own weights: leave one Weights out.")
         model.train_weights(self.towers)
+        if self.blocks is None:
+            return
+        last: set[int] = set()
+        for tower in self.chosen(model):
+            if self.blocks > (most := len(tower.blocks)):
+                raise UsageError(f"blocks={self.blocks}, but the {tower.name} tower of {model.name} has {most}.")
+            last |= {id(weight) for block in tower.blocks[-self.blocks :] for weight in block.module.parameters()}
+        for name, weight in model.network.named_parameters():
+            weight.requires_grad_(id(weight) in last or name in ("logit_scale", "logit_bias"))

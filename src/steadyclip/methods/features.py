@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steadyclip.heads import FeatureAdapterHead, FromTextHead, ResidualHead
+from steadyclip.heads import BlendedHead, FeatureAdapterHead, FromTextHead, ResidualHead
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.methods.registry import register
@@ -62,6 +62,17 @@ class CLAP(ZeroShotProbe):
 
     def objective(self) -> Objective | Term:
         return CrossEntropy() + self.w * HeadPenalty()
+
+
+@register
+class LPPlusPlus(Method):
+    """A linear probe whose rows are blended with the class texts, class by class; without gradient steps of ours."""
+
+    name = "lp++"
+    summary = "a linear probe blended with the class texts, by steps that the data give; cannot name new classes"
+    source = "Huang et al. 2024 (LP++, arXiv 2404.02285), section 3; the start is that of the authors' code"
+
+    head = BlendedHead()
 
 
 @register

@@ -26,6 +26,7 @@ from steadyclip.objectives.terms import (
     DeltaL1,
     Distance,
     FeatureL1,
+    GramAlignment,
     HeadPenalty,
     InfoNCE,
     MarginEntropy,
@@ -38,7 +39,7 @@ from steadyclip.objectives.terms import (
 
 __all__ = [
     "L2SP", "AttentiveCutout", "Batch", "Classes", "Consistency", "ContextConsistency", "Contexts", "CrossEntropy",
-    "CrossedEntropy", "Cutout", "DeltaL1", "Distance", "DrawnPrompts", "FeatureL1", "Features", "HeadPenalty", "Image",
-    "InfoNCE", "MarginEntropy", "Objective", "OfStream", "Plain", "Read", "Term", "Text", "TextEntropy", "TextView",
-    "TextsOfStream", "View", "as_objective", "kl",
+    "CrossedEntropy", "Cutout", "DeltaL1", "Distance", "DrawnPrompts", "FeatureL1", "Features", "GramAlignment",
+    "HeadPenalty", "Image", "InfoNCE", "MarginEntropy", "Objective", "OfStream", "Plain", "Read", "Term", "Text",
+    "TextEntropy", "TextView", "TextsOfStream", "View", "as_objective", "kl",
 ]  # fmt: skip

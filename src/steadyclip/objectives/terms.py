@@ -5,6 +5,7 @@ Shapes: B images, C classes, K adapted blocks, D feature width.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
@@ -298,6 +299,25 @@ class Distance(Term):
         if self.kind == "l1":
             return F.l1_loss(f[self.a], f[self.b])
         return 1 - (f[self.a] * f[self.b]).sum(-1).mean()
+
+
+class GramAlignment(Term):
+    """The images of a batch keep their similarities: the mean squared change of F F^T against the frozen features'.
+
+    Source: our reading of the alignment of MPS-Tuning.
+    """
+
+    pairs: ClassVar[bool] = True
+
+    on: Read = Image()
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        return self.on, dataclasses.replace(self.on, state="frozen")
+
+    def __call__(self, f: Features) -> Tensor:
+        now, before = (f[read] @ f[read].T for read in self.reads)
+        return F.mse_loss(now, before)
 
 
 def FeatureL1(tower: Literal["image", "text"]) -> Distance:
