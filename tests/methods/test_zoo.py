@@ -15,7 +15,7 @@ from steadyclip.experiments.rows import parse_row
 from steadyclip.heads import FeatureTask, NoHead
 from steadyclip.methods import Method, compose, get_method
 from steadyclip.methods.prograd import Projected
-from steadyclip.objectives import CrossEntropy, GramAlignment, Image, Text
+from steadyclip.objectives import CrossEntropy, GramAlignment, Image, RandomTexts, Text
 from steadyclip.testing import starts_frozen
 from steadyclip.training.step import Step
 
@@ -36,6 +36,7 @@ def gradients(method: Method) -> dict[str, torch.Tensor]:
         ({"text": 0, "image": 0, "kl": 0}, ("promptsrc", "ivlp")),
         ({"w": 0}, ("l2-sp", "full")),
         ({"w": 0}, ("car-ft", "full")),
+        ({"w": 0}, ("lipsum-ft", "ft")),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
@@ -47,7 +48,8 @@ def test_without_its_own_part_it_is_the_method_below(row: dict, same: tuple[str,
 
 
 @pytest.mark.parametrize(
-    ("name", "term"), [("kgcoop", "cosine_text"), ("car-ft", "context_consistency"), ("l2-sp", "l2sp")]
+    ("name", "term"),
+    [("kgcoop", "cosine_text"), ("car-ft", "context_consistency"), ("l2-sp", "l2sp"), ("lipsum-ft", "texts_kept")],
 )
 def test_what_holds_it_is_0_at_the_start_and_not_later(name: str, term: str) -> None:
     method = get_method(name)
@@ -238,3 +240,13 @@ def test_lp_plus_plus_is_descent_on_all_images() -> None:
         w, b = w - rate * vw, b - rate * vb
     torch.testing.assert_close(model.head.weight.data, w, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(model.head.alpha.data, a, rtol=1e-3, atol=1e-3)
+
+
+def test_random_texts_are_new_in_each_step_and_the_same_for_one_seed() -> None:
+    method = get_method("lipsum-ft")
+    model = attached(method)
+    first, again, other = (
+        RandomTexts(number=3).texts(filled(method, model, make_batch(), seed=seed), None) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert [len(words.split()) for (words,) in first] == [8, 8, 8]

@@ -65,6 +65,7 @@ class Weights(AdapterSpec):
         if self.blocks is None:
             return
         last: set[int] = set()
+        last: set[int] = set()
         for tower in self.chosen(model):
             if self.blocks > (most := len(tower.blocks)):
                 raise UsageError(f"blocks={self.blocks}, but the {tower.name} tower of {model.name} has {most}.")

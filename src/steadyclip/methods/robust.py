@@ -1,4 +1,4 @@
-"""Robust fine-tuning: image tower and head (FT), LP-FT, L2-SP, CAR-FT and CLIPood."""
+"""Robust fine-tuning: image tower and head (FT), LP-FT, L2-SP, CAR-FT, Lipsum-FT and CLIPood."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from steadyclip.methods.base import Method
 from steadyclip.methods.full import Full
 from steadyclip.methods.recipe import Recipe
 from steadyclip.methods.registry import register
-from steadyclip.objectives import L2SP, ContextConsistency, CrossEntropy, MarginEntropy, Objective, Term
+from steadyclip.objectives import L2SP, ContextConsistency, CrossEntropy, MarginEntropy, Objective, Term, TextsKept
 
 
 @register
@@ -71,6 +71,25 @@ class CARFT(Full):
 
     def objective(self) -> Objective | Term:
         return CrossEntropy() + self.w * ContextConsistency(imagenet_80())
+
+
+@register
+class LipsumFT(FT):
+    """CE + w times half the squared change of an image's logits over random texts."""
+
+    name = "lipsum-ft"
+    summary = "image tower and a linear head, held to what images say of random texts; cannot name new classes"
+    source = "Nam et al. 2024 (Lipsum-FT, arXiv 2404.00860), equation 7; settings of the authors' code for DomainNet"
+
+    recipe = Recipe(learning_rate=1e-5, steps=5_000, batch_size=256, warmup_steps=500)
+    w: float = 1.0
+    """lambda: weight of what is kept."""
+
+    def __post_init__(self) -> None:
+        self.require("w", self.w >= 0, "0 or more")
+
+    def objective(self) -> Objective | Term:
+        return CrossEntropy() + self.w * TextsKept()
 
 
 @register

@@ -11,6 +11,7 @@ from steadyclip.objectives.features import (
     Image,
     OfStream,
     Plain,
+    RandomTexts,
     Read,
     Text,
     TextsOfStream,
@@ -33,6 +34,7 @@ from steadyclip.objectives.terms import (
     Objective,
     Term,
     TextEntropy,
+    TextsKept,
     as_objective,
     kl,
 )  # fmt: skip
@@ -40,6 +42,6 @@ from steadyclip.objectives.terms import (
 __all__ = [
     "L2SP", "AttentiveCutout", "Batch", "Classes", "Consistency", "ContextConsistency", "Contexts", "CrossEntropy",
     "CrossedEntropy", "Cutout", "DeltaL1", "Distance", "DrawnPrompts", "FeatureL1", "Features", "GramAlignment",
-    "HeadPenalty", "Image", "InfoNCE", "MarginEntropy", "Objective", "OfStream", "Plain", "Read", "Term", "Text",
-    "TextEntropy", "TextView", "TextsOfStream", "View", "as_objective", "kl",
+    "HeadPenalty", "Image", "InfoNCE", "MarginEntropy", "Objective", "OfStream", "Plain", "RandomTexts", "Read",
+    "Term", "Text", "TextEntropy", "TextView", "TextsKept", "TextsOfStream", "View", "as_objective", "kl",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from steadyclip.models import DualEncoder
 
 State = Literal["tuned", "frozen", "average"]
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass
@@ -139,6 +140,18 @@ class Contexts(TextView):
 
     def texts(self, f: Features, prompted: str | None) -> list[list[str]]:
         return [[" ".join(template.replace("{}", " ").split())] for template in self.templates]
+
+
+class RandomTexts(TextView):
+    """Rows of eight random words of three letters, other ones in each step; ``number`` of them."""
+
+    rows: ClassVar[str] = "class"
+
+    number: int = 80
+
+    def texts(self, f: Features, prompted: str | None) -> list[list[str]]:
+        rng = random.Random(f"{f.seed}/random texts")
+        return [[" ".join("".join(rng.choices(_LETTERS, k=3)) for _ in range(8))] for _ in range(self.number)]
 
 
 class DrawnPrompts(TextView):

@@ -21,6 +21,7 @@ from steadyclip.objectives.features import (
     Features,
     Image,
     Plain,
+    RandomTexts,
     Read,
     Text,
     TextsOfStream,
@@ -219,6 +220,23 @@ class ContextConsistency(Term):
     def __call__(self, f: Features) -> Tensor:
         image, image0, text, text0 = self.reads
         return kl(f.cosines(image0, text0), f.cosines(image, text))
+
+
+class TextsKept(Term):
+    """Half the mean squared change of an image's logits over random texts, whose tower is frozen.
+
+    Source: Nam et al. 2024 (Lipsum-FT, arXiv 2404.00860), equation 7; they draw random tokens, these are random words.
+    """
+
+    number: int = 80
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        return Image(), Image(state="frozen"), Text(RandomTexts(number=self.number), "frozen")
+
+    def __call__(self, f: Features) -> Tensor:
+        image, image0, texts = self.reads
+        return 0.5 * F.mse_loss(f.cosines(image, texts), f.cosines(image0, texts))
 
 
 class CrossedEntropy(Term):
