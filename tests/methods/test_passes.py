@@ -30,6 +30,7 @@ from steadyclip.training.step import Step
 IMAGE, TEXT = {"image tuned": (1, 6)}, {"text tuned": (1, 4)}  # six images, four classes
 FIRST = {"text frozen": (1, 4)}  # remembered after the first step
 BOTH = {**IMAGE, **TEXT}
+KNOWN = {"image frozen": (1, 6)}
 ORTH = {"image tuned": (1, 12), **TEXT}
 
 # Method -> (calls, rows) of a later step, and what the first step has besides.
@@ -48,7 +49,24 @@ TABLE: dict[str, tuple[dict, dict] | None] = {
     "arf": ({"image tuned": (1, 12), "text tuned": (1, 10)}, {}),  # four prompts, four captions, two more of pairs
     "coop": ({"image frozen": (1, 6), **TEXT}, {}),
     "cocoop": ({"image frozen": (1, 6), "text tuned": (1, 24)}, {}),
-    "tip-adapter-f": ({"image frozen": (1, 6)}, {"text frozen": (1, 8)}),  # all templates
+    "tip-adapter-f": (KNOWN, {"text frozen": (1, 8)}),  # all templates
+    "kgcoop": ({**KNOWN, **TEXT}, FIRST),
+    "prograd": ({**KNOWN, **TEXT}, FIRST),
+    "maple": (BOTH, {}),
+    "ivlp": (BOTH, {}),
+    "promptsrc": ({**BOTH, **KNOWN}, {"text frozen": (2, 320)}),  # eighty prompts of four classes
+    "clip-adapter": (KNOWN, FIRST),
+    "taskres": (KNOWN, {"text frozen": (1, 8)}),
+    "zs-lp": (KNOWN, {}),  # its rows were filled before
+    "clap": (KNOWN, {}),
+    "lp++": None,
+    "cross-modal": (KNOWN, FIRST),
+    "ft": (IMAGE, {}),
+    "lp-ft": (IMAGE, {}),
+    "l2-sp": (BOTH, {}),
+    "car-ft": ({**IMAGE, "text tuned": (1, 84), **KNOWN}, {"text frozen": (1, 80)}),  # eighty contexts
+    "lipsum-ft": ({**IMAGE, **KNOWN, "text frozen": (1, 80)}, {}),  # other texts in each step
+    "clipood": (IMAGE, FIRST),
 }
 
 KNOBS = [

@@ -253,12 +253,14 @@ class TestInABrowser:
         (section,) = main_table(records).sections
         best = [row.label for row in sorted(section.rows, key=lambda row: -(row.cells[0].value or 0))]
         assert seen["before"] == [row.label for row in section.rows]
-        assert seen["numbers"] == ["descending", 1, *best]
         value = {row.label: round(row.cells[0].value or 0, 1) for row in section.rows}
+        assert seen["numbers"][:2] == ["descending", 1]
+        assert [value[label] for label in seen["numbers"][2:]] == sorted(value.values(), reverse=True)
         assert seen["again"][:2] == ["ascending", 1]
         assert sorted(seen["again"][2:]) == sorted(value)
         assert [value[label] for label in seen["again"][2:]] == sorted(value.values())  # as printed
-        assert seen["words"] == ["ascending", 1, *sorted(best)]
+        in_words = sorted(best, key=lambda name: name.replace("+", "."))  # for people a plus comes after a hyphen
+        assert seen["words"] == ["ascending", 1, *in_words]
         assert seen["missing"][-1] == "linear-probe"  # has no score there
 
     def test_on_paper(self, grid: Callable[[str], list[Record]], tmp_path: Path) -> None:
