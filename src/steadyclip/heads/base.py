@@ -78,6 +78,14 @@ class Head(nn.Module):
         """The plain form over unit features, weight (C, D) and bias (C,), where it has one: then it can be merged."""
         return None
 
+    def by_rows(self, f: Features, sample: Read) -> Tensor:
+        """The logits of its plain form, (B, C)."""
+        found = self.rows(f)
+        assert found is not None
+        weight_CD, bias_C = found
+        logits_BC = f[sample] @ weight_CD.T
+        return logits_BC if bias_C is None else logits_BC + bias_C
+
     def places(self, names: Sequence[str]) -> list[int]:
         """Positions of ``names`` among its classes.
 

@@ -63,8 +63,7 @@ class _BlendedHead(Head):
         return self._blend()[places], self.bias[places]
 
     def outputs(self, f: Features, sample: Read) -> Mapping[str, Tensor]:
-        places = self.places(f.names)
-        return {"logits": f[sample] @ self._blend()[places].T + self.bias[places]}
+        return {"logits": self.by_rows(f, sample)}
 
     def _blend(self) -> Tensor:
         return self.weight + self.alpha[:, None] * self.text_CD

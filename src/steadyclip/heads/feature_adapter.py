@@ -41,15 +41,14 @@ class FeatureAdapterHead(TextHead):
 
 
 class _FeatureAdapterHead(_TextHead):
-    spec: FeatureAdapterHead
-
     def __init__(self, classes: Sequence[str], spec: FeatureAdapterHead, width: int) -> None:
         super().__init__(classes, spec)
+        self.ratio = spec.ratio
         hidden = max(1, width // spec.reduction)
         self.down, self.up = nn.Linear(width, hidden, bias=False), nn.Linear(hidden, width, bias=False)
 
     def outputs(self, f: Features, sample: Read) -> Mapping[str, Tensor]:
-        x_BD, ratio = f.get(sample).float(), self.spec.ratio
+        x_BD, ratio = f.get(sample).float(), self.ratio
         adapted_BD = self.up(self.down(x_BD).relu()).relu()
         mixed_BD = F.normalize(ratio * adapted_BD + (1 - ratio) * x_BD, dim=-1)
         text = f[self.reads(f.scoring)[0]]

@@ -53,10 +53,7 @@ class _ResidualHead(Head):
         return scale * F.normalize(text_CD, dim=-1), bias.expand(len(places))
 
     def outputs(self, f: Features, sample: Read) -> Mapping[str, Tensor]:
-        found = self.rows(f)
-        assert found is not None
-        weight_CD, bias_C = found
-        return {"logits": f[sample] @ weight_CD.T + bias_C}
+        return {"logits": self.by_rows(f, sample)}
 
 
 class FromTextHead(HeadSpec):
@@ -104,11 +101,8 @@ class _FromTextHead(Head):
         return scale * rows_CD, bias.expand(len(weight_CD))
 
     def outputs(self, f: Features, sample: Read) -> Mapping[str, Tensor]:
-        found = self.rows(f)
-        assert found is not None
-        weight_CD, bias_C = found
         moved_C = (self.weight - self.start_CD).square().sum(-1)
-        return {"logits": f[sample] @ weight_CD.T + bias_C, "penalty": (self.share_C * moved_C).mean()}
+        return {"logits": self.by_rows(f, sample), "penalty": (self.share_C * moved_C).mean()}
 
     @torch.no_grad()
     def solve(self, data: FeatureTask, seed: int) -> dict[str, Any]:

@@ -56,8 +56,7 @@ class _LinearHead(Head):
         self.places(names)
 
     def outputs(self, f: Features, sample: Read) -> Mapping[str, Tensor]:
-        places = self.places(f.names)
-        return {"logits": f[sample] @ self.weight[places].T + self.bias[places]}
+        return {"logits": self.by_rows(f, sample)}
 
     def rows(self, f: Features) -> tuple[Tensor, Tensor | None] | None:
         places = self.places(f.names)
