@@ -55,6 +55,7 @@ TABLE: dict[str, tuple[dict, dict] | None] = {
     "maple": (BOTH, {}),
     "ivlp": (BOTH, {}),
     "promptsrc": ({**BOTH, **KNOWN}, {"text frozen": (2, 320)}),  # eighty prompts of four classes
+    "mma": (BOTH, {}),
     "clip-adapter": (KNOWN, FIRST),
     "taskres": (KNOWN, {"text frozen": (1, 8)}),
     "zs-lp": (KNOWN, {}),  # its rows were filled before

@@ -250,3 +250,50 @@ def test_random_texts_are_new_in_each_step_and_the_same_for_one_seed() -> None:
     )
     assert first == again != other
     assert [len(words.split()) for (words,) in first] == [8, 8, 8]
+
+
+class TestSharedBottleneck:
+    def test_with_its_last_layer_at_zero_it_is_zero_shot(self) -> None:
+        method, plain = get_method("mma"), get_method("zero-shot")
+        model, frozen = attached(method), attached(plain)
+        for layer in (up for adapter in model.adapters.values() for up in adapter.up.values()):
+            torch.nn.init.zeros_(layer.weight)
+        ours, theirs = filled(method, model, make_batch()), filled(plain, frozen, make_batch())
+        torch.testing.assert_close(ours[Image()], theirs[Image()])
+        torch.testing.assert_close(ours[Text()], theirs[Text()])
+
+    def test_a_block_is_the_formula(self) -> None:
+        model = attached(get_method("mma", {"scale": 0.5}))
+        adapter, x = model.adapters["shared_0"], torch.randn(2, 3, model.image_tower.width)
+        block = adapter.blocks["image"]
+        with torch.no_grad():
+            with model.frozen():
+                plain = run(block, x)
+            tuned = run(block, x)
+            inner = adapter.down["image"](block.norm1(x)).relu()
+            adapter._beside.clear()
+            expected = plain + 0.5 * adapter.up["image"](adapter.shared(inner).relu())
+        torch.testing.assert_close(tuned, expected)
+
+    def test_the_gradient_of_its_weights_does_not_know_the_scale(self) -> None:
+        found = {}
+        for scale, full in ((0.01, True), (0.02, True), (0.01, False), (0.02, False)):
+            step_gradients = gradients(get_method("mma", {"scale": scale, "full_gradient": full}))
+            found[scale, full] = step_gradients["adapters.shared_0.up.image.weight"].norm()
+        assert found[0.02, True] == pytest.approx(float(found[0.01, True]), rel=0.2)
+        assert found[0.02, False] == pytest.approx(2 * float(found[0.01, False]), rel=0.2)
+        assert found[0.01, True] > 20 * found[0.01, False]
+
+    def test_as_many_parameters_as_the_formula_says(self) -> None:
+        model = attached(get_method("mma", {"rank": 4}))
+        expected = 0
+        for tower in (model.image_tower, model.text_tower):
+            blocks = len(tower.blocks) - len(tower.blocks) // 3
+            expected += blocks * (tower.width * 4 + 4 + 4 * tower.width + tower.width)
+        expected += len(model.adapters) * (4 * 4 + 4)
+        assert sum(p.numel() for p in model.adapters.parameters()) == expected
+
+
+def run(block, x: torch.Tensor) -> torch.Tensor:
+    out = block.module(x, attention_mask=None)
+    return out[0] if isinstance(out, tuple) else out

@@ -13,6 +13,7 @@ from steadyclip.methods import (  # noqa: F401  (registration)
     linear_probe,
     lora,
     maple,
+    mma,
     orthcr,
     prograd,
     promptsrc,
