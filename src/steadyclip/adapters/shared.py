@@ -65,14 +65,11 @@ class SharedBlocks(Adapter):
         self.names: dict[nn.Module, str] = {
             module: name for name, block in blocks.items() for module in (block.norm1, block.module)
         }
-        device = next(iter(blocks.values())).fc1.weight.device
-        self.shared = nn.Linear(spec.rank, spec.rank, device=device)
+        device, R = next(iter(blocks.values())).fc1.weight.device, spec.rank
         width = {name: block.fc1.in_features for name, block in blocks.items()}
-        self.down = nn.ModuleDict({name: nn.Linear(D, spec.rank, device=device) for name, D in width.items()})
-        self.up = nn.ModuleDict({name: nn.Linear(spec.rank, D, device=device) for name, D in width.items()})
-        for layer in (self.shared, *self.down.values(), *self.up.values()):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out")
-            nn.init.zeros_(layer.bias)
+        self.shared = _linear(R, R).to(device)
+        self.down = nn.ModuleDict({name: _linear(D, R).to(device) for name, D in width.items()})
+        self.up = nn.ModuleDict({name: _linear(R, D).to(device) for name, D in width.items()})
         self._beside: dict[str, Tensor] = {}
 
     def install(self) -> list[RemovableHandle]:
@@ -98,3 +95,10 @@ class SharedBlocks(Adapter):
 
     def _add(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         return output + self._beside.pop(self.names[module]) if self.enabled else output
+
+
+def _linear(before: int, after: int) -> nn.Linear:
+    layer = nn.Linear(before, after)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+    nn.init.zeros_(layer.bias)
+    return layer
