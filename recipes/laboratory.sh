@@ -4,6 +4,7 @@
 # AVX512-BF16); elsewhere leave it out.
 # Needs: pip install . ./lab. The same command again goes on where it stopped. Usage: recipes/laboratory.sh [OUT]
 set -euo pipefail
+cd "$(dirname "$0")/.."
 out="${1:-runs/laboratory}"
 anchors="$out/anchors"
 # What ARF reads: for each training image the pair of the pool that is nearest to it
@@ -16,3 +17,5 @@ bench() {  # protocol, data
 }
 for protocol in base-to-new few-shot cross-dataset; do bench "$protocol" lab-things; done
 for protocol in domain-generalization robust; do bench "$protocol" lab-robust; done
+# what the repository keeps: README and docs are checked against it
+steadyclip report "$out" --results results/laboratory.csv --out "$out/laboratory.html"

@@ -47,7 +47,7 @@ def read(path: Path, names: list[str]) -> dict[str, list[tuple[float, float]]]:
     found: dict[str, dict[tuple[str, str], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     with path.open(newline="") as file:
         for line in csv.DictReader(file):
-            name, _, half = line["test"].partition(" ")
+            name, half, *_ = [*line["test"].split(), ""]
             if name in names and half in ("base", "new") and line["classes"] in ("", "base") and line["top1"]:
                 found[line["method"]][line["seed"], half][name] = 100 * float(line["top1"])
     scores = {}

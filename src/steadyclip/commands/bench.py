@@ -127,7 +127,7 @@ class Demo:
     """One training of every method for each."""
     shots: int = 16
     """Training images per class."""
-    methods: tuple[str, ...] = ("zero-shot", "full", "lora", "orthcr")
+    methods: tuple[str, ...] = ("zero-shot", "full", "lora", "dra")
     """Which, in this order."""
     jobs: int = 1
     """Trainings side by side."""
