@@ -134,7 +134,7 @@ def test_what_a_record_says(model: DualEncoder, pictures: ImageSet) -> None:
     assert (record.shots, record.seed, record.training) == (16, 2, run)
     assert structs.asdict(record.method) == {
         "name": "plain",
-        "knobs": {"rank": 4, "towers": "both", "weights.towers": "both"},
+        "knobs": {"rank": 4, "towers": "both", "weights.towers": "both", "blocks": None},
         "label": "plain[rank=4]",
         "files": {},
         "origin": "",
