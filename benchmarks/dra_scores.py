@@ -1,6 +1,6 @@
 """Do DRA's scores say anything, and do its ranks bind? Looks into a run that was trained on `lab-things`.
 
-    python benchmarks/dra_scores.py runs/icon-world/dra-icons-base-16shot-seed1-*
+    python benchmarks/dra_scores.py runs/laboratory/dra-lab-things-base-16shot-seed1-*
 
 For each adapted image block, over 128 test images: the share of the summary token's attention on patches that the third
 of them with the highest scores gets; how many patches of that third show a part of the drawing, beside all; the rank
