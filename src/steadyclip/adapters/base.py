@@ -8,7 +8,9 @@ from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.core.spec import Spec
 
 if TYPE_CHECKING:
-    from steadyclip.models import DualEncoder, Tower
+    from collections.abc import Sequence
+
+    from steadyclip.models import Block, DualEncoder, Tower
 
 Towers = Literal["both", "image", "text"]
 Layer = Literal["q", "k", "v", "out", "fc1", "fc2"]
@@ -46,6 +48,19 @@ class AdapterSpec(Spec):
         """The towers of ``model`` that are adapted."""
         return [tower for tower in (model.image_tower, model.text_tower) if tower.name in self.touches]
 
+    def blocks_from(self, model: DualEncoder, tower: Tower, first: int | None) -> Sequence[Block]:
+        """The blocks of a tower from number ``first`` on, counted from 1; None takes the upper two thirds (5 to 12 of
+        12).
+
+        Raises:
+            UsageError: the tower has not as many.
+        """
+        depth = len(tower.blocks)
+        first = depth // 3 + 1 if first is None else first
+        if first > depth:
+            raise UsageError(f"first_block={first}, but the {tower.name} tower of {model.name} has {depth} blocks.")
+        return tower.blocks[first - 1 :]
+
 
 class Weights(AdapterSpec):
     """The weights of the chosen towers, the logit scale and the bias. Nothing is added to the model."""
@@ -64,7 +79,6 @@ class Weights(AdapterSpec):
         model.train_weights(self.towers)
         if self.blocks is None:
             return
-        last: set[int] = set()
         last: set[int] = set()
         for tower in self.chosen(model):
             if self.blocks > (most := len(tower.blocks)):

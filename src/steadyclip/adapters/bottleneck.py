@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from steadyclip.adapters.base import AdapterSpec
-from steadyclip.core.errors import UsageError
 from steadyclip.models import Adapter, Block, DualEncoder, Tower
 
 
@@ -42,11 +41,7 @@ class Parallel(AdapterSpec):
 
     def attach(self, model: DualEncoder) -> None:
         for tower in self.chosen(model):
-            depth = len(tower.blocks)
-            first = depth // 3 + 1 if self.first_block is None else self.first_block
-            if first > depth:
-                raise UsageError(f"first_block={first}, but the {tower.name} tower of {model.name} has {depth} blocks.")
-            for block in tower.blocks[first - 1 :]:
+            for block in self.blocks_from(model, tower, self.first_block):
                 model.attach(f"{tower.name}_{block.index}_mlp", self.make(tower, block))
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from steadyclip.adapters.base import AdapterSpec
-from steadyclip.core.errors import UsageError
 from steadyclip.models import Adapter, Block, DualEncoder
 
 
@@ -41,11 +40,7 @@ class SharedBottleneck(AdapterSpec):
         """Blocks share their layer counted from the top, as towers may differ in depth."""
         adapted: dict[str, list[Block]] = {}
         for tower in self.chosen(model):
-            depth = len(tower.blocks)
-            first = depth // 3 + 1 if self.first_block is None else self.first_block
-            if first > depth:
-                raise UsageError(f"first_block={first}, but the {tower.name} tower of {model.name} has {depth} blocks.")
-            adapted[tower.name] = list(tower.blocks[first - 1 :])[::-1]
+            adapted[tower.name] = list(self.blocks_from(model, tower, self.first_block))[::-1]
         for k in range(max(map(len, adapted.values()))):
             blocks = {name: found[k] for name, found in adapted.items() if k < len(found)}
             model.attach(f"shared_{k}", SharedBlocks(blocks, self))

@@ -18,23 +18,21 @@ from steadyclip.objectives.features import (
     TextView,
     View,
 )  # fmt: skip
+from steadyclip.objectives.kept import ContextConsistency, GramAlignment, TextsKept
 from steadyclip.objectives.terms import (
     L2SP,
     Consistency,
-    ContextConsistency,
     CrossedEntropy,
     CrossEntropy,
     DeltaL1,
     Distance,
     FeatureL1,
-    GramAlignment,
     HeadPenalty,
     InfoNCE,
     MarginEntropy,
     Objective,
     Term,
     TextEntropy,
-    TextsKept,
     as_objective,
     kl,
 )  # fmt: skip
