@@ -47,9 +47,11 @@ class Head(nn.Module):
         classes: the names it was made for, in the order of the labels.
         spec: its knobs.
         any_length: names of tensors whose length ``solve`` decides.
+        own_classes: it knows no other names than those it was made for.
     """
 
     any_length: ClassVar[tuple[str, ...]] = ()
+    own_classes: ClassVar[bool] = False
 
     def __init__(self, classes: Sequence[str], spec: HeadSpec) -> None:
         super().__init__()
@@ -69,6 +71,8 @@ class Head(nn.Module):
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raises NoHead where it cannot tell ``names`` apart."""
+        if self.own_classes:
+            self.places(names)
 
     def solve(self, data: FeatureTask, seed: int) -> dict[str, Any]:
         """Fill itself before the steps, or in their place; returns what it chose, for the record."""

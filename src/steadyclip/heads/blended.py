@@ -46,6 +46,7 @@ class BlendedHead(HeadSpec):
 
 
 class _BlendedHead(Head):
+    own_classes: ClassVar[bool] = True
     spec: BlendedHead
     text_CD: Tensor
 
@@ -54,9 +55,6 @@ class _BlendedHead(Head):
         self.weight, self.bias = nn.Parameter(torch.zeros(len(classes), width)), nn.Parameter(torch.zeros(len(classes)))
         self.alpha = nn.Parameter(torch.zeros(len(classes)))
         self.register_buffer("text_CD", torch.zeros(len(classes), width))
-
-    def check_names(self, names: Sequence[str]) -> None:
-        self.places(names)
 
     def rows(self, f: Features) -> tuple[Tensor, Tensor | None] | None:
         places = self.places(f.names)

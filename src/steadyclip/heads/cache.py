@@ -53,6 +53,7 @@ class CacheHead(HeadSpec):
 
 class _CacheHead(Head):
     any_length: ClassVar[tuple[str, ...]] = ("keys_ND", "values_N")
+    own_classes: ClassVar[bool] = True
     spec: CacheHead
 
     def __init__(self, classes: Sequence[str], spec: CacheHead, width: int) -> None:
@@ -62,9 +63,6 @@ class _CacheHead(Head):
 
     def reads(self, scoring: bool = False) -> tuple[Read, ...]:
         return (Text(self.spec.text),)
-
-    def check_names(self, names: Sequence[str]) -> None:
-        self.places(names)
 
     def outputs(self, f: Features, sample: Read) -> Mapping[str, Tensor]:
         places = self.places(f.names)

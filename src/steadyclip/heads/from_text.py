@@ -34,6 +34,7 @@ class ResidualHead(HeadSpec):
 
 
 class _ResidualHead(Head):
+    own_classes: ClassVar[bool] = True
     spec: ResidualHead
 
     def __init__(self, classes: Sequence[str], spec: ResidualHead, width: int) -> None:
@@ -42,9 +43,6 @@ class _ResidualHead(Head):
 
     def reads(self, scoring: bool = False) -> tuple[Read, ...]:
         return (Text(self.spec.text),)
-
-    def check_names(self, names: Sequence[str]) -> None:
-        self.places(names)
 
     def rows(self, f: Features) -> tuple[Tensor, Tensor | None] | None:
         places = self.places(f.names)
@@ -81,6 +79,7 @@ class FromTextHead(HeadSpec):
 
 
 class _FromTextHead(Head):
+    own_classes: ClassVar[bool] = True
     spec: FromTextHead
     start_CD: Tensor
     share_C: Tensor
@@ -90,9 +89,6 @@ class _FromTextHead(Head):
         self.weight = nn.Parameter(torch.zeros(len(classes), width))
         self.register_buffer("start_CD", torch.zeros(len(classes), width))
         self.register_buffer("share_C", torch.zeros(len(classes)))
-
-    def check_names(self, names: Sequence[str]) -> None:
-        self.places(names)
 
     def rows(self, f: Features) -> tuple[Tensor, Tensor | None] | None:
         weight_CD = self.weight[self.places(f.names)]

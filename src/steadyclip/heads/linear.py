@@ -45,15 +45,13 @@ class LinearHead(HeadSpec):
 
 
 class _LinearHead(Head):
+    own_classes: ClassVar[bool] = True
     spec: LinearHead
 
     def __init__(self, classes: Sequence[str], spec: LinearHead, width: int) -> None:
         super().__init__(classes, spec)
         self.weight = nn.Parameter(torch.zeros(len(classes), width))
         self.bias = nn.Parameter(torch.zeros(len(classes)))
-
-    def check_names(self, names: Sequence[str]) -> None:
-        self.places(names)
 
     def outputs(self, f: Features, sample: Read) -> Mapping[str, Tensor]:
         return {"logits": self.by_rows(f, sample)}
