@@ -24,8 +24,8 @@ def clusters(seed: int, noise: float = 0.7, per_class: int = 20) -> Labeled:
     return F.normalize(features_ND, dim=-1), labels_N
 
 
-def task(train: Labeled, val: Labeled | None = None) -> FeatureTask:
-    """What a head fills itself from: one view of each image."""
+def task(train: Labeled, val: Labeled | None = None, text_CD: Tensor | None = None) -> FeatureTask:
+    """What a head fills itself from: one view of each image, and the texts of the classes if there are some."""
     empty = train[0][:0], train[1][:0]
 
     def images(split: str, views: int) -> Labeled:
@@ -33,7 +33,8 @@ def task(train: Labeled, val: Labeled | None = None) -> FeatureTask:
         return features_ND[:, None], labels_N
 
     def text(view: TextView) -> Tensor:
-        raise AssertionError("no text is read")
+        assert text_CD is not None, "no text is read"
+        return text_CD
 
     return FeatureTask(images, text, torch.tensor(20.0))
 

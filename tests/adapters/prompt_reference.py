@@ -14,12 +14,19 @@ from steadyclip.adapters import PromptTokens
 from steadyclip.models import DualEncoder
 
 
-def fresh(prompts: PromptTokens, tower: str, given_D: Tensor | None = None) -> list[Tensor]:
-    """The J sets of (L, W) learned tokens of one image or text."""
+def fresh(prompts: PromptTokens, tower: str, given_D: Tensor | None = None) -> dict[int, Tensor]:
+    """The sets of (L, W) learned tokens of one image or text, by index of the block."""
     if tower == "image" and prompts.spec.coupling == "project":
-        return [text_LW @ m.weight.T + m.bias for text_LW, m in zip(prompts.text, prompts.maps, strict=True)]
-    tokens = list(prompts.text if tower == "text" else prompts.image)
-    if tower == "text" and given_D is not None:
+        own = [text_LW @ m.weight.T + m.bias for text_LW, m in zip(prompts.text, prompts.maps, strict=True)]
+        return dict(enumerate(own))
+    tokens = dict(enumerate(prompts.text if tower == "text" else prompts.image))
+    if tower == "text" and prompts.by_class:
+        first, _, second = prompts.class_net
+        hidden = first.weight @ given_D + first.bias
+        hidden = hidden / (1 + (-1.702 * hidden).exp())
+        L, W = tokens[0].shape
+        tokens[len(prompts.towers["text"].blocks) * 2 // 3] = (second.weight @ hidden + second.bias).view(L, W)
+    elif tower == "text" and given_D is not None:
         first, _, second = prompts.net
         hidden = (first.weight @ given_D + first.bias).clamp(min=0)
         tokens[0] = torch.stack([token_W + second.weight @ hidden + second.bias for token_W in tokens[0]])
@@ -27,12 +34,12 @@ def fresh(prompts: PromptTokens, tower: str, given_D: Tensor | None = None) -> l
 
 
 def through_blocks(
-    model: DualEncoder, x_1NW: Tensor, tower: Any, tokens: list[Tensor], at: int, keys_N: Tensor | None
+    model: DualEncoder, x_1NW: Tensor, tower: Any, tokens: dict[int, Tensor], at: int, keys_N: Tensor | None
 ) -> Tensor:
     """All blocks, with ``tokens`` at the inputs of the second and following ones. ``keys_N``: which may be seen."""
     L = len(tokens[0])
     for block in tower.blocks:
-        if 0 < block.index < len(tokens):
+        if block.index and block.index in tokens:
             x_1NW = torch.cat([x_1NW[:, :at], tokens[block.index][None], x_1NW[:, at + L :]], dim=1)
         length = x_1NW.shape[1]
         seen_NN = torch.ones(length, length, dtype=torch.bool)

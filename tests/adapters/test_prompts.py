@@ -26,6 +26,7 @@ KINDS = {
     "deep": Prompts("both", length=2, depth=2),
     "coupled": Prompts("both", length=2, depth=2, coupling="project"),
     "conditional": Prompts("text", length=2, meta=5),
+    "by class": Prompts("text", length=2, class_net=5),
 }
 
 
@@ -44,7 +45,7 @@ def adapted(family: str, spec: Prompts) -> tuple[DualEncoder, PromptTokens]:
 
 def given_for(model: DualEncoder, prompts: PromptTokens, rows: int) -> Tensor | None:
     generator = torch.Generator().manual_seed(2)
-    return torch.randn(rows, model.embed_dim, generator=generator) if prompts.conditional else None
+    return torch.randn(rows, model.embed_dim, generator=generator) if prompts.conditional or prompts.by_class else None
 
 
 # ---- against explicit concatenation
@@ -267,6 +268,7 @@ def test_copies_files_and_other_values() -> None:
         (Prompts("both", length=2, depth=3, coupling="project"), 1_185_024),
         (Prompts("both", length=4, depth=9), 46_080),  # PromptSRC
         (Prompts("both", length=4, depth=3), 15_360),
+        (Prompts(class_net=128), 331_904),  # TCP
     ],
     ids=str,
 )
@@ -327,6 +329,14 @@ def test_tokens_without_room_are_refused() -> None:
         ({"towers": "image", "init": "a"}, "init='a' of 'prompts' must be none where"),
         ({"depth": 3}, "depth=3, but the text tower of tiny-clip has 2 blocks: lower it"),
         ({"init": " "}, "init=' ' has no word tokens for tiny-clip"),
+        ({"class_net": 0}, "class_net=0 of 'prompts' must be at least 1"),
+        ({"class_net": 4, "meta": 4}, "class_net=4 of 'prompts' must be none where meta is set"),
+        ({"class_block": 2}, "class_block=2 of 'prompts' must be none without class_net"),
+        ({"class_net": 4, "class_block": 1}, "class_block=1, but it must be above depth=1"),
+        (
+            {"class_net": 4, "class_block": 3},
+            "class_block=3, but .* the text tower of tiny-clip has 2",
+        ),
         ({"length": 30}, "30 learned tokens leave no room for a name among the 32 tokens"),
         ({"init": "words " * 9}, "learned tokens leave no room for a name"),
     ],

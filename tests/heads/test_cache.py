@@ -124,3 +124,32 @@ def test_a_filled_head_is_read_back_without_images() -> None:
 def test_knobs_out_of_range_are_named(knobs) -> None:
     with pytest.raises(UsageError, match="must be 0 or more"):
         get_method("tip-adapter", knobs)
+
+
+def test_search_takes_the_first_pair_that_names_most_validation_images() -> None:
+    model, data = tiny("clip"), task(clusters(1, noise=1.0), clusters(3, noise=1.0), text_features())
+    head = CacheHead(search=True, key_views=0).build(model, NAMES)
+    found = head.solve(data, seed=0)
+    (val, labels), text_CD = data.images("val", 0), F.normalize(data.text(head.spec.text), dim=-1)
+    x, best = F.normalize(val[:, 0], dim=-1), (-1, 0.0, 0.0)
+    for beta in (0.1 * 500 ** (i / 39) for i in range(40)):
+        affinity = (-beta * (1 - x @ head.keys_ND.T)).exp()
+        for alpha in (0.1 * 500 ** (i / 19) for i in range(20)):
+            voted = data.scale * x @ text_CD.T + alpha * affinity @ F.one_hot(head.values_N).float()
+            right = int((voted.argmax(1) == labels).sum())
+            best = max(best, (right, alpha, beta), key=lambda one: one[0])
+    assert found["validation"] == round(best[0] / len(labels), 4)
+    assert (found["alpha"], found["beta"]) == (pytest.approx(best[1], abs=1e-3), pytest.approx(best[2], abs=1e-3))
+    default = CacheHead(key_views=0).build(model, NAMES)
+    default.solve(data, seed=0)
+    twin = CacheHead(search=True, key_views=0).build(model, NAMES)
+    twin.take_lengths(head.state_dict())
+    twin.load_state_dict(head.state_dict())
+    queries = clusters(2, noise=1.0, per_class=2)[0]
+    ours, theirs, read_back = (logits(model, h, queries, NAMES, text_CD) for h in (head, default, twin))
+    assert torch.equal(ours, read_back)
+    assert not torch.allclose(ours, theirs)
+    with pytest.raises(UsageError, match="search=true chooses alpha and beta on validation images, and there are none"):
+        head.solve(task(clusters(1)), seed=0)
+    with pytest.raises(UsageError, match="search=True of 'cache_head' must be false where the keys are trained"):
+        CacheHead(search=True, trained=True)

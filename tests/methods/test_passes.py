@@ -51,6 +51,7 @@ TABLE: dict[str, tuple[dict, dict] | None] = {
     "cocoop": ({"image frozen": (1, 6), "text tuned": (1, 24)}, {}),
     "tip-adapter-f": (KNOWN, {"text frozen": (1, 8)}),  # all templates
     "kgcoop": ({**KNOWN, **TEXT}, FIRST),
+    "tcp": ({**KNOWN, **TEXT}, FIRST),
     "prograd": ({**KNOWN, **TEXT}, FIRST),
     "maple": (BOTH, {}),
     "ivlp": (BOTH, {}),

@@ -15,7 +15,7 @@ from steadyclip.experiments.rows import parse_row
 from steadyclip.heads import FeatureTask, NoHead
 from steadyclip.methods import Method, compose, get_method
 from steadyclip.methods.prograd import Projected
-from steadyclip.objectives import CrossEntropy, GramAlignment, Image, RandomTexts, Text
+from steadyclip.objectives import CrossEntropy, DrawnPrompts, GramAlignment, Image, InfoNCE, RandomTexts, Text
 from steadyclip.testing import starts_frozen
 from steadyclip.training.step import Step
 
@@ -297,3 +297,22 @@ class TestSharedBottleneck:
 def run(block, x: torch.Tensor) -> torch.Tensor:
     out = block.module(x, attention_mask=None)
     return out[0] if isinstance(out, tuple) else out
+
+
+@torch.no_grad()
+def test_tcp_makes_tokens_from_the_class_by_the_data_sets_own_prompt() -> None:
+    method = get_method("tcp")
+    model = attached(method, std=0.3)
+    f = filled(method, model, make_batch())
+    with model.frozen():
+        by_hand = model.encode_text([f"a photo of a {name}." for name in NAMES])
+    model.adapters["prompts"].given = by_hand
+    expected = model.run("text", model.tokenize([f"{name}." for name in NAMES], slots=True))["feature"]
+    torch.testing.assert_close(f.get(Text()), expected)
+    model.adapters["prompts"].given = by_hand.flip(0)
+    other = model.run("text", model.tokenize([f"{name}." for name in NAMES], slots=True))["feature"]
+    assert (other - expected).abs().amax(1).min() > 1e-3
+    drawn = Text(DrawnPrompts(draw="image"))  # other prompts of the same names: one class has one text
+    method = compose("drawn", adapters=method.adapters, objective=InfoNCE(drawn))
+    f = filled(method, model, make_batch(4))
+    torch.testing.assert_close(f.get(drawn), expected)

@@ -6,7 +6,8 @@ placeholder ids hold the place. Image: they stand behind the tower's own tokens,
 behind the last block, so that pooling, patches and export see the usual tokens. With ``depth`` above 1, the inputs of
 the next blocks get fresh tokens in the same places.
 
-Source: Zhou et al. 2022 (CoOp; CoCoOp), Jia et al. 2022 (VPT), Khattak et al. 2023 (MaPLe; PromptSRC).
+Source: Zhou et al. 2022 (CoOp; CoCoOp), Jia et al. 2022 (VPT), Khattak et al. 2023 (MaPLe; PromptSRC), Yao et al. 2024
+(TCP).
 
 Shapes: B sequences, N tokens of the tower, W its width, L learned tokens, J blocks with fresh ones, M texts, D width of
 the features.
@@ -47,6 +48,10 @@ class Prompts(AdapterSpec):
     """Image tokens are learned for themselves, or (project) linear maps of the text tokens, as in MaPLe."""
     meta: int | None = None
     """Hidden width of a net that shifts the text tokens by an image feature, as in CoCoOp; none: no such net."""
+    class_net: int | None = None
+    """Hidden width of a net that makes text tokens from the text's frozen feature, as in TCP; none: no such net."""
+    class_block: int | None = None
+    """Block, counted from 1, whose input gets these in the place of the others; none: two thirds up (9 of 12)."""
 
     def __post_init__(self) -> None:
         self.require("length", self.length >= 1, "at least 1")
@@ -56,6 +61,10 @@ class Prompts(AdapterSpec):
         self.require("coupling", self.coupling == "none" or self.towers == "both", "none where towers is not both")
         self.require("meta", self.meta is None or self.towers != "image", "none where towers is image")
         self.require("init", self.init is None or self.towers != "image", "none where towers is image")
+        self.require("class_net", self.class_net is None or self.class_net >= 1, "at least 1, or none")
+        alone = self.meta is None and self.towers != "image"
+        self.require("class_net", self.class_net is None or alone, "none where meta is set or towers is image")
+        self.require("class_block", self.class_block is None or self.class_net is not None, "none without class_net")
 
     def attach(self, model: DualEncoder) -> None:
         for tower in self.chosen(model):
@@ -66,21 +75,32 @@ class Prompts(AdapterSpec):
                     f"prompts: depth={self.depth}, but the {tower.name} tower of {model.name} has {len(tower.blocks)} "
                     "blocks: lower it."
                 )
+        at, blocks = self.class_index(model), len(model.text_tower.blocks)
+        if self.class_net is not None and not (self.depth or 1) <= at < blocks:
+            raise UsageError(
+                f"prompts: class_block={at + 1}, but it must be above depth={self.depth}, and the text tower of "
+                f"{model.name} has {blocks} blocks."
+            )
         model.attach("prompts_image" if self.towers == "image" else "prompts", PromptTokens(model, self))
+
+    def class_index(self, model: DualEncoder) -> int:
+        """Index of the block whose input gets the tokens of ``class_net``."""
+        return 2 * len(model.text_tower.blocks) // 3 if self.class_block is None else self.class_block - 1
 
 
 class PromptTokens(Adapter):
     """The learned tokens of ``spec``.
 
     Shapes: text (J, L, W) and image (J, L, W) of the towers that have their own; ``maps``, J linear layers from the
-    text's width to the image's; ``net``, D -> meta -> W.
+    text's width to the image's; ``net``, D -> meta -> W; ``class_net``, D -> class_net -> L W.
 
     Attributes:
         towers: those that get tokens, by name.
         length: L.
         depth: J.
-        conditional: the text tokens depend on ``given``.
-        given: (M, D), unit image features, one row for each text of the next pass, which takes them.
+        conditional: the text tokens depend on an image, which is ``given``.
+        by_class: some text tokens are made from the text's frozen feature, which is ``given``.
+        given: (M, D), unit features, one row for each text of the next pass, which takes them.
     """
 
     def __init__(self, model: DualEncoder, spec: Prompts) -> None:
@@ -90,7 +110,7 @@ class PromptTokens(Adapter):
         self.places = {block.module: (name, i) for name, t in self.towers.items() for i, block in enumerate(t.blocks)}
         self.places |= {tower.embed: (name, 0) for name, tower in self.towers.items()}
         self.template = spec.template if "text" in self.towers else None
-        self.conditional = spec.meta is not None
+        self.conditional, self.by_class = spec.meta is not None, spec.class_net is not None
         self.given: Tensor | None = None
         self._ids_L = None if spec.init is None else _word_ids(model, spec.init)
         self.length = spec.length if self._ids_L is None else len(self._ids_L)
@@ -118,14 +138,19 @@ class PromptTokens(Adapter):
         if spec.meta is not None:
             layers = nn.Linear(model.embed_dim, spec.meta), nn.ReLU(), nn.Linear(spec.meta, width["text"])
             self.net = nn.Sequential(*layers).to(device)
-        self._fresh: Sequence[Tensor] | None = None  # of each of the J blocks, in the pass under way
+        self.class_index = spec.class_index(model)
+        if spec.class_net is not None:
+            layers = nn.Linear(model.embed_dim, spec.class_net), nn.Linear(spec.class_net, self.length * width["text"])
+            self.class_net = nn.Sequential(layers[0], QuickGELU(), layers[1]).to(device)
+        self._fresh: dict[int, Tensor] | None = None  # by index of the block, in the pass under way
 
     def install(self) -> list[RemovableHandle]:
         handles: list[RemovableHandle] = []
         for name, tower in self.towers.items():
             handles.append(tower.embed.register_forward_hook(self._enter))
-            for block in tower.blocks[1 : self.depth]:
-                handles.append(block.module.register_forward_pre_hook(self._before_block))
+            later = [*range(1, self.depth), *([self.class_index] if self.by_class and name == "text" else [])]
+            for index in later:
+                handles.append(tower.blocks[index].module.register_forward_pre_hook(self._before_block))
             if name == "image":
                 handles.append(tower.blocks[-1].module.register_forward_hook(self._take_off))
         return handles
@@ -138,14 +163,17 @@ class PromptTokens(Adapter):
             return
         if tower == "image":
             coupled = self.spec.coupling == "project"
-            self._fresh = [m(x) for m, x in zip(self.maps, self.text, strict=True)] if coupled else [*self.image]
+            tokens = [m(x) for m, x in zip(self.maps, self.text, strict=True)] if coupled else self.image
+            self._fresh = dict(enumerate(tokens))
             return
-        first, given_MD, self.given = self.text[0], self.given, None
+        self._fresh, given_MD, self.given = dict(enumerate(self.text)), self.given, None
+        if (self.conditional or self.by_class) and given_MD is None:
+            what = "an image" if self.conditional else "the frozen feature of the text"
+            raise ModelError(f"these learned tokens depend on {what}: set their `given`, a row for each text.")
         if self.conditional:
-            if given_MD is None:
-                raise ModelError("these learned tokens depend on an image: set their `given`, a row for each text.")
-            first = first + self.net(given_MD)[:, None]
-        self._fresh = [first, *self.text[1:]]
+            self._fresh[0] = self._fresh[0] + self.net(given_MD)[:, None]
+        if self.by_class:
+            self._fresh[self.class_index] = self.class_net(given_MD).unflatten(-1, (self.length, -1))
 
     def emitted(self, tower: str) -> dict[str, Tensor]:
         self._fresh = None
@@ -206,6 +234,13 @@ class PromptTokens(Adapter):
             raise UsageError(f"prompts: the tokenizer reads init={init!r} otherwise in front of the names; change it.")
         cut = {name: x[:, :context] for name, x in tokens.items()}
         return {**cut, "slots": torch.full((len(ids_MN),), L)}
+
+
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x), as in CLIP."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
 
 
 def _word_ids(model: DualEncoder, init: str) -> Tensor:

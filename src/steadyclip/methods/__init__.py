@@ -18,6 +18,7 @@ from steadyclip.methods import (  # noqa: F401  (registration)
     prograd,
     promptsrc,
     robust,
+    tcp,
     tip_adapter,
     zero_shot,
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ class Pass:
         words: what the pass is seeded by, beside the start of the chunk.
         wanted: names of the outputs.
         chunk: rows at once; None takes all. With gradients, a pass in chunks is made twice: see ``Made``.
-        given: what learned tokens are conditioned on, one row for each text.
+        given: what learned tokens depend on, one row for each text.
         slots: the texts follow learned tokens.
     """
 
@@ -198,9 +198,30 @@ class Planner:
 
         words, slots = (f.seed, "text", state), prompted is not None
         if given_BD is None:
-            return Pass("text", state, new, give, words, wanted, chunk, slots=slots)
+            by_class = slots and self.prompts is not None and self.prompts.by_class
+            given_MD = self._by_hand(f, texts, new) if by_class and new else None
+            return Pass("text", state, new, give, words, wanted, chunk, given_MD, slots)
         given_MD = given_BD.repeat_interleave(len(new), 0)
         return Pass("text", state, new * len(given_BD), give, words, wanted, chunk, given_MD, slots)
+
+    @torch.no_grad()
+    def _by_hand(self, f: Features, texts: Mapping[Read, list[list[str]]], new: Sequence[str]) -> Tensor:
+        """(M, D), unit frozen features of the ``new`` texts with the data set's prompt in place of learned tokens."""
+        by_hand: dict[str, str] = {}
+        for read, rows in texts.items():
+            assert isinstance(read.view, TextView)
+            for learned, own in zip(rows, read.view.texts(f, f.templates[0]), strict=True):
+                by_hand.update(zip(learned, own, strict=True))
+        table = self._frozen_texts
+        if missing := [text for text in dict.fromkeys(by_hand.values()) if ("feature", text) not in table]:
+
+            def give(out: Outputs) -> None:
+                table.update(zip([("feature", text) for text in missing], out["feature"], strict=True))
+
+            words = (f.seed, "text", "frozen")
+            p = Pass("text", "frozen", missing, give, words, frozenset({"feature"}), SCORED_AT_ONCE)
+            p.give(_joined([self.encode(p, start) for start in p.starts]))
+        return F.normalize(torch.stack([table["feature", by_hand[text]] for text in new]).float(), dim=-1)
 
     def encode(self, p: Pass, start: int, given: Tensor | None = None) -> Outputs:
         """The rows of ``p`` from ``start`` on, one chunk of them, through the tower: raw outputs by name."""
