@@ -19,14 +19,15 @@ from steadyclip.commands.anchors import Anchors
 from steadyclip.commands.bench import Bench, Demo, Report
 from steadyclip.commands.data import Data
 from steadyclip.commands.runs import Evaluate, Methods, Predict, Train
+from steadyclip.commands.soup import Soup
 from steadyclip.core.errors import SteadyClipError, UsageError, nearest
 from steadyclip.core.extensions import COMMANDS as GROUP
 from steadyclip.core.extensions import absent, extensions, load_extension
 from steadyclip.core.precision import best_device, keep_freed_memory
 
 COMMANDS = {
-    "demo": Demo, "train": Train, "evaluate": Evaluate, "predict": Predict, "methods": Methods, "data": Data,
-    "anchors": Anchors, "bench": Bench, "report": Report,
+    "demo": Demo, "train": Train, "evaluate": Evaluate, "predict": Predict, "soup": Soup, "methods": Methods,
+    "data": Data, "anchors": Anchors, "bench": Bench, "report": Report,
 }  # fmt: skip
 
 

@@ -116,6 +116,14 @@ class Results(Part, frozen=True):
     unreadable: Skipped = ()
 
 
+class Soup(Part, frozen=True):
+    """A run whose weights are those of several ``runs`` (digests of their identities), averaged. Recipe, settings, seed
+    and shots of such a run are those of the first."""
+
+    how: str
+    runs: tuple[str, ...]
+
+
 class Run(Document, frozen=True, kw_only=True):
     """One training: what it was made from, and its ``results`` once it is finished.
 
@@ -139,6 +147,7 @@ class Run(Document, frozen=True, kw_only=True):
     config: dict[str, Any]
     task: TaskInfo
     results: Results | None = None
+    soup: Soup | None = None
     versions: dict[str, str]
     commit: str | None
 

@@ -86,6 +86,8 @@ def identity(of: Run | Record | Untrained) -> dict[str, Any]:
         task = {name: getattr(of.task, name) for name in ("subset", "shots", "seed", "classes", "templates", "content")}
         config = {name: of.config.get(name) for name in DECIDES}
         decide |= {"recipe": of.recipe, "config": config, "task": task}
+        if of.soup is not None:
+            decide["soup"] = {"how": of.soup.how, "runs": of.soup.runs}
     return json.loads(json.dumps(dict(_flat(decide))))
 
 
