@@ -5,14 +5,14 @@
 # Needs: ImageNet, its five variants and the ten other data sets below DATA (docs/datasets.md); CC3M as webdataset-style .tar shards
 # (yours to download; today's is smaller than the paper's, as links die). By reckoning 45 GB of
 # GPU memory for flyp and 90 for arf at batch 512, so an H200; 120 GB of disk, half of it the pictures of the anchors.
-# Time: ESTIMATE, never run here: 33 hours on an H200. Captions 12 hours (30 images a second assumed), pool 1, full 5,
+# Time: ESTIMATE, never run here: 37 hours on an H200. Captions 12 hours (30 images a second assumed), pool 1, ft 4, full 5,
 # flyp 4.5, arf 9.5, scores 0.5. Reckoning: recipes/README.md. On several GPUs: train each method with torchrun and `steadyclip train`
 # (docs/methods/arf.md), then `steadyclip evaluate`.
 #
 # Expected, ViT-B/16 (ImageNet | V2 / R / A / Sketch / ObjectNet | mean of five; mean of the ten), rows as DiVE (AAAI 2026) quotes
 # them [S]; a later paper (TRACER) quotes FLYP and ARF within 0.1 except FLYP's 82.72 on ImageNet. Compare within one source only.
 #   zero-shot    68.3 | 61.9 / 77.7 / 50.0 / 48.3 / 55.4 | 58.7; 63.2
-#   full, nearest to FT  81.3 | 71.2 / 66.1 / 37.8 / 46.1 / 53.3 | 54.9; -
+#   ft           81.3 | 71.2 / 66.1 / 37.8 / 46.1 / 53.3 | 54.9; -
 #   flyp         82.2 | 73.0 / 71.5 / 48.4 / 49.7 / 54.8 | 59.5; 49.5
 #   arf          82.7 | 72.8 / 75.6 / 50.3 / 51.8 / 55.8 | 61.3; 55.6
 #   the claim, arf - flyp [D]: +0.5, +1.8, +6.1
@@ -20,8 +20,8 @@
 # OxfordPets 87.7, EuroSAT 46.3, UCF101 65.7. Frozen CLIP must give 63.2 on average before anything is compared with that column.
 #
 # Not public, so ours: ARF's recipe (FLYP's is taken), how it retrieves and how many pairs, its weights of the terms, the generic prompt
-# (here "a photo of a {}."), how many runs a number is the mean of (here one). FT in the papers trains the image tower and a linear
-# head that starts from the prompts; `full[towers=image]` keeps the head at the prompts. LP-FT is not implemented.
+# (here "a photo of a {}."), how many runs a number is the mean of (here one). `ft` trains the image tower and a linear head that
+# starts from the prompts, so it has no numbers on the ten others; `full[towers=image]` keeps the head at the prompts.
 set -euo pipefail
 root=${1:?name the folder that holds the data sets} pairs=${2:?name the folder of CC3M shards} out=${3:-runs/published-imagenet}
 model=openai/clip-vit-base-patch16
@@ -37,5 +37,5 @@ steadyclip bench robust --root "$root" --out "$out" --seeds 1 --data imagenet \
   --targets imagenet-v2 imagenet-r imagenet-a imagenet-sketch objectnet \
   caltech101 flowers102 food101 sun397 dtd fgvcaircraft stanfordcars oxfordpets eurosat ucf101 \
   --model "$model" --recipes published --precision bf16 --workers 8 \
-  --methods zero-shot "full[towers=image,epochs=10,batch_size=512,warmup_steps=500]" flyp \
+  --methods zero-shot ft "full[towers=image,epochs=10,batch_size=512,warmup_steps=500]" flyp \
   "arf[captions=$out/captions.parquet,anchors=$out/anchors.parquet]"

@@ -6,10 +6,10 @@
 # Time: ESTIMATE, never run here: 50 minutes on an H100. Reckoning: recipes/README.md.
 #
 # Expected, ViT-B/16 (ImageNet | V2 / R / A / Sketch / ObjectNet | mean of five), as VRF (NeurIPS 2024) quotes it [S]:
-#   full             81.3 | 70.6 / 65.6 / 36.6 / 45.1 / 50.5 | 53.7
-#   full, averaged   82.5 | 73.1 / 75.1 / 47.6 / 51.6 / 55.7 | 60.6 at the alpha that is best in distribution
+#   FT               81.3 | 70.6 / 65.6 / 36.6 / 45.1 / 50.5 | 53.7
+#   FT, averaged     82.5 | 73.1 / 75.1 / 47.6 / 51.6 / 55.7 | 60.6 at the alpha that is best in distribution
 # That alpha is not printed there, and ImageNet has no validation images to choose it on: the curve is shown, and nothing is chosen.
-# How `full` differs from the papers' FT stands in imagenet-finetuning.sh.
+# The papers average FT, which is `ft`; here it is `full[towers=image]`, which keeps the head at the prompts and can be averaged.
 set -euo pipefail
 root=${1:?name the folder that holds the data sets}
 steadyclip bench robust --root "$root" --out "${2:-runs/published-imagenet}" --seeds 1 --data imagenet \

@@ -48,7 +48,7 @@ def published(section: Section) -> dict[str, dict[str, str]]:
 
 def transfer(score: Callable[..., Record], shots: int | None, names: Sequence[tuple[str, str]]) -> Table:
     records = [score("zero-shot", name, role=role) for name, role in names]
-    for method in ("flyp", "full", "arf"):
+    for method in ("flyp", "ft", "arf"):
         records += [score(method, name, role=role, seed=1, shots=shots) for name, role in names]
     return main_table(records)
 
@@ -130,7 +130,7 @@ def test_robust_takes_one_source(score: Callable[..., Record]) -> None:
     found = published(table.sections[0])
     assert found["zero-shot"]["mean of domains"] == "58.7"
     assert found["zero-shot"]["DTD"] == "46.3"
-    assert found["full"]["ImageNet"] == "81.3"
+    assert found["ft"]["ImageNet"] == "81.3"
     assert found["flyp"]["mean of domains"] == "59.5"
     assert found["arf"] == {
         "ImageNet": "82.7", "ImageNet-V2": "72.8", "ImageNet-R": "75.6", "ImageNet-A": "50.3",
