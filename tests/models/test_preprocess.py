@@ -158,3 +158,18 @@ def test_training_on_the_whole_picture_is_the_evaluation_or_its_mirror() -> None
             return a
 
     assert torch.equal(transform.train(image, Whole(), scale=(1.0, 1.0)), transform(image))
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_every_level_of_every_channel_is_that_of_transformers(family: str) -> None:
+    levels_HWC = np.stack([np.roll(np.arange(256, dtype=np.uint8), 7 * c).reshape(16, 16) for c in range(3)], axis=-1)
+    size = {"height": 16, "width": 16}
+    config = {"size": size} if family == "siglip" else {"size": {"shortest_edge": 16}, "crop_size": size}
+    image, ours = Image.fromarray(levels_HWC), Preprocess.parse(config, family, "test")
+    expected = torch.as_tensor(stock(family, config)(image, return_tensors="pt")["pixel_values"][0])
+    pixels = ours.pixels(image)
+    assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, 16, 16))
+    assert torch.equal(pixels, torch.from_numpy(levels_HWC).permute(2, 0, 1))
+    assert torch.equal(ours.normalize(pixels), expected)
+    assert torch.equal(ours.normalize(pixels.expand(2, 3, 16, 16))[1], expected)
+    assert ours.normalize(expected) is expected  # done already

@@ -68,7 +68,7 @@ def test_seeds_differ_and_augmentation_can_be_off() -> None:
     sample = next(feed(augment=False).steps(0, 1))
     images = make_task().train
     for key, pixels_CHW in zip(sample.keys, sample.images_BCHW, strict=True):
-        assert torch.equal(pixels_CHW, PREPROCESS(images.read(images.keys.index(key))))
+        assert torch.equal(pixels_CHW, PREPROCESS.pixels(images.read(images.keys.index(key))))
 
 
 def test_processes_share_each_batch() -> None:

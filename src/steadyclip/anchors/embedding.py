@@ -159,7 +159,7 @@ def _embedded(
             features: Sequence[Tensor] = ()
             if inputs:
                 images_BCHW, tokens = inputs
-                pixels_BCHW = images_BCHW.to(model.device, non_blocking=True)
+                pixels_BCHW = model.preprocess.normalize(images_BCHW.to(model.device, non_blocking=True))
                 features = model.encode_image(pixels_BCHW), model.encode_text(tokens)
             if waiting:
                 yield waiting
@@ -204,7 +204,7 @@ def _decoded(model: DualEncoder, row: Row) -> tuple[dict[str, Any], Tensor | Non
         image, text = row.load(), " ".join(row.text.split())
         if not text:
             raise UnreadableImage(row.key, "it has no text")
-        pixels_CHW = model.preprocess(decode(image, row.key))
+        pixels_CHW = model.preprocess.pixels(decode(image, row.key))
     except UnreadableImage as error:
         return {"key": row.key, "reason": error.reason}, None
     return dict(zip(ROWS, (row.key, text, row.place, row.size, digest(image)), strict=True)), pixels_CHW

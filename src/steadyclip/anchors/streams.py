@@ -63,7 +63,7 @@ class RetrievedPairs:
         return {digest_of(image.as_py()) for image in self.anchors.table.column("image")}
 
     def item(self, index: int, rng: random.Random) -> dict[str, Any]:
-        """``image`` (C, H, W) float32 and ``text``.
+        """``image`` (C, H, W) uint8 and ``text``.
 
         Raises:
             UnreadableImage: the image in the anchor file cannot be decoded.
@@ -71,8 +71,8 @@ class RetrievedPairs:
         pair = self.anchors[self.rows[index]]
         with quiet():
             image = decode(pair.image, f"{self.anchors.path.name}: {pair.pool_key}")
-        whole = self.crop == 1
-        pixels = self.preprocess(image) if whole else self.preprocess.train(image, rng, scale=(self.crop, 1.0))
+        prepare, whole = self.preprocess, self.crop == 1
+        pixels = prepare.pixels(image) if whole else prepare.train_pixels(image, rng, scale=(self.crop, 1.0))
         return {"image": pixels, "text": pair.text}
 
     def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:

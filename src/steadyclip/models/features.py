@@ -93,12 +93,13 @@ def image_features(
     if cached := found is not None:
         rows, skipped = found
     else:
-        batches = loader(image_set, model.preprocess, batch_size=batch_size, workers=workers)
+        batches = loader(image_set, model.preprocess.pixels, batch_size=batch_size, workers=workers)
         outputs, done = [], 0
         with evaluating(model), arithmetic(model.device, precision), model.frozen() if frozen else nullcontext():
             for images_BCHW, _, index_B in batches:
                 # Stays on the device until the end: one wait instead of one per batch.
-                outputs.append(model.run("image", images_BCHW.to(model.device, non_blocking=True)))
+                pixels_BCHW = model.preprocess.normalize(images_BCHW.to(model.device, non_blocking=True))
+                outputs.append(model.run("image", pixels_BCHW))
                 done += len(index_B)
                 if progress:
                     progress(done, len(image_set))

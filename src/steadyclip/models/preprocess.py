@@ -5,6 +5,7 @@ Shapes: H W C pixels as PIL has them, C H W as models want them.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import random
@@ -47,7 +48,9 @@ _LARGEST_RESIZE = 8
 class Preprocess:
     """The image transform that belongs to the weights.
 
-    Calling it gives the evaluation pixels, (3, H, W) float32; ``train`` gives a random crop and flip of the same size.
+    Calling it gives what the model reads in an evaluation, (3, H, W) float32; ``train`` gives a random crop and flip of
+    the same size. Both are in two steps, ``normalize`` of ``pixels`` or ``train_pixels``, since bytes are a quarter of
+    the floats that go to an accelerator.
 
     Args:
         size: height and width in pixels of what the model sees.
@@ -71,7 +74,25 @@ class Preprocess:
     crop_rounding: Literal["down", "even"] = "down"
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Evaluation pixels of one image: (3, H, W) float32, equal to the checkpoint's own processor."""
+        """What the model reads of one image: (3, H, W) float32, equal to the checkpoint's own processor."""
+        return self.normalize(self.pixels(image))
+
+    def train(self, image: Image.Image, rng: random.Random, scale: tuple[float, float] = (0.08, 1.0)) -> Tensor:
+        """``train_pixels``, normalized: (3, H, W) float32."""
+        return self.normalize(self.train_pixels(image, rng, scale))
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """(..., 3, H, W) uint8 -> float32 of the same shape, on the same device; what is float already stays as it is.
+
+        A table gives the value of each of the 256 levels, the same on every device.
+        """
+        if pixels.dtype != torch.uint8:
+            return pixels
+        table, first_C11 = _levels(self.mean, self.std, pixels.device)
+        return table.index_select(0, (pixels.int() + first_C11).flatten()).view(pixels.shape)
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """Evaluation pixels of one image: (3, H, W) uint8."""
         image = _rgb(image)
         height, width = self.resize_to
         if self.resize == "shortest":
@@ -82,23 +103,23 @@ class Preprocess:
         if self.crop:
             top, left = (self._offset(have, want) for have, want in zip((height, width), self.size, strict=True))
             image = image.crop((left, top, left + self.size[1], top + self.size[0]))
-        return self._normalize(image)
+        return _bytes(image)
 
-    def train(self, image: Image.Image, rng: random.Random, scale: tuple[float, float] = (0.08, 1.0)) -> Tensor:
+    def train_pixels(self, image: Image.Image, rng: random.Random, scale: tuple[float, float] = (0.08, 1.0)) -> Tensor:
         """Training pixels of one image: a random resized crop and a horizontal flip half of the time.
 
         The crop covers a share of the image drawn from ``scale`` at an aspect ratio drawn log-uniformly from 3/4 to
         4/3 (the crop of Szegedy et al., 2015, as torchvision does it). All randomness comes from ``rng``.
 
         Returns:
-            (3, H, W) float32.
+            (3, H, W) uint8.
         """
         image = _rgb(image)
         height, width = self.size
         image = image.resize((width, height), self._filter, box=_random_box(image.size, rng, scale))
         if rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return self._normalize(image)
+        return _bytes(image)
 
     @property
     def _filter(self) -> Image.Resampling:
@@ -106,12 +127,6 @@ class Preprocess:
 
     def _offset(self, have: int, want: int) -> int:
         return (have - want) // 2 if self.crop_rounding == "down" else round((have - want) / 2)
-
-    def _normalize(self, image: Image.Image) -> Tensor:
-        # The same steps and roundings as transformers' numpy code, so that pixels are equal bit for bit.
-        pixels_HWC = (np.asarray(image, np.float64) * (1 / 255)).astype(np.float32)
-        pixels_HWC = (pixels_HWC - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
-        return torch.from_numpy(np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1)))
 
     @classmethod
     def read(cls, folder: Path, family: str) -> tuple[Preprocess, dict[str, Any]]:
@@ -209,6 +224,21 @@ def _triple(values: Any) -> tuple[Any, Any, Any]:
     """One value for all channels, or one for each; ``Preprocess.checked`` looks at them."""
     channels = values if isinstance(values, (list, tuple)) else (values,) * 3
     return tuple(float(value) if type(value) is int else value for value in channels)  # pyright: ignore[reportReturnType]
+
+
+@functools.lru_cache(maxsize=16)
+def _levels(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The values of the levels 0 to 255, channel after channel, (768,) float32; and where each channel's begin."""
+    # The same steps and roundings as transformers' numpy code, so that values are equal bit for bit.
+    share_V = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
+    table_CV = (share_V - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
+    first_C11 = torch.arange(0, 256 * len(mean), 256, dtype=torch.int32, device=device).view(-1, 1, 1)
+    return torch.from_numpy(table_CV.flatten()).to(device), first_C11
+
+
+def _bytes(image: Image.Image) -> Tensor:
+    """(3, H, W) uint8 of an RGB image."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -36,7 +36,7 @@ class Batch:
     Attributes:
         labels_B: integer class labels.
         keys: of the B images.
-        images_BCHW: float pixels after the transform; None where every image feature is known already.
+        images_BCHW: pixels after the transform, uint8 or normalized; None where every image feature is known already.
         known: features that need no pass, raw rows by read: from the training's cache, for instance.
         streams: one collated dict for each further stream of the method.
     """
@@ -65,7 +65,7 @@ class View(Spec):
     reads: ClassVar[tuple[Read, ...]] = ()
 
     def pixels(self, f: Features) -> Tensor:
-        """(rows, C, H, W); what is drawn here from torch's generator is seeded by step and view."""
+        """(rows, C, H, W), uint8 or normalized; what torch's generator draws here is seeded by step and view."""
         raise NotImplementedError
 
 
@@ -287,11 +287,11 @@ class Features:
         return self.batch.streams[name]
 
     def pixels(self, view: View) -> Tensor:
-        """The pixels of an image view, made once."""
+        """The normalized pixels of an image view, made once."""
 
         def make() -> Tensor:
             with seeded(self.seed, *self.words, view):
-                return view.pixels(self)
+                return self.model.preprocess.normalize(view.pixels(self))
 
         return self.once(("pixels", view), make)
 

@@ -30,7 +30,7 @@ class Sample:
     """What one process trains on in one step, on the CPU.
 
     Attributes:
-        images_BCHW: pixels; None if no pass needs them.
+        images_BCHW: pixels, uint8; None if no pass needs them.
         index_B: positions among the training images.
         view: number of the augmented view that the images are in.
     """
@@ -163,7 +163,8 @@ class Feed:
 
 def transform(preprocess: Preprocess, config: TrainConfig, augment: bool) -> Callable[..., Tensor]:
     """Makes pixels of an image and, if it is augmented, of a ``random.Random``."""
-    return functools.partial(preprocess.train, scale=(config.smallest_crop, 1.0)) if augment else preprocess
+    crop = config.smallest_crop, 1.0
+    return functools.partial(preprocess.train_pixels, scale=crop) if augment else preprocess.pixels
 
 
 @dataclass(frozen=True)

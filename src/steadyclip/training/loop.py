@@ -174,7 +174,7 @@ class Loop:
             images_BCHW = images_BCHW.to(device, non_blocking=True)
             if self.config.cutout:
                 with seeded(self.config.seed, step, self.accelerator.process_index, "cutout"):
-                    images_BCHW = cutout(images_BCHW, self.config.cutout)
+                    images_BCHW = cutout(self.model.preprocess.normalize(images_BCHW), self.config.cutout)
         return Batch(
             labels_B=sample.labels_B.to(device, non_blocking=True),
             keys=sample.keys,
