@@ -73,7 +73,9 @@ def test_start_resumes_without_decoding(images: ImageSet, monkeypatch: pytest.Mo
     options = {"batch_size": 4, "seed": 1, "augment": True}
     whole = as_lists(loader(images, jitter, **options))
     read, original = [], ImageSet.read
-    monkeypatch.setattr(ImageSet, "read", lambda images, index: read.append(index) or original(images, index))
+    monkeypatch.setattr(
+        ImageSet, "read", lambda images, index, *more: read.append(index) or original(images, index, *more)
+    )
     assert as_lists(loader(images, jitter, start=2, **options)) == whole[2:]
     assert len(read) == 9
 

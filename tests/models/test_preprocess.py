@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import random
 import re
 from pathlib import Path
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from steadyclip.core.errors import ModelError
+from steadyclip.data.decode import decode
 from steadyclip.models import Preprocess
 from steadyclip.models.huggingface import import_transformers, quiet
 
@@ -173,3 +176,25 @@ def test_every_level_of_every_channel_is_that_of_transformers(family: str) -> No
     assert torch.equal(ours.normalize(pixels), expected)
     assert torch.equal(ours.normalize(pixels.expand(2, 3, 16, 16))[1], expected)
     assert ours.normalize(expected) is expected  # done already
+
+
+def test_a_large_photo_is_decoded_at_the_size_that_crops_need() -> None:
+    """Never so small that a crop is enlarged, and nearly the same pixels."""
+    photo = picture(60, 40).resize((2400, 1600), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", quality=92)
+    preprocess = Preprocess.parse(CLIP, "clip", "test")  # 32 pixels
+    enough = preprocess.enough(0.08)
+    assert enough == pytest.approx(32 / math.sqrt(0.75 * 0.08))
+    whole, small = decode(buffer.getvalue(), "photo"), decode(buffer.getvalue(), "photo", enough=enough)
+    assert whole.size == (2400, 1600)
+    assert small.size == (300, 200)
+    assert math.sqrt(small.width * small.height) >= enough
+    for seed in range(5):
+        full, less = (preprocess.train_pixels(image, random.Random(seed)).float() for image in (whole, small))
+        assert (full - less).abs().mean() < 1.0  # of 255
+    assert decode(buffer.getvalue(), "photo", enough=2000.0).size == (2400, 1600)
+    assert decode(buffer.getvalue(), "photo", enough=900.0).size == (1200, 800)
+    buffer = io.BytesIO()
+    photo.save(buffer, "PNG")
+    assert decode(buffer.getvalue(), "drawing", enough=enough).size == (2400, 1600)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import warnings
 from collections.abc import Iterator
 
@@ -42,13 +43,14 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def decode(data: bytes, key: str, *, verify_only: bool = False) -> Image.Image:
+def decode(data: bytes, key: str, *, verify_only: bool = False, enough: float | None = None) -> Image.Image:
     """The upright RGB image in ``data``: first frame, EXIF orientation applied, transparency laid on white.
 
     Args:
         data: the encoded file.
         key: what to call the image in errors.
         verify_only: only find out whether it can be read: JPEG is decoded whole, but at an eighth of its size.
+        enough: pixels a side, as the geometric mean of both, that JPEG may be decoded at; None takes all there are.
 
     Raises:
         UnreadableImage: no bytes, not an image, truncated or corrupt, or too large to decode safely.
@@ -59,6 +61,8 @@ def decode(data: bytes, key: str, *, verify_only: bool = False) -> Image.Image:
         with Image.open(io.BytesIO(data)) as image:
             if verify_only:
                 image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
+            elif enough is not None and (share := enough / math.sqrt(image.width * image.height)) < 1:
+                image.draft(image.mode, (math.ceil(share * image.width), math.ceil(share * image.height)))
             image.load()
             return to_rgb(image if verify_only else _upright(image))
     except UnidentifiedImageError:

@@ -40,6 +40,8 @@ _SIGLIP_DEFAULTS = {
 
 
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+_RATIOS = 3 / 4, 4 / 3
+"""Width over height of a random crop."""
 _LARGEST_RESIZE = 8
 """How much larger than what the model sees an image may be made before it is cropped."""
 
@@ -120,6 +122,10 @@ class Preprocess:
         if rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return _bytes(image)
+
+    def enough(self, smallest_crop: float) -> float:
+        """Pixels a side, as the geometric mean of both, of which ``train`` never has to enlarge a crop."""
+        return max(self.size) / math.sqrt(_RATIOS[0] * smallest_crop)
 
     @property
     def _filter(self) -> Image.Resampling:
@@ -256,7 +262,7 @@ def _random_box(
 ) -> tuple[float, float, float, float]:
     """A random (left, top, right, bottom) inside an image of ``size`` (width, height); its center after ten misses."""
     width, height = size
-    low, high = math.log(3 / 4), math.log(4 / 3)
+    low, high = map(math.log, _RATIOS)
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
         ratio = math.exp(rng.uniform(low, high))

@@ -61,12 +61,13 @@ class FeatureCache:
         reads = sorted(reads, key=repr)  # in the same order in all processes
         missing = {view: [read for read in reads if (read, view) not in self.tables] for view in range(views)}
         missing = {view: reads for view, reads in missing.items() if reads}
+        enough = self.planner.model.preprocess.enough(self.config.smallest_crop) if self.augment else None
         with _bar(title, self.config) as advance:
             for view, reads in missing.items():
                 batches = loader(
                     self.images, transform(self.planner.model.preprocess, self.config, self.augment),
                     batch_size=_AT_ONCE * world, seed=self.config.seed if self.augment else None, epoch=view,
-                    augment=self.augment, workers=self.config.workers, shard=(rank, world),
+                    augment=self.augment, workers=self.config.workers, shard=(rank, world), enough=enough,
                 )  # fmt: skip
                 for images_BCHW, labels_B, index_B in batches:
                     f = self.planner.features((), (), Batch(labels_B.to(device), images_BCHW=images_BCHW.to(device)))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from steadyclip.core.errors import DataError, UsageError
-from steadyclip.data.batches import batch_places, loader
+from steadyclip.data.batches import batch_places, loader_of
 from steadyclip.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Feed:
     Attributes:
         views: augmented views of each image; None draws anew in every epoch, 0 prepares as for evaluation.
         decode: whether pixels are needed at all.
+        enough: pixels a side that a training image is needed at; None: all there are.
         skipped: images that could not be read while training: key -> reason.
     """
 
@@ -73,6 +74,7 @@ class Feed:
         self.views = views if config.augment else 0
         self.decode = True
         self.prepare = transform(preprocess, config, self.views != 0)
+        self.enough = preprocess.enough(config.smallest_crop) if self.views != 0 else None
         self.batch_size = min(batch_size, len(task.train))
         if self.batch_size < shard[1] * config.accumulate:
             raise UsageError(
@@ -89,58 +91,63 @@ class Feed:
             for name, stream in self.streams.items()
             if not getattr(stream, "of_images", False)
         }
-        for step, (images_BCHW, labels_B, index_B, view) in zip(range(start, stop), self._images(start), strict=False):
+        images = self._decoded(start, stop) if self.decode else self._placed(start, stop)
+        for step, (images_BCHW, labels_B, index_B) in zip(range(start, stop), images, strict=True):
             streams = {
                 name: next(drawn[name]) if name in drawn else self._of_images(name, stream, step, index_B)
                 for name, stream in self.streams.items()
             }
+            view = self._view(step // self.steps_per_epoch)
             yield Sample(images_BCHW, labels_B, index_B, view, self._keys(index_B), streams)
 
     def keys(self, step: int) -> tuple[str, ...]:
         """The images of ``step``."""
-        return self._keys(next(self._images(step))[2])
+        return self._keys(next(self._placed(step, step + 1))[2])
 
     def _keys(self, index_B: Tensor) -> tuple[str, ...]:
         return tuple(self.task.train.keys[i] for i in index_B.tolist())
 
-    def _images(self, start: int) -> Iterator[tuple[Tensor | None, Tensor, Tensor, int]]:
-        """(images_BCHW, labels_B, index_B, view) of the steps from ``start`` on, without end."""
-        epoch, first = divmod(start, self.steps_per_epoch)
-        while True:
-            view = epoch if self.views is None else epoch % max(1, self.views)
-            given = first
-            batches = self._decoded(epoch, first, view) if self.decode else self._places(epoch, first)
-            for images_BCHW, labels_B, index_B in batches:
-                yield images_BCHW, labels_B, index_B, view
-                given += 1
-            if given < self.steps_per_epoch:
-                some = "; ".join(f"{key} ({reason})" for key, reason in list(self.skipped.items())[:3])
-                raise DataError(f"{self.task.train.name}: no image of a whole batch can be read any more: {some}.")
-            epoch, first = epoch + 1, 0
+    def _view(self, epoch: int) -> int:
+        return epoch if self.views is None else epoch % max(1, self.views)
 
-    def _decoded(self, epoch: int, first: int, view: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        batches = loader(
-            self.task.train, self.prepare, batch_size=self.batch_size, seed=self.config.seed, epoch=epoch,
-            augment=self.views != 0, workers=self.config.workers, start=first, drop_last=True, shard=self.shard,
-            view=view,
+    def _places(self, start: int, stop: int) -> Iterator[list[int]]:
+        """Positions of the images of the steps ``start`` to ``stop``."""
+        first = start
+        while first < stop:
+            epoch, at = divmod(first, self.steps_per_epoch)
+            batches = batch_places(
+                len(self.task.train), self.batch_size, seed=self.config.seed, epoch=epoch, start=at, drop_last=True,
+                shard=self.shard,
+            )  # fmt: skip
+            yield from batches[: stop - first]
+            first += len(batches)
+
+    def _decoded(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(images_BCHW, labels_B, index_B) of the steps. The processes that decode stay from the first to the last."""
+        train, config, augment = self.task.train, self.config, self.views != 0
+        words = (f"{config.seed}/{self._view(step // self.steps_per_epoch)}" for step in range(start, stop))
+        batches = loader_of(
+            train, self.prepare,
+            ([(place, seeded if augment else None) for place in places]
+             for places, seeded in zip(self._places(start, stop), words, strict=True)),
+            workers=config.workers, enough=self.enough, keep=True, strict=True,
         )  # fmt: skip
         for batch in batches:
-            self.skipped.update(batches.skipped)
+            if batches.skipped:
+                self.skipped.update(batches.skipped)
+                batches.skipped.clear()  # each comes once an epoch
+                train.accept(sorted(self.skipped.items()))
             yield batch
-        self.skipped.update(batches.skipped)
-        self.task.train.accept(sorted(self.skipped.items()))
 
-    def _places(self, epoch: int, first: int) -> Iterator[tuple[None, Tensor, Tensor]]:
-        """The batches of ``_decoded`` without opening an image."""
+    def _placed(self, start: int, stop: int) -> Iterator[tuple[None, Tensor, Tensor]]:
+        """The same without opening an image."""
         train = self.task.train
         labels_N = torch.tensor(train.labels)
-        for places in batch_places(
-            len(train), self.batch_size, seed=self.config.seed, epoch=epoch, start=first, drop_last=True,
-            shard=self.shard,
-        ):  # fmt: skip
+        for places in self._places(start, stop):
             there = [place for place in places if train.keys[place] not in self.skipped]
-            if there:
-                yield None, labels_N[there], torch.tensor(there)
+            if not there:
+                raise DataError(f"{train.name}: no image of a whole batch can be read: {train.keys[places[0]]}, ...")
+            yield None, labels_N[there], torch.tensor(there)
 
     def _of_images(self, name: str, stream: Stream, step: int, index_B: Tensor) -> dict[str, Any]:
         """The stream's items of the images ``index_B``."""
