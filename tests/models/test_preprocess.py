@@ -193,6 +193,14 @@ def test_a_large_photo_is_decoded_at_the_size_that_crops_need() -> None:
     for seed in range(5):
         full, less = (preprocess.train_pixels(image, random.Random(seed)).float() for image in (whole, small))
         assert (full - less).abs().mean() < 1.0  # of 255
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    photo.save(turned, "JPEG", quality=92, exif=exif)
+    full, less = (decode(turned.getvalue(), "turned", enough=some) for some in (None, enough))
+    assert (full.size, less.size) == ((1600, 2400), (200, 300))
+    pixels = [preprocess.train_pixels(image, random.Random(0)).float() for image in (full, less)]
+    assert (pixels[0] - pixels[1]).abs().mean() < 1.0
     assert decode(buffer.getvalue(), "photo", enough=2000.0).size == (2400, 1600)
     assert decode(buffer.getvalue(), "photo", enough=900.0).size == (1200, 800)
     buffer = io.BytesIO()

@@ -20,6 +20,10 @@ IMAGE_SUFFIXES = (
 """File names that count as images when a folder is listed."""
 
 
+FULL_SIZE = "full size"
+"""In the ``info`` of an image that was decoded at a part of its size: its whole (width, height)."""
+
+
 class UnreadableImage(DataError):
     """A image that is there but cannot be decoded (or has gone). ``key`` and ``reason`` say which and why."""
 
@@ -50,7 +54,8 @@ def decode(data: bytes, key: str, *, verify_only: bool = False, enough: float | 
         data: the encoded file.
         key: what to call the image in errors.
         verify_only: only find out whether it can be read: JPEG is decoded whole, but at an eighth of its size.
-        enough: pixels a side, as the geometric mean of both, that JPEG may be decoded at; None takes all there are.
+        enough: pixels a side, as the geometric mean of both, that JPEG may be decoded at; None takes all there are. The
+            size of the whole image is then in ``info[FULL_SIZE]``.
 
     Raises:
         UnreadableImage: no bytes, not an image, truncated or corrupt, or too large to decode safely.
@@ -59,12 +64,17 @@ def decode(data: bytes, key: str, *, verify_only: bool = False, enough: float | 
         raise UnreadableImage(key, "the file is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data)) as image:
+            full = image.size
             if verify_only:
                 image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
             elif enough is not None and (share := enough / math.sqrt(image.width * image.height)) < 1:
                 image.draft(image.mode, (math.ceil(share * image.width), math.ceil(share * image.height)))
             image.load()
-            return to_rgb(image if verify_only else _upright(image))
+            upright = to_rgb(image if verify_only else _upright(image))
+            if upright.width * upright.height < full[0] * full[1]:
+                turned = (upright.width > upright.height) != (full[0] > full[1])
+                upright.info[FULL_SIZE] = full[::-1] if turned else full
+            return upright
     except UnidentifiedImageError:
         raise UnreadableImage(key, "not an image that Pillow can read") from None
     except Image.DecompressionBombError as error:

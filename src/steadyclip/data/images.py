@@ -146,7 +146,7 @@ class ImageSet:
         """
         key = self.keys[index]
         with quiet():
-            image = decode(self.store.read(key), key, enough=enough)
+            image = decode(self.store.read(key), key, enough=None if self.border else enough)
         return ImageOps.crop(image, self.border) if self.border else image
 
     @property

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from steadyclip.core.errors import ModelError
+from steadyclip.data.decode import FULL_SIZE
 
 # What the checkpoint classes of transformers assume where the file is silent.
 _CLIP_DEFAULTS = {
@@ -116,9 +117,11 @@ class Preprocess:
         Returns:
             (3, H, W) uint8.
         """
-        image = _rgb(image)
         height, width = self.size
-        image = image.resize((width, height), self._filter, box=_random_box(image.size, rng, scale))
+        full: tuple[int, int] = image.info.get(FULL_SIZE, image.size)  # the same crop, at whatever size it was decoded
+        drawn = zip(_random_box(full, rng, scale), 2 * image.size, 2 * full, strict=True)
+        box = [at * have / whole for at, have, whole in drawn]
+        image = _rgb(image).resize((width, height), self._filter, box=tuple(box))
         if rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return _bytes(image)
