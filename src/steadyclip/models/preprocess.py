@@ -119,9 +119,9 @@ class Preprocess:
         """
         height, width = self.size
         full: tuple[int, int] = image.info.get(FULL_SIZE, image.size)  # the same crop, at whatever size it was decoded
-        drawn = zip(_random_box(full, rng, scale), 2 * image.size, 2 * full, strict=True)
-        box = [at * have / whole for at, have, whole in drawn]
-        image = _rgb(image).resize((width, height), self._filter, box=tuple(box))
+        left, top, right, bottom = _random_box(full, rng, scale)
+        x, y = image.width / full[0], image.height / full[1]
+        image = _rgb(image).resize((width, height), self._filter, box=(x * left, y * top, x * right, y * bottom))
         if rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return _bytes(image)
