@@ -6,7 +6,7 @@ import pytest
 import torch
 from training_world import clip
 
-from steadyclip.methods import get_method, methods
+from steadyclip.methods import get_method, methods, planner
 from steadyclip.objectives import Batch
 from steadyclip.testing import NAMES, TEMPLATES, attach, batch
 from steadyclip.training.step import Step, _parts
@@ -80,3 +80,16 @@ def test_backward_is_outside_of_the_precision() -> None:
         step.planner.arithmetic = lambda: arithmetic(model.device, "bf16")
         step.gradients(dataclasses.replace(batch(method, model)), seed=1)
     assert seen == [False] * 4
+
+
+def test_many_texts_go_through_in_parts_by_themselves(monkeypatch) -> None:
+    def of(largest: int) -> dict:
+        monkeypatch.setattr(planner, "TRAINED_AT_ONCE", largest)
+        monkeypatch.setattr(planner, "PART", 2)
+        _, found, made = gradients("full", 1)
+        assert made.calls["text tuned calls"] == (1 if largest >= len(NAMES) else 4)  # two parts, each made twice
+        return found
+
+    whole, parts = of(len(NAMES)), of(len(NAMES) - 1)
+    for key, value in whole.items():
+        assert torch.allclose(parts[key], value, rtol=0, atol=1e-5 * float(value.abs().max())), key

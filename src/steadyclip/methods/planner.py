@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SCORED_AT_ONCE = 256
 """Texts in a pass without gradients: 1000 names by 80 templates must not become one batch of 80,000 texts."""
+TRAINED_AT_ONCE, PART = 256, 128
+"""Texts whose graph is kept in one piece; more go through in parts, twice, so that memory does not grow with them."""
 _REMEMBERED = 200_000
 """Frozen texts whose features are kept."""
 
@@ -77,7 +79,8 @@ class Planner:
         calls: passes and rows so far, as ``{"image tuned calls": 3, "image tuned rows": 96, ...}``.
         average: the running average of what is trained, by parameter name, while there is one.
         arithmetic: entered around every forward pass.
-        chunks: by tower, rows that go through with gradients at once; None keeps one graph of the whole pass.
+        chunks: by tower, rows that go through with gradients at once; None keeps one graph of the whole pass, up to
+            ``TRAINED_AT_ONCE`` texts.
     """
 
     def __init__(self, model: DualEncoder, head: Head, touched: frozenset[str]) -> None:
@@ -183,6 +186,8 @@ class Planner:
         wanted = frozenset(read.what for read in reads)
         distinct = dict.fromkeys(text for rows in texts.values() for row in rows for text in row)
         new = [text for text in distinct if any((what, text) not in table for what in wanted)]
+        if chunk is None and len(new) > TRAINED_AT_ONCE:
+            chunk = PART
         if chunk and len(new) > chunk:
             new.sort(key=len)  # chunks of like length: padding is not computed
 
