@@ -8,6 +8,7 @@ from .methods import compose as compose
 from .methods import get_method as get_method
 from .models import DualEncoder as DualEncoder
 from .models import load as load
+from .report import verdict as verdict
 from .training import fit as fit
 from .training import load_run as load_run
 

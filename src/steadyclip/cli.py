@@ -16,9 +16,11 @@ from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from steadyclip import __version__
 from steadyclip.commands.anchors import Anchors
-from steadyclip.commands.bench import Bench, Demo, Report
+from steadyclip.commands.bench import Bench, Demo
 from steadyclip.commands.data import Data
-from steadyclip.commands.runs import Evaluate, Methods, Predict, Train
+from steadyclip.commands.evaluate import Evaluate
+from steadyclip.commands.report import Report
+from steadyclip.commands.runs import Methods, Predict, Train
 from steadyclip.commands.soup import Soup
 from steadyclip.core.errors import SteadyClipError, UsageError, nearest
 from steadyclip.core.extensions import COMMANDS as GROUP

@@ -1,4 +1,4 @@
-"""`bench`, `demo` and `report`: tables and pages, from trainings or from records."""
+"""`bench` and `demo`: whole tables, with their trainings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from steadyclip.commands.options import EMBEDDED, FOR_PHOTOS, check_values, say, show
+from steadyclip.commands.options import EMBEDDED, FOR_PHOTOS, check_values, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.extensions import DATA, MODELS, absent, load_extension
 from steadyclip.core.precision import Precision
@@ -137,38 +137,3 @@ class Demo:
             if load_extension(group, name) is None:
                 raise UsageError(f"demo needs {name!r}: {absent(group, name)}.")
         Bench("base-to-new", **{**vars(self), "shots": (self.shots,)})()
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """Make the table and one self-contained HTML page from records."""
-
-    records: Positional[tuple[Path, ...]]
-    """Record files, or folders that hold some (runs, for instance)."""
-    out: Path = Path("report.html")
-    """The page."""
-    title: str | None = None
-    """Heading of the page; by default the names of the data sets."""
-    results: Path | None = None
-    """A CSV file to write as well, a line for each evaluation, to keep in a repository."""
-    markdown: bool = False
-    """Print the table as Markdown."""
-
-    def __call__(self) -> None:
-        from steadyclip.core.files import write_atomic
-        from steadyclip.evaluation import load_records
-        from steadyclip.report import main_table, write_page
-        from steadyclip.report.reading import reading
-        from steadyclip.report.results import results
-
-        records = load_records(self.records)
-        table = main_table(records)
-        if self.markdown:
-            print(table.markdown(), end="")
-        else:
-            show(table)
-            show(reading(table))
-        say(f"page: {write_page(records, self.out, self.title)}")
-        if self.results:
-            write_atomic(self.results, results(records).encode())
-            say(f"results: {self.results}")

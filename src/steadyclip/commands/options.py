@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from steadyclip.core.errors import UsageError
 from steadyclip.data.sampling import Subset as SubsetName
+from steadyclip.experiments.settings import PUBLISHED, Settings
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
+    from steadyclip.experiments.rows import Row
 
 
 __all__ = [
@@ -24,9 +26,11 @@ __all__ = [
     "SubsetName",
     "check_values",
     "model_for",
+    "one_row",
     "print_json",
     "say",
     "show",
+    "tell",
 ]
 
 
@@ -86,6 +90,20 @@ def model_for(model: str | None, data: str) -> str:
     return model or EMBEDDED
 
 
+def one_row(flag: str, text: str, settings: Settings = PUBLISHED) -> Row:
+    """The row that ``flag`` names.
+
+    Raises:
+        UsageError: there are several, or it cannot be read.
+    """
+    from steadyclip.experiments.rows import parse_rows
+
+    row, *others = parse_rows([text], settings)
+    if others:
+        raise UsageError(f"{flag} takes one method, not {1 + len(others)}: `steadyclip bench` takes several.")
+    return row
+
+
 def check_values(flag: str, values: Sequence[Any] | None, least: int | None = None) -> None:
     """Raises UsageError where ``flag`` is given without a value, with one below ``least``, or with one twice."""
     if values is None:
@@ -107,6 +125,14 @@ def say(*lines: str) -> None:
     """Lines on standard output, at once."""
     for line in lines:
         print(line, flush=True)
+
+
+def tell(text: str) -> None:
+    """Sentences, each a line; on a terminal they are wrapped at words."""
+    if sys.stdout.isatty():
+        show(text)
+    else:
+        say(text)
 
 
 def show(table: object) -> None:

@@ -1,10 +1,10 @@
-"""`train`, `evaluate`, `predict` and `methods`: a run and what is done with it."""
+"""`train`, `predict` and `methods`."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -14,21 +14,18 @@ from steadyclip.commands.options import (
     SubsetName,
     check_values,
     model_for,
+    one_row,
     print_json,
     say,
     show,
 )
-from steadyclip.core.errors import DataError, UsageError
-from steadyclip.core.precision import Precision, best_device
-from steadyclip.experiments.settings import PUBLISHED, RecipeChoice, Settings
+from steadyclip.core.errors import UsageError
+from steadyclip.core.precision import best_device
+from steadyclip.experiments.settings import RecipeChoice
 from steadyclip.training.config import RunConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from steadyclip.data import ImageData
-    from steadyclip.evaluation import Record
-    from steadyclip.experiments.rows import Row
-    from steadyclip.methods import Method
-    from steadyclip.models import DualEncoder
+    pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Train:
         from steadyclip.models import load
         from steadyclip.training import fit
 
-        row = _one_row("--method", self.method, settings_for(self.model or EMBEDDED, self.recipes))
+        row = one_row("--method", self.method, settings_for(self.model or EMBEDDED, self.recipes))
         row.method.files()  # each is there, before any image is looked at
         task = self.source.load().task(shots=self.shots, seed=self.run.seed, subset=self.subset)
         named = model_for(self.model, self.source.data)
@@ -74,128 +71,6 @@ class Train:
             say(f"trained in {result.seconds:.0f} s")
         plugin = f" --plugin {row.file}" if row.file else ""
         say(f"run: {out}", f"next: steadyclip evaluate {out} {self.source.words}{plugin}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluate:
-    """Score a run, or a model as it is, on the test images of a data set; a JSON record for each set of classes."""
-
-    run: Positional[str]
-    """Folder that `steadyclip train` wrote, or a method that needs no training, such as zero-shot, with --model."""
-    source: OmitArgPrefixes[DataOptions]
-    model: str | None = None
-    """The pretrained model, as for `steadyclip train`; a run knows its own."""
-    plugin: str | None = None
-    """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
-    subset: SubsetName | None = None
-    """Classes to score among; by default all, or base and new for a run that was trained on base: base is what it was
-    trained on, new every other class of the data."""
-    domain: str | None = None
-    """Domain of the test images; by default those of training."""
-    batch_size: int = 64
-    """Images in a forward pass."""
-    workers: int = 0
-    """Processes that decode images."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
-    precision: Precision = "fp32"
-    """Arithmetic of the forward pass."""
-    wise_alpha: float | Literal["val"] | None = None
-    """Average the weights first: 0 is the pretrained model, 1 the trained one; `val` takes what is best on the
-    validation images of the run."""
-    wise_curve: bool = False
-    """Score at 0, 0.1, ..., 1."""
-
-    def __call__(self) -> None:
-        from steadyclip.data.task import read_split, seen_by
-        from steadyclip.evaluation import evaluate, evaluate_averaged
-        from steadyclip.evaluation.test_sets import as_before, prompts_for, tests_of, what_was_scored
-        from steadyclip.methods import find_method
-        from steadyclip.models import load
-        from steadyclip.report import main_table
-        from steadyclip.training import load_run
-
-        if self.plugin:  # a run folder never imports a file by itself
-            find_method(self.plugin)
-        folder, run, precision = Path(self.run), None, self.precision
-        row = None if folder.is_dir() else self._row()
-        data = self.source.load()
-        split: dict[str, Any] = {"data": data.name, "train": [], "val": []}
-        device = best_device(self.device)
-        model = load(self.model, device=device) if self.model else None
-        if row is None:
-            model, method, run = load_run(folder, model=model, device=device)
-            split = read_split(folder / "split.json")
-        else:
-            assert model is not None
-            method, precision = row.method, row.config.get("precision", precision)
-            folder = Path("runs") / f"{data.name}-{row.slug}-{Path(model.name).name}"
-        say(*data.notes)
-        seen = seen_by(split) if method.learns else frozenset[str]()
-        options: dict[str, Any] = {
-            "batch_size": self.batch_size, "workers": self.workers, "precision": precision, "progress": True,
-        }  # fmt: skip
-        scored = run.task if run else None
-        options["templates"] = self.source.templates or prompts_for(data, scored)
-        alphas = self._alphas(model, method, data, split, options)
-        options |= {"run": run, "whole": data.splits["test"].content}
-        records: list[Record] = []
-        for test in tests_of(data, scored, self.subset):
-            found = data.test_set(domain=self.domain, classes=test.classes)
-            images = found.unlike(seen)
-            if not len(images):
-                raise DataError(
-                    f"all {len(found)} test images of {data.name} were trained or validated on by {folder}."
-                )
-            options |= {"subset": test.subset, "note": test.note, "seen": len(found) - len(images)}
-            if alphas is None:
-                of_test = [evaluate(model, method, images, **options)]
-            else:
-                of_test = evaluate_averaged(model, method, images, alphas, **options)
-            for i, record in enumerate(of_test):
-                of_test[i] = record = as_before(record, folder / "records" / record.file_name)
-                say(f"record: {record.write(folder / 'records' / record.file_name)}")
-            say(*what_was_scored(of_test[-1], data, test.classes))
-            records += of_test
-        show(main_table(records))
-
-    def _row(self) -> Row:
-        """What is named in the place of a run."""
-        try:
-            row = _one_row("evaluate", self.run)
-        except UsageError as error:
-            raise UsageError(f"no run folder {self.run!r}, and as a method: {error}") from None
-        if row.method.learns:
-            raise UsageError(f"{row.label} must be trained first, by `steadyclip train`: name the folder of that run.")
-        if self.wise_curve or self.wise_alpha is not None:
-            raise UsageError(f"{row.label} trains no weights: leave --wise-alpha and --wise-curve out.")
-        if self.model is None:
-            raise UsageError(f"{row.label} is scored on a model as it is: name one with --model.")
-        return row
-
-    def _alphas(
-        self, model: DualEncoder, method: Method, data: ImageData, split: dict[str, Any], options: dict[str, Any]
-    ) -> tuple[float, ...] | None:
-        """Shares of the trained weights to score; None: no average is asked for."""
-        from steadyclip.evaluation import choose_alpha
-        from steadyclip.evaluation.wise import ALPHAS
-
-        if self.wise_curve and self.wise_alpha is not None:
-            raise UsageError("give --wise-alpha or --wise-curve, not both.")
-        if self.wise_curve:
-            return ALPHAS
-        if self.wise_alpha != "val":
-            return None if self.wise_alpha is None else (self.wise_alpha,)
-        try:
-            val = data.restore(split).val
-        except DataError as error:
-            raise UsageError(
-                f"--wise-alpha val looks at the validation images of the run, and --data has others: {error} Or choose "
-                "alpha there, and give it here as a number."
-            ) from None
-        alpha = choose_alpha(model, method, val, **options)
-        say(f"alpha {alpha:g}, chosen on validation images")
-        return (alpha,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,12 +159,3 @@ class Methods:
             knobs.add_row(knob, text, declared[knob].help if knob in declared else "pieces, as text")
         say("")
         show(knobs if knobs.rows else "no knobs")
-
-
-def _one_row(flag: str, text: str, settings: Settings = PUBLISHED) -> Row:
-    from steadyclip.experiments.rows import parse_rows
-
-    row, *others = parse_rows([text], settings)
-    if others:
-        raise UsageError(f"{flag} takes one method, not {1 + len(others)}: `steadyclip bench` takes several.")
-    return row

@@ -1,4 +1,5 @@
 from . import metrics as metrics
+from .answers import Answers as Answers
 from .records import Record as Record
 from .records import load_records as load_records
 from .scorer import Prediction as Prediction

@@ -14,6 +14,11 @@ def _test(record: Record) -> tuple[str, tuple[str, ...], tuple[str, ...], str]:
     return record.data.hash, record.data.classes, record.data.templates, record.model.weights_hash
 
 
+def same_test(a: Record, b: Record) -> bool:
+    """Both were scored on the same images, among the same names, by the same prompts, from the same weights."""
+    return _test(a) == _test(b)
+
+
 def held_out(record: Record) -> bool:
     """The classes of its test images were not trained on: new classes, or another data set's."""
     return record.role == "transfer" or record.data.subset == "new"
@@ -25,7 +30,7 @@ def change(record: Record, frozen: Record) -> float | None:
     Raises:
         DataError: the two were not scored on the same test.
     """
-    if _test(record) != _test(frozen):
+    if not same_test(record, frozen):
         raise DataError(
             f"{record.method.label} and {frozen.method.label} were not scored on the same images, names and prompts of "
             f"{record.data.name}: evaluate both again."

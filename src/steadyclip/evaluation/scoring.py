@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from steadyclip.core.precision import Precision
 from steadyclip.core.progress import progress_bar
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.evaluation import metrics
+from steadyclip.evaluation.answers import Answers
 from steadyclip.evaluation.drift import measure
 from steadyclip.evaluation.paired import packed
 from steadyclip.evaluation.records import (
@@ -65,6 +66,7 @@ def evaluate(
     precision: Precision = "fp32",
     seen: int = 0,
     whole: str = "",
+    keep: Callable[[Answers], object] | None = None,
 ) -> Record:
     """Score ``model`` on ``image_set`` with the head that ``method`` makes from the set's class names.
 
@@ -148,6 +150,9 @@ def evaluate(
         moved = measure(scorer, features.features_ND, encode(cache=cache, frozen=True).features_ND)
     labels_N, classes = features.labels_N, len(image_set.classes)
     correct_N, groups = predicted_N == labels_N, image_set.group_numbers(features.keys)
+    if keep:
+        label, named = (tuple(image_set.classes[i] for i in each.tolist()) for each in (labels_N, predicted_N))
+        keep(Answers(features.keys, label, named, tuple(confidence_N.tolist()), tuple(correct_N.tolist())))
     counts_CC = metrics.confusion_matrix(predicted_N, labels_N, classes)
     scores = zip(image_set.classes, counts_CC.sum(dim=1).tolist(), counts_CC.diagonal().tolist(), strict=True)
     return replace(

@@ -103,7 +103,7 @@ def as_before(record: Record, path: Path) -> Record:
     with contextlib.suppress(DataError):
         old = Record.read(path)
         named = replace(record.method, label=old.method.label)
-        return replace(record, method=named, role=old.role, settings=old.settings)
+        return replace(record, method=named, role=old.role or record.role, settings=old.settings)
     return record
 
 

@@ -12,6 +12,7 @@ from steadyclip.report import charts
 from steadyclip.report.cells import HALVES, Section, Table, count, grouped, render
 from steadyclip.report.reading import reading
 from steadyclip.report.tables import main_table, test_names
+from steadyclip.report.verdict import verdict
 
 # What is shown of the errors; the records keep more.
 _SECTIONS, _SETS, _PAIRS = 2, 4, 3
@@ -53,6 +54,7 @@ def write_page(records: Iterable[Record], out: str | Path, title: str | None = N
         "page.html",
         title=title or listed,
         subtitle=f"{about}, the last on {max(r.created for r in records)[:10]}",
+        verdict=verdict(records),
         reading=reading(table),
         table=table,
         baseline=next((section.baseline for section in table.sections if section.baseline), None),

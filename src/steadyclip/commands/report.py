@@ -1,0 +1,57 @@
+"""`report`: what became of a run, or of a grid, from its records."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from steadyclip.commands.options import say, show, tell
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Say what became of a run: the verdict, the table and one self-contained page, from its records."""
+
+    records: Positional[tuple[Path, ...]]
+    """Runs that were evaluated, folders of grids, or record files. Of a single run the verdict is printed first."""
+    out: Path = Path("report.html")
+    """The page."""
+    title: str | None = None
+    """Heading of the page; by default the names of the data sets."""
+    results: Path | None = None
+    """A CSV file to write as well, a line for each evaluation, to keep in a repository."""
+    markdown: bool = False
+    """Print the table as Markdown."""
+    require: Literal["better"] | None = None
+    """`better`: exit with code 1 unless the run is better on what it was trained on."""
+    max_loss: float | None = None
+    """Exit with code 1 if the rest may have lost more percent points than this: if the lower end of its 95 % interval
+    is below, or it was not measured."""
+
+    def __call__(self) -> None:
+        from steadyclip.core.files import write_atomic
+        from steadyclip.evaluation import load_records
+        from steadyclip.report import main_table, need_verdict, verdict, write_page
+        from steadyclip.report.reading import reading
+        from steadyclip.report.results import results
+
+        records = load_records(self.records)
+        table = main_table(records)
+        held = self.require is not None or self.max_loss is not None
+        found = need_verdict(records) if held else verdict(records)
+        if found:
+            tell(found.text)
+        if self.markdown:
+            print(table.markdown(), end="")
+        else:
+            show(table)
+            show(reading(table))
+        say(f"page: {write_page(records, self.out, self.title)}")
+        if self.results:
+            write_atomic(self.results, results(records).encode())
+            say(f"results: {self.results}")
+        if found and held:
+            found.require(self.require == "better", self.max_loss)
