@@ -22,14 +22,15 @@ from steadyclip.commands.evaluate import Evaluate
 from steadyclip.commands.report import Report
 from steadyclip.commands.runs import Methods, Predict, Train
 from steadyclip.commands.soup import Soup
+from steadyclip.commands.tune import Tune
 from steadyclip.core.errors import SteadyClipError, UsageError, nearest
 from steadyclip.core.extensions import COMMANDS as GROUP
 from steadyclip.core.extensions import absent, extensions, load_extension
 from steadyclip.core.precision import best_device, keep_freed_memory
 
 COMMANDS = {
-    "demo": Demo, "train": Train, "evaluate": Evaluate, "predict": Predict, "soup": Soup, "methods": Methods,
-    "data": Data, "anchors": Anchors, "bench": Bench, "report": Report,
+    "demo": Demo, "tune": Tune, "train": Train, "evaluate": Evaluate, "predict": Predict, "report": Report,
+    "soup": Soup, "methods": Methods, "data": Data, "anchors": Anchors, "bench": Bench,
 }  # fmt: skip
 
 

@@ -66,6 +66,12 @@ class Row:
         return name if ".py:" in name else None
 
     @property
+    def says_how_long(self) -> bool:
+        """The row itself sets the number of steps or epochs."""
+        inside = self.label.partition("[")[2].removesuffix("]")
+        return any(part.partition("=")[0].strip() in _LENGTHS for part in _split(inside) or ())
+
+    @property
     def slug(self) -> str:
         """The label as a name for a folder."""
         name, bracket, changes = self.label.partition("[")

@@ -25,6 +25,9 @@ UNMOVED = 0.9995
 _CEILING = 97.0
 """Accuracy of the frozen model, in percent, above which there is little to gain."""
 
+_WIDE = 10.0
+"""Percent points that may be lost on the rest, by the interval, before the advice says so."""
+
 Pair = tuple[Record, Record]
 """The frozen model and the run on the same test."""
 
@@ -260,6 +263,9 @@ def _advice(own: Side, rest: Side, unmoved: bool, training: Run) -> str:
         if rest.difference is None:
             other = "" if rest.reason else ", and measure the rest before you ask for other names"
             return f"Use it for the classes that it was trained on{other}."
+        if rest.difference.low < -_WIDE:
+            most = f"{-rest.difference.low:.0f} points"
+            return f"Use it; but the images of the rest are few, and a loss of up to {most} there would not show."
         return "Use it."
     seen = (own.difference.high - own.difference.low) / 2
     more = f"{own.images} test images cannot show a change below about {max(1, round(seen))} points"
