@@ -264,6 +264,18 @@ def test_mistakes(
             'write --method "orthcr[l1=2,learning_rate=1e-3,side=0.3,augment=off]" instead of --learning-rate,',
         ),
         (
+            "train --data x --lr 1e-3 --rank 4",
+            'write --method "lora[learning_rate=1e-3,rank=4]" instead of --lr, --rank: see docs/rows.md.',
+        ),
+        (
+            "bench base-to-new --methods zero-shot --rank 4",
+            "--rank is a knob of lora, bottleneck, ",
+        ),
+        ("tune x --output_dir y", "there is no --output_dir here. Did you mean --out?"),
+        ("train --data x --fp16", "there is no --fp16 here. Did you mean --precision bf16?"),
+        ("val runs/x", "unknown command 'val'. Did you mean 'evaluate'?"),
+        ("finetune x", "unknown command 'finetune'. Did you mean 'tune'?"),
+        (
             "train --data x --shotz 4",
             "Unrecognized options: --shotz, 4. Did you mean --shots? See steadyclip train --help",
         ),

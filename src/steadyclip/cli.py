@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ import tyro
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from steadyclip import __version__
+from steadyclip.commands import flags
 from steadyclip.commands.anchors import Anchors
 from steadyclip.commands.bench import Bench, Demo
 from steadyclip.commands.data import Data
@@ -32,6 +32,14 @@ COMMANDS = {
     "demo": Demo, "tune": Tune, "train": Train, "evaluate": Evaluate, "predict": Predict, "report": Report,
     "soup": Soup, "methods": Methods, "data": Data, "anchors": Anchors, "bench": Bench,
 }  # fmt: skip
+
+_MEANT = {
+    "val": "evaluate", "eval": "evaluate", "test": "evaluate", "score": "evaluate", "fit": "train",
+    "finetune": "tune", "fine-tune": "tune", "classify": "predict", "infer": "predict", "inference": "predict",
+    "benchmark": "bench", "datasets": "data list", "models": "methods", "compare": "runs compare", "ls": "runs list",
+    "list": "runs list", "show": "runs show", "leaderboard": "runs list",
+}  # fmt: skip
+"""What commands are called elsewhere."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,20 +73,51 @@ def parse(words: Sequence[str]) -> Callable[[], None]:
     Raises:
         UsageError: an unknown command or flag, or a value that does not fit.
     """
-    command = find_command(words[0])
+    name, command, rest = _leaf(words)
+    short = bool({"-h", "--help"} & {*rest}) and flags.ALL not in rest
+    if short or flags.ALL in rest:
+        _help(name, flags.shortened(command) if short else command, command, short)
+        sys.exit(0)
+    rest, file = flags.take(rest, flags.CONFIG)
+    printed = flags.PRINT in rest
+    rest = [word for word in rest if word != flags.PRINT]
+    values = flags.defaults_from(command, flags.read_config(file), file) if file else None
     shown = io.StringIO()
     try:
         with contextlib.redirect_stderr(shown):
-            return tyro.cli(command, args=words[1:], prog=f"steadyclip {words[0]}")
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
+            defaults = {} if values is None else {"default": values}
+            found = tyro.cli(command, args=rest, prog=f"steadyclip {name}", **defaults)
+    except SystemExit:
         action = ".".join(words[:2])
         elsewhere = None if load_extension(GROUP, action, type) else absent(GROUP, action)
         if elsewhere:
             raise UsageError(f"no command {' '.join(words[:2])!r} here: {elsewhere}.") from None
-        wrong = _row_hint(words) or f"{_one_line(shown.getvalue())} See steadyclip {words[0]} --help."
+        wrong = flags.hint(rest, command) or f"{_one_line(shown.getvalue())} See steadyclip {name} --help."
         raise UsageError(wrong) from None
+    if printed:
+        print(flags.config_text(name, found), end="")
+        sys.exit(0)
+    return found
+
+
+def _leaf(words: Sequence[str]) -> tuple[str, type, list[str]]:
+    """The name of the command, its dataclass, and the other words; of a command with actions that of the action."""
+    command = find_command(words[0])
+    hints = get_type_hints(command, include_extras=True)
+    if "action" in hints and len(words) > 1:
+        every, *_ = get_args(hints["action"])
+        for each in get_args(every):
+            cls, *about = get_args(each)
+            if any(getattr(mark, "name", None) == words[1] for mark in about):
+                return f"{words[0]} {words[1]}", cls, list(words[2:])
+    return words[0], command, list(words[1:])
+
+
+def _help(name: str, shown: type, command: type, short: bool) -> None:
+    with contextlib.suppress(SystemExit):
+        tyro.cli(shown, args=["--help"], prog=f"steadyclip {name}")
+    for line in flags.footer(name, command, short):
+        print(line)
 
 
 def _check_devices(options: Any) -> None:
@@ -103,7 +142,8 @@ def find_command(name: str) -> type:
         if elsewhere := absent(GROUP, name):
             raise UsageError(f"no command {name!r} here: {elsewhere}.")
         known = (*COMMANDS, *(point for point in extensions(GROUP) if "." not in point))
-        raise UsageError(f"unknown command {name!r}.{nearest(name, known)} Commands: {', '.join(known)}.")
+        meant = f" Did you mean {_MEANT[name]!r}?" if name in _MEANT else nearest(name, known)
+        raise UsageError(f"unknown command {name!r}.{meant} Commands: {', '.join(known)}.")
     more = {point: load_extension(GROUP, point, type) for point in extensions(GROUP) if point.startswith(f"{name}.")}
     added = [Annotated[cls, subcommand(point.partition(".")[2])] for point, cls in more.items() if cls]
     if not added:
@@ -114,27 +154,6 @@ def find_command(name: str) -> type:
     return dataclasses.make_dataclass(
         command.__name__, fields, bases=(command,), frozen=True, namespace={"__doc__": command.__doc__}
     )
-
-
-def _row_hint(words: Sequence[str]) -> str:
-    """What to write where settings of a method were given as flags; "" if none were."""
-    option = {"train": "--method", "bench": "--methods"}.get(words[0])
-    if option is None:
-        return ""
-    from steadyclip.experiments.rows import RECIPE, TRAINING
-
-    flags: list[str] = []
-    changes: list[str] = []
-    for word, after in itertools.pairwise([*words, "..."]):
-        flag, _, value = word.partition("=")
-        key = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
-        if flag.startswith("--") and key in {*RECIPE, *TRAINING, "knobs"} - {"precision"}:
-            flags.append(flag)
-            text = "off" if flag.startswith("--no-") else value or after
-            changes.append(text if key == "knobs" else f"{key}={text}")
-    method, _, more = dict(itertools.pairwise(words)).get(option, "lora").partition("[")
-    row = f"{method}[{','.join([*filter(None, [more.removesuffix(']')]), *changes])}]"
-    return f'write {option} "{row}" instead of {", ".join(flags)}: see docs/rows.md.' if flags else ""
 
 
 def _one_line(box: str) -> str:

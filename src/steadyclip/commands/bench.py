@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tyro.conf import Positional
 
+from steadyclip.commands.flags import keep_config
 from steadyclip.commands.options import EMBEDDED, FOR_PHOTOS, check_values, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.extensions import DATA, MODELS, absent, load_extension
@@ -24,6 +25,20 @@ class Bench:
 
     The same command again continues where it stopped, and trains nothing that is finished.
     """
+
+    common: ClassVar = (
+        "protocol",
+        "data",
+        "methods",
+        "shots",
+        "seeds",
+        "model",
+        "out",
+        "jobs",
+    )
+    examples: ClassVar = (
+        "steadyclip bench base-to-new --data lab-things --methods zero-shot lora orthcr --seeds 1 2 3",
+    )
 
     protocol: Positional[ProtocolName]
     """Which table."""
@@ -104,6 +119,7 @@ class Bench:
             plan, rows, self.seeds, model=self.model, out=self.out, config=config, root=self.root, launcher=launcher,
             wise_alphas=self.wise_alphas, log=log,
         )  # fmt: skip
+        keep_config("bench", self, self.out)
         if result.records:
             table = main_table(result.records)
             if self.markdown or self.csv:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
     """Score a run, or a model as it is, on the test images of a data set; a JSON record for each set of classes."""
+
+    common: ClassVar = (
+        "run",
+        "data",
+        "rest",
+        "subset",
+        "model",
+        "precision",
+    )
+    examples: ClassVar = (
+        "steadyclip evaluate runs/photos --data photos --rest other-photos",
+        "steadyclip evaluate zero-shot --model icons-small --data lab-food",
+    )
 
     run: Positional[str]
     """Folder that `steadyclip train` wrote, or a method that needs no training, such as zero-shot, with --model."""

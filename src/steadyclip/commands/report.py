@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tyro.conf import Positional
 
@@ -14,6 +14,18 @@ from steadyclip.commands.options import say, show, tell
 @dataclasses.dataclass(frozen=True)
 class Report:
     """Say what became of a run: the verdict, the table and one self-contained page, from its records."""
+
+    common: ClassVar = (
+        "records",
+        "out",
+        "require",
+        "max_loss",
+    )
+    examples: ClassVar = (
+        "steadyclip report runs/photos",
+        "steadyclip report runs/photos --require better --max-loss 2",
+        "steadyclip report runs/bench --out table.html --results table.csv",
+    )
 
     records: Positional[tuple[Path, ...]]
     """Runs that were evaluated, folders of grids, or record files. Of a single run the verdict is printed first."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional
 
+from steadyclip.commands.flags import keep_config
 from steadyclip.commands.options import (
     EMBEDDED,
     DataOptions,
@@ -32,6 +33,20 @@ if TYPE_CHECKING:
 class Train:
     """Fine-tune a model on your images. The same command again resumes, or returns what is finished."""
 
+    common: ClassVar = (
+        "data",
+        "model",
+        "method",
+        "shots",
+        "subset",
+        "out",
+        "seed",
+    )
+    examples: ClassVar = (
+        "steadyclip train --data photos --model openai/clip-vit-base-patch16 --shots 16 --out runs/photos",
+        'steadyclip train --data lab-things --method "lora[rank=4,epochs=5]" --subset base',
+    )
+
     source: OmitArgPrefixes[DataOptions]
     run: OmitArgPrefixes[RunConfig]
     method: str = "lora"
@@ -51,7 +66,7 @@ class Train:
         from steadyclip.experiments.bench import settings_lines
         from steadyclip.experiments.settings import settings_for
         from steadyclip.models import load
-        from steadyclip.training import fit
+        from steadyclip.training import Stopped, fit
 
         row = one_row("--method", self.method, settings_for(self.model or EMBEDDED, self.recipes))
         row.method.files()  # each is there, before any image is looked at
@@ -66,7 +81,12 @@ class Train:
             say(f"{row.label}: {steps:,} steps of {size} images, each image {steps * size / images:.3g} times")
         out = self.run.out or Path("runs") / f"{task.name}-{row.slug}-seed{self.run.seed}"
         settings: dict[str, Any] = {**vars(self.run), **row.config, "out": out}
-        result = fit(model, row.method, task, recipe=row.recipe, config=TrainConfig(**settings))
+        try:
+            result = fit(model, row.method, task, recipe=row.recipe, config=TrainConfig(**settings))
+        except Stopped:
+            keep_config("train", self, out)
+            raise
+        keep_config("train", self, out)
         if result.seconds:
             say(f"trained in {result.seconds:.0f} s")
         plugin = f" --plugin {row.file}" if row.file else ""

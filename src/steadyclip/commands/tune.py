@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional
 
+from steadyclip.commands.flags import keep_config
 from steadyclip.commands.options import EMBEDDED, DataOptions, model_for, one_row, say, show, tell
 from steadyclip.core.precision import Precision
 
@@ -24,6 +26,21 @@ class Tune:
     Reads every image, says what will be done and how long it takes, trains, scores the result and the frozen model on
     images that neither has seen, and ends in a verdict. The same command again resumes.
     """
+
+    common: ClassVar = (
+        "data",
+        "model",
+        "method",
+        "shots",
+        "rest",
+        "out",
+        "dry_run",
+    )
+    examples: ClassVar = (
+        "steadyclip tune photos --model openai/clip-vit-base-patch16",
+        "steadyclip tune photos --model openai/clip-vit-base-patch16 --dry-run",
+        'steadyclip tune lab-food --shots 8 --method "lora[rank=4]" --rest lab-people',
+    )
 
     source: OmitArgPrefixes[_Images]
     model: str | None = None
@@ -58,7 +75,8 @@ class Tune:
         from steadyclip.experiments.settings import settings_for
         from steadyclip.experiments.tuning import Tuning, find_copies, refuse_hopeless, sensible
         from steadyclip.report import main_table, need_verdict, write_page
-        from steadyclip.training import TrainConfig
+        from steadyclip.training import Stopped
+        from steadyclip.training.config import TrainConfig
 
         row = one_row("--method", self.method, settings_for(self.model or EMBEDDED))
         row.method.files()
@@ -82,7 +100,12 @@ class Tune:
         say(*job.plan(tasks))
         if self.dry_run:
             return
-        records = job.run(tasks)
+        try:
+            records = job.run(tasks)
+        except Stopped:
+            keep_config("tune", self, out)
+            raise
+        keep_config("tune", self, out)
         show(main_table(records))
         page = write_page(records, out / "report.html", f"{data.name}: {row.label}")
         say("")
