@@ -50,11 +50,11 @@ class Train:
     source: OmitArgPrefixes[DataOptions]
     run: OmitArgPrefixes[RunConfig]
     method: str = "lora"
-    """One of `steadyclip methods`, with changes in brackets: "lora[rank=4,layers=q:v,epochs=5]" (with the quotes, as
-    shells read brackets), or @FILE with such a row: docs/rows.md."""
+    """One of `steadyclip methods`, with changes in brackets, in quotes as shells read brackets:
+    "lora[rank=4,layers=q:v,epochs=5]"; or @FILE with such a row: docs/rows.md."""
     model: str | None = None
     """Installed model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED.
-    By default `icons-small` for built-in data, which are drawings as it knows them; for your own data, name one."""
+    By default `icons-small` for built-in data; for your own, name one."""
     recipes: RecipeChoice = "auto"
     """`auto` trains `icons-small` by recipes of its own, others as published."""
     shots: int | None = None
