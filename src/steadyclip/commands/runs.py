@@ -33,15 +33,7 @@ if TYPE_CHECKING:
 class Train:
     """Fine-tune a model on your images. The same command again resumes, or returns what is finished."""
 
-    common: ClassVar = (
-        "data",
-        "model",
-        "method",
-        "shots",
-        "subset",
-        "out",
-        "seed",
-    )
+    common: ClassVar = ("data", "model", "method", "shots", "subset", "out")
     examples: ClassVar = (
         "steadyclip train --data photos --model openai/clip-vit-base-patch16 --shots 16 --out runs/photos",
         'steadyclip train --data lab-things --method "lora[rank=4,epochs=5]" --subset base',
@@ -50,8 +42,8 @@ class Train:
     source: OmitArgPrefixes[DataOptions]
     run: OmitArgPrefixes[RunConfig]
     method: str = "lora"
-    """One of `steadyclip methods`, with changes in brackets, in quotes as shells read brackets:
-    "lora[rank=4,layers=q:v,epochs=5]"; or @FILE with such a row: docs/rows.md."""
+    """One of `steadyclip methods`, with changes in quotes and brackets: "lora[rank=4,epochs=5]"; or @FILE with such a
+    row: docs/rows.md."""
     model: str | None = None
     """Installed model, local directory or hub id of a CLIP, SigLIP or SigLIP 2, or open_clip:MODEL/PRETRAINED.
     By default `icons-small` for built-in data; for your own, name one."""
