@@ -19,6 +19,7 @@ from steadyclip.commands.anchors import Anchors
 from steadyclip.commands.bench import Bench, Demo
 from steadyclip.commands.data import Data
 from steadyclip.commands.evaluate import Evaluate
+from steadyclip.commands.folders import Runs
 from steadyclip.commands.report import Report
 from steadyclip.commands.runs import Methods, Predict, Train
 from steadyclip.commands.soup import Soup
@@ -30,7 +31,7 @@ from steadyclip.core.precision import best_device, keep_freed_memory
 
 COMMANDS = {
     "demo": Demo, "tune": Tune, "train": Train, "evaluate": Evaluate, "predict": Predict, "report": Report,
-    "soup": Soup, "methods": Methods, "data": Data, "anchors": Anchors, "bench": Bench,
+    "runs": Runs, "soup": Soup, "methods": Methods, "data": Data, "anchors": Anchors, "bench": Bench,
 }  # fmt: skip
 
 _MEANT = {

@@ -17,6 +17,7 @@ from PIL import Image
 from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.evaluation.records import Record
 from steadyclip.report import main_table, write_page
+from steadyclip.report.page import short_labels
 
 from .conftest import PROTOCOLS
 
@@ -160,7 +161,7 @@ def test_confusions_of_data_sets_with_the_same_domain_stay_apart(
     grid: Callable[[str], list[Record]], tmp_path: Path
 ) -> None:
     text = Tags(page([r for r in grid("cross-dataset") if r.method.name == "full"], tmp_path)).text
-    errors = text[text.index("What is confused") : text.index("Settings")]
+    errors = text[text.rindex("What is confused") : text.rindex("Settings")]
     assert sum(f"icon-{name}\n" in errors for name in ("food", "nature", "objects", "symbols", "transport")) >= 4
 
 
@@ -168,8 +169,8 @@ def test_a_curve_of_averages_is_not_shown_picture_by_picture(make: Make, tmp_pat
     records = [make("full", "all", 0.6, seed=1)]
     records += [make("full", "all", 0.5 + a / 10, seed=1, wise_alpha=a) for a in (0.0, 0.5, 1.0)]
     text = Tags(page(records, tmp_path)).text
-    errors = text[text.index("What is confused") :]
-    assert "full, alpha 0.5" in text[: text.index("What is confused")]
+    errors = text[text.rindex("What is confused") :]
+    assert "full, alpha 0.5" in text[: text.rindex("What is confused")]
     assert "alpha 0.5" not in errors[: errors.index("Every evaluation")]
 
 
@@ -285,3 +286,15 @@ class TestInABrowser:
         assert isinstance(darkest, int)
         assert isinstance(brightest, int)
         assert brightest - darkest > 150  # there is something to read
+
+
+def test_long_names_of_rows_are_in_a_legend(make: Make, tmp_path: Path) -> None:
+    long = ["lora[rank=4,layers=q:v,epochs=5]", "lora[rank=8,layers=q:v,epochs=5]", "orthcr[l1=2,learning_rate=0.001]"]
+    records = [make("zero-shot", "all", 0.5), make("lora", "all", 0.5, seed=1)]
+    records += [make(label, "all", 0.6, seed=1) for label in long]
+    table, legend = short_labels(main_table(records))
+    assert legend == {"lora (2)": long[0], "lora (3)": long[1], "orthcr": long[2]}
+    assert [row.label for row in table.sections[0].rows] == ["zero-shot", "lora", *legend]
+    assert [row.label for row in main_table(records).sections[0].rows] == ["zero-shot", "lora", *long]
+    text = Tags(page(records, tmp_path)).text
+    assert all(text.count(label) == 1 for label in long)

@@ -47,6 +47,7 @@ class Report:
         from steadyclip.core.files import write_atomic
         from steadyclip.evaluation import load_records
         from steadyclip.report import main_table, need_verdict, verdict, write_page
+        from steadyclip.report.classes import class_rows, classes_csv, confusions_csv, find_answers
         from steadyclip.report.reading import reading
         from steadyclip.report.results import results
 
@@ -62,6 +63,14 @@ class Report:
             show(table)
             show(reading(table))
         say(f"page: {write_page(records, self.out, self.title)}")
+        if found and (rows := class_rows(found)):
+            files = {"classes": classes_csv(rows)}
+            if answers := find_answers(self.records, found.own.pairs[0][1]):
+                files["confusions"] = confusions_csv(answers)
+            for name, text in files.items():
+                file = self.out.with_name(f"{self.out.stem}-{name}.csv")
+                write_atomic(file, text.encode())
+                say(f"{name}: {file}")
         if self.results:
             write_atomic(self.results, results(records).encode())
             say(f"results: {self.results}")

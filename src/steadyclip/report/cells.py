@@ -233,7 +233,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"md": _markdown, "sha256": _sha256}
+    environment.filters |= {"md": _markdown, "sha256": _sha256, "signed": signed}
     return environment.get_template(template).render(**values)
 
 

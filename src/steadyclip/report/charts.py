@@ -98,39 +98,74 @@ def _whisker(cell: Cell) -> tuple[float, str]:
 
 
 def bars(section: Section, _: Mapping[str, Style]) -> str:
-    """Two bars for each method, whiskers, dashed lines at the baseline; nothing for a section without base and new."""
+    """What each method changed on base and on new against the baseline, two bars around zero, pale where the change is
+    not clear; without a baseline a dot for each accuracy. Nothing for a section without base and new."""
     if not section.base_to_new:
         return ""
-    rows, baseline, thick = section.rows, section.baseline, 0.36
-    behind = {"facecolor": COLORS["paper"], "edgecolor": "none", "pad": 1}  # keeps the dashed lines off the number
-    number: Any = {"va": "center", "fontsize": 8}
-    end = 0.0
-    with _drawn(f"Bars of base and new accuracy: {section.title}", 0.45 + 0.52 * len(rows)) as chart:
+    from matplotlib.patches import Patch
+
+    baseline, rows = section.baseline, [row for row in section.rows if row is not section.baseline]
+    if baseline is None or not rows:
+        return _levels(section)
+    thick, start = 0.36, {half: baseline.cells[i].value for i, half in enumerate(HALVES)}
+    with _drawn(f"Change of base and new accuracy: {section.title}", 0.55 + 0.52 * len(rows)) as chart:
+        (axes,) = chart.axes
+        ends = [0.0]
+        for i, half in enumerate(HALVES):
+            for at, row in enumerate(rows):
+                cell, y = row.cells[i], at + (i - 0.5) * thick
+                if cell.delta is None:
+                    axes.text(0, y, " no score", color=COLORS["quiet"], va="center", fontsize=8)
+                    continue
+                pale = 0.4 if cell.trend == "same" else 1.0
+                axes.barh(y, cell.delta, thick * 0.92, color=COLORS[half], alpha=pale)
+                if cell.spread:
+                    axes.errorbar(cell.delta, y, xerr=cell.spread, color=COLORS["ink"], linewidth=1, capsize=2)
+                end = cell.delta + math.copysign(cell.spread or 0.0, cell.delta)
+                side = "left" if cell.delta >= 0 else "right"
+                space = " " if side == "left" else ""
+                text = f"{space}{cell.change}{'' if space else ' '}"
+                axes.text(end, y, text, color=COLORS["ink"], va="center", ha=side, fontsize=8)
+                ends.append(end)
+            name = half if start[half] is None else f"{half}, from {start[half]:.1f}"
+            chart.legend[name] = Patch(color=COLORS[half])
+        axes.axvline(0, **{**_DASHES, "linestyle": "-"})
+        room = 0.2 * max(1.0, max(ends) - min(ends))  # for the numbers
+        axes.set_xlim(min(ends) - room * (min(ends) < 0), max(ends) + room)
+        axes.set_xlabel(f"change of top-1 accuracy against {baseline.label}, points")
+        _name_rows(axes, rows)
+    return chart.svg
+
+
+def _levels(section: Section) -> str:
+    """A dot with whiskers for base and new of each row."""
+    with _drawn(f"Base and new accuracy: {section.title}", 0.45 + 0.4 * len(section.rows)) as chart:
         (axes,) = chart.axes
         for i, half in enumerate(HALVES):
-            places = [at + (i - 0.5) * thick for at in range(len(rows))]
-            values = [row.cells[i].value or 0.0 for row in rows]
-            chart.legend[half] = axes.barh(places, values, thick * 0.92, color=COLORS[half])
-            for y, cell in zip(places, (row.cells[i] for row in rows), strict=True):
-                if cell.value is None:
-                    axes.text(0.5, y, "no score", color=COLORS["quiet"], **number)
-                    continue
-                length, shade = _whisker(cell)
-                if length:
-                    axes.errorbar(cell.value, y, xerr=length, color=shade, linewidth=1, capsize=2)
-                end = max(end, cell.value + length)
-                right = cell.value + length + 0.9
-                axes.text(right, y, f"{cell.value:.1f}", color=COLORS["ink"], bbox=behind, **number)
-            if baseline is not None and (value := baseline.cells[i].value) is not None:
-                axes.axvline(value, **{**_DASHES, "color": COLORS[half], "zorder": 0.5})
-        if baseline is not None:
-            (chart.legend[baseline.label],) = axes.plot([], [], **_DASHES)
-        labels = [textwrap.fill(row.label, 20) for row in rows]
-        axes.set_yticks(range(len(rows)), labels, color=COLORS["ink"], parse_math=False)
-        axes.set(xlim=(0, (end or 100) * 1.02 + 6), xlabel="top-1 accuracy, %")  # room for the number of the longest
-        axes.invert_yaxis()
-        axes.grid(False)
+            (chart.legend[half],) = axes.plot([], [], "o", color=COLORS[half])
+            for at, cell in enumerate(row.cells[i] for row in section.rows):
+                y = at + (i - 0.5) * 0.3
+                if cell.value is not None:
+                    length, shade = _whisker(cell)
+                    axes.errorbar(cell.value, y, xerr=length or None, color=shade, linewidth=1, capsize=2)
+                    axes.plot(cell.value, y, "o", color=COLORS[half])
+                    axes.annotate(f"{cell.value:.1f}", (cell.value, y), (0, 4), textcoords="offset points", fontsize=8)
+        axes.margins(x=0.15)
+        axes.set_xlabel("top-1 accuracy, %")
+        _name_rows(axes, section.rows)
     return chart.svg
+
+
+def _name_rows(axes: Axes, rows: Sequence[Row]) -> None:
+    """Names beside the rows, cut where they are long: the table above has them in full."""
+    labels = [textwrap.shorten(row.label.replace("[", " ["), 18, placeholder=" …") for row in rows]
+    full = [
+        label if labels.count(label) == 1 else textwrap.fill(row.label, 20)
+        for label, row in zip(labels, rows, strict=True)
+    ]
+    axes.set_yticks(range(len(rows)), full, color=COLORS["ink"], parse_math=False)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(False)
 
 
 def curves(section: Section, looks: Mapping[str, Style]) -> str:
@@ -203,7 +238,7 @@ def drift(section: Section, looks: Mapping[str, Style]) -> str:
             of_tower = {label: [(moved[tower], lost) for *moved, lost in points] for label, points in dots.items()}
             _scatter(chart, axes, baseline, [(0.0, 0.0)], of_tower, looks)
             axes.set_xlabel(f"drift of {name} features")
-            axes.locator_params(nbins=4)
+            axes.locator_params(nbins=3)
         chart.axes[0].set_ylabel("change on held-out tests, points")
     return chart.svg
 

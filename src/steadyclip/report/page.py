@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,15 @@ from steadyclip.core.files import write_atomic
 from steadyclip.evaluation.records import Confusion, Record
 from steadyclip.report import charts
 from steadyclip.report.cells import HALVES, Section, Table, count, grouped, render
+from steadyclip.report.classes import class_rows
 from steadyclip.report.reading import reading
 from steadyclip.report.tables import main_table, test_names
 from steadyclip.report.verdict import verdict
 
 # What is shown of the errors; the records keep more.
 _SECTIONS, _SETS, _PAIRS = 2, 4, 3
+_LONG = 22
+"""Characters of a label above which the page gives it a short name."""
 
 
 def write_tables(records: Sequence[Record], stem: Path, title: str) -> list[Path]:
@@ -44,19 +50,22 @@ def write_page(records: Iterable[Record], out: str | Path, title: str | None = N
         SteadyClipError: the file cannot be written.
     """
     records = list(records)
-    table = main_table(records)
+    table, legend = short_labels(main_table(records))
     names = list(dict.fromkeys(r.data.name for r in records))
     listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     models = list(dict.fromkeys(r.model for r in records))
     about = f"{', '.join(dict.fromkeys(m.name for m in models))}; {count(len(records), 'evaluation')}"
     versions = _collected(item for r in records for item in {**r.versions, "commit": r.commit or "none"}.items())
+    found = verdict(records)
     page = render(
         "page.html",
         title=title or listed,
         subtitle=f"{about}, the last on {max(r.created for r in records)[:10]}",
-        verdict=verdict(records),
+        verdict=found,
+        classes=class_rows(found) if found else [],
         reading=reading(table),
         table=table,
+        legend=legend,
         baseline=next((section.baseline for section in table.sections if section.baseline), None),
         halves=any(section.base_to_new for section in table.sections),
         half_names=HALVES,
@@ -73,6 +82,36 @@ def write_page(records: Iterable[Record], out: str | Path, title: str | None = N
     )
     write_atomic(Path(out), page.encode())
     return Path(out)
+
+
+def short_labels(table: Table) -> tuple[Table, dict[str, str]]:
+    """The table with short names for rows whose labels would fill a phone, and these names with the labels.
+
+    ``lora[rank=4,layers=q:v,epochs=5]`` becomes ``lora``, or ``lora (2)`` where another row is called so already.
+    """
+    labels = dict.fromkeys(row.label for section in table.every for row in section.rows)
+    short: dict[str, str] = {}
+    for label in labels:
+        found = re.fullmatch(r"([^\[]+)\[.*\](.*)", label, re.DOTALL)
+        if found and len(label) > _LONG:
+            taken = {*short.values(), *(other for other in labels if other not in short and other != label)}
+            names = (f"{found[1]}{number}{found[2]}" for number in _numbers())
+            short[label] = next(name for name in names if name not in taken)
+
+    def renamed(sections: Sequence[Section]) -> tuple[Section, ...]:
+        return tuple(
+            replace(section, rows=[replace(row, label=short.get(row.label, row.label)) for row in section.rows])
+            for section in sections
+        )
+
+    return replace(table, sections=renamed(table.sections), differences=renamed(table.differences)), {
+        name: label for label, name in short.items()
+    }
+
+
+def _numbers() -> Iterator[str]:
+    yield ""
+    yield from (f" ({i})" for i in itertools.count(2))
 
 
 def _charts(table: Table) -> dict[str, dict[str, str]]:
