@@ -66,6 +66,7 @@ def write_page(records: Iterable[Record], out: str | Path, title: str | None = N
         reading=reading(table),
         table=table,
         legend=legend,
+        short={label: name for name, label in legend.items()},
         baseline=next((section.baseline for section in table.sections if section.baseline), None),
         halves=any(section.base_to_new for section in table.sections),
         half_names=HALVES,
