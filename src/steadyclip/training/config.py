@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from steadyclip.core.errors import require, require_choices
+from steadyclip.core.errors import UsageError, require, require_choices
 from steadyclip.core.precision import Precision
 
 if TYPE_CHECKING:
     from steadyclip.methods.recipe import Recipe
+
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,12 @@ class RunConfig:
     """Minutes between checkpoints."""
     log_every: int = 10
     """Steps between log lines; losses are read from the device only then."""
+    validate_every: int | None = None
+    """Steps between scorings of the validation images; their accuracy stands in `log.jsonl`."""
+    patience: int | None = None
+    """Stop after so many scorings without a better one, and keep the weights of the best; with --validate-every."""
+    log: tuple[Tracker, ...] = ()
+    """Also log to `tensorboard`, `wandb`, `trackio` or `mlflow`, where it is installed."""
     progress: bool = True
     """Show loss, speed and time left on standard error."""
     feature_folder: Path | None = None
@@ -58,7 +66,10 @@ class TrainConfig(RunConfig):
     def check(self) -> None:
         """Raises UsageError naming the field that makes no sense."""
         _require_least(self, {"accumulate": 1, "log_every": 1, "checkpoint_steps": 1, "workers": 0})
+        _require_least(self, {"validate_every": 1, "patience": 1})
         _require_positive(self, "checkpoint_minutes")
+        if self.patience is not None and self.validate_every is None:
+            raise UsageError("patience counts scorings of the validation images: set validate_every, too.")
         require(self, "smallest_crop", 0 < self.smallest_crop <= 1, "a share from 0 to 1")
         require(self, "cutout", 0 <= self.cutout < 1, "a share from 0 to below 1")
         require_choices(self)

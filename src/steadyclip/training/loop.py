@@ -16,9 +16,12 @@ from steadyclip.core.precision import arithmetic
 from steadyclip.core.progress import warn
 from steadyclip.core.seeds import step_seed
 from steadyclip.data.cutout import cutout
+from steadyclip.evaluation import metrics
 from steadyclip.evaluation.records import Results
+from steadyclip.evaluation.scorer import Scorer
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
+from steadyclip.models.features import image_features
 from steadyclip.objectives import Batch
 from steadyclip.objectives.features import seeded
 from steadyclip.objectives.streams import Stream
@@ -26,7 +29,7 @@ from steadyclip.training.cache import FeatureCache, cacheable, fill_head
 from steadyclip.training.checkpoint import Checkpoint, save_checkpoint
 from steadyclip.training.config import TrainConfig
 from steadyclip.training.feed import Feed, Sample
-from steadyclip.training.monitor import Losses, TrainProgress, stop_request
+from steadyclip.training.monitor import Best, Losses, TrainProgress, flat_row, stop_request
 from steadyclip.training.run import RunFolder, Stopped, identity
 from steadyclip.training.schedule import learning_rate, load_optimizer, make_optimizer, optimizer_tensors
 from steadyclip.training.step import RunningAverage, Step
@@ -79,6 +82,11 @@ class Loop:
             )
         self.cache = FeatureCache(self.step.planner, task.train, config, self.feed.views != 0)
         self.losses = Losses(self._sum, self._not_finite)
+        self.best = Best(config.patience)
+        if config.patience is not None and method.average is not None:
+            raise UsageError(f"{method.name} averages its weights, and patience looks at single steps: leave it out.")
+        if config.validate_every is not None and not len(task.val):
+            raise UsageError(f"{task.name} has no validation images to score: leave validate_every out.")
         self.choices: dict[str, Any] = {}
         self.start, self.seconds_before = 0, 0.0
 
@@ -112,22 +120,30 @@ class Loop:
                 progress.update(completed=done)
                 if self.alone and self.model.device.type == "cpu":  # elsewhere it waits for the device, or for others
                     self.losses.look()
-                if done % self.config.log_every == 0 or done == self.steps:
-                    row = self._log(done, done - logged_at)
+                every = self.config.validate_every
+                scored = every is not None and (done % every == 0 or done == self.steps)
+                if scored or done % self.config.log_every == 0 or done == self.steps:
+                    row = self._log(done, done - logged_at, **self._validate(done) if scored else {})
                     left = (self.logged - self.began) / (done - self.start) * (self.steps - done)
                     progress.log(row, left)
                     logged_at = done
+                if self.best.given_up:
+                    progress.say(f"{self.method.name}: stopped at step {done}, as step {self.best.step} was better")
+                    break
                 if done < self.steps:
                     if self._agree(bool(asked), done):
                         self._stop(done, asked[0] if asked else "a signal to another process")
                     elif self._due(done):
                         self._save(done)
+        if self.best.weights:
+            self.model.load_trained_state(self.best.weights)
+            self.choices |= {"best step": self.best.step, "validation top1": self.best.top1}
         self.average.finish()
         self._expect_finite(done, self.model.trained_state())
         self.optimizer.zero_grad(set_to_none=True)
         seconds, last = self._seconds(), self.losses.rows[-1]
         return Results(
-            steps=self.steps,
+            steps=done,
             choices=self.choices,
             processes=self.accelerator.num_processes,
             device=self.accelerator.device.type,
@@ -135,7 +151,7 @@ class Loop:
             loss={"mean": last["loss"], **last["terms"]},
             unreadable=tuple(sorted(self.feed.skipped.items())),
             seconds=seconds,
-            images_per_second=self.steps * self.feed.batch_size / seconds,
+            images_per_second=done * self.feed.batch_size / seconds,
         )
 
     def _begin(self) -> None:
@@ -208,14 +224,30 @@ class Loop:
 
     # ---- losses
 
-    def _log(self, done: int, steps: int) -> dict[str, Any]:
+    def _validate(self, done: int) -> dict[str, float]:
+        """Scores the validation images as they would be scored after the training. No random number is drawn."""
+        precision = self.config.precision
+        scorer = Scorer(self.model, self.method, self.task.classes, self.task.templates, precision)
+        frozen = "image" not in self.method.touched
+        features = image_features(
+            self.model, self.task.val, workers=self.config.workers, precision=precision, frozen=frozen
+        )
+        predicted_N, _ = scorer.predict(features.rows)
+        top1 = metrics.top1(predicted_N, features.labels_N)
+        self.best.look(done, top1, self.model.trained_state)
+        return {"validation_top1": top1}
+
+    def _log(self, done: int, steps: int, **more: float) -> dict[str, Any]:
         self.losses.look()
         before, self.logged = self.logged, time.monotonic()
         row = self.losses.log(
             done,
             learning_rate=self.optimizer.param_groups[0]["lr"],
             images_per_second=steps * self.feed.batch_size / max(self.logged - before, 1e-9),
+            **more,
         )
+        if self.config.log:
+            self.accelerator.log(flat_row(row), step=done)
         if self.folder and self.accelerator.is_main_process:
             self.folder.log(row)
         return row
@@ -272,10 +304,13 @@ class Loop:
             "unreadable": self.feed.skipped,
             "seconds": self._seconds() if done else 0.0,
             "choices": self.choices,
+            "best": self.best.state(),
         }
         parts = {"trained": trained, "optimizer": optimizer_tensors(self.optimizer, self.names)}
         if self.average.values:
             parts["average"] = self.average.values
+        if self.best.weights:
+            parts["best"] = self.best.weights
         save_checkpoint(self.folder.checkpoints, done, parts, state)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
@@ -285,6 +320,8 @@ class Loop:
         self.losses.restore(state["losses"])
         self.feed.skipped.update(state["unreadable"])
         self.seconds_before, self.choices = state["seconds"], state["choices"]
+        if best := state.get("best"):
+            self.best.restore(best, checkpoint.tensors("best") if "best" in state["sizes"] else {})
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began

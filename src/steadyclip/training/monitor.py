@@ -78,6 +78,46 @@ class Losses:
         self._sums, self._count = list(state["sums"]), state["count"]
 
 
+class Best:
+    """The best step so far by validation accuracy, and its weights where there is a ``patience``.
+
+    Attributes:
+        step, top1: of the best step, the first of equals.
+        weights: of that step, on the CPU.
+    """
+
+    def __init__(self, patience: int | None) -> None:
+        """After ``patience`` looks without a better one it is ``given_up``; None never does, and keeps no weights."""
+        self.patience, self.step, self.top1, self.waited = patience, 0, -1.0, 0
+        self.weights: dict[str, Tensor] = {}
+
+    @property
+    def given_up(self) -> bool:
+        return self.patience is not None and self.waited >= self.patience
+
+    def look(self, step: int, top1: float, weights: Callable[[], dict[str, Tensor]]) -> None:
+        """Takes note of the accuracy after ``step`` steps."""
+        self.waited += 1
+        if top1 > self.top1:
+            self.step, self.top1, self.waited = step, top1, 0
+            if self.patience is not None:
+                self.weights = {name: tensor.detach().cpu().clone() for name, tensor in weights().items()}
+
+    def state(self) -> dict[str, Any]:
+        """What ``restore`` needs beside the weights, as plain JSON values."""
+        return {"step": self.step, "top1": self.top1, "waited": self.waited}
+
+    def restore(self, state: dict[str, Any], weights: dict[str, Tensor]) -> None:
+        """Continue from ``state``."""
+        self.step, self.top1, self.waited, self.weights = state["step"], state["top1"], state["waited"], weights
+
+
+def flat_row(row: dict[str, Any]) -> dict[str, float]:
+    """A row of the log as numbers by name, for trackers: the terms as ``terms/cross_entropy``."""
+    terms = {f"terms/{name}": value for name, value in row["terms"].items()}
+    return {name: value for name, value in row.items() if name not in ("step", "terms")} | terms
+
+
 class TrainProgress(Display):
     """Shows step, loss, images/s and time left: a bar on a terminal, a line from time to time elsewhere."""
 
@@ -89,6 +129,8 @@ class TrainProgress(Display):
     def log(self, row: dict[str, Any], seconds_left: float) -> None:
         """Show a row of the log."""
         note = f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s"
+        if "validation_top1" in row:
+            note = f"validation {row['validation_top1']:.1%}  {note}"
         self.update(note=note)
         due = time.monotonic() - self._said >= QUIET_SECONDS or row["step"] == self.steps
         if due and not self.bar:

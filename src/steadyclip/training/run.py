@@ -62,7 +62,7 @@ def describe(
         method=MethodInfo.of(method),
         recipe=dataclasses.asdict(recipe) if recipe else None,
         # A run may be moved, and should not reveal the paths of this machine.
-        config={**dataclasses.asdict(config), "out": None, "feature_folder": None},
+        config={**dataclasses.asdict(config), "out": None, "feature_folder": None, "log": list(config.log)},
         task=task if isinstance(task, TaskInfo) else TaskInfo.of(task),
         versions=versions(),
         commit=commit(),
@@ -85,6 +85,8 @@ def identity(of: Run | Record | Untrained) -> dict[str, Any]:
     else:
         task = {name: getattr(of.task, name) for name in ("subset", "shots", "seed", "classes", "templates", "content")}
         config = {name: of.config.get(name) for name in DECIDES}
+        if of.config.get("patience") is not None:  # then it matters when was looked, too
+            config |= {name: of.config.get(name) for name in ("patience", "validate_every")}
         decide |= {"recipe": of.recipe, "config": config, "task": task}
         if of.soup is not None:
             decide["soup"] = {"how": of.soup.how, "runs": of.soup.runs}

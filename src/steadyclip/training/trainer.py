@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from msgspec.structs import replace
 
-from steadyclip.core.errors import DataError, ModelError, SteadyClipError
+from steadyclip.core.errors import DataError, ModelError, SteadyClipError, UsageError
 from steadyclip.core.precision import arithmetic, best_device
 from steadyclip.core.provenance import now
 from steadyclip.core.seeds import step_seed
@@ -23,7 +23,7 @@ from steadyclip.methods.recipe import Recipe
 from steadyclip.training.cache import fill_head
 from steadyclip.training.config import TrainConfig, check_recipe
 from steadyclip.training.loop import Loop
-from steadyclip.training.run import RunFolder, describe, restore
+from steadyclip.training.run import RunFolder, describe, identity, restore
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageTask
@@ -86,7 +86,8 @@ def fit(
     device = best_device(config.device)
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no")
+    place: dict[str, Any] = {"log_with": list(config.log), "project_dir": config.out} if config.log else {}
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", **_there(config, place))
     model.to(accelerator.device)
     # Before a folder is made: streams may need files that are missing.
     streams = {name: spec.build(model, task) for name, spec in method.streams().items()} if recipe else {}
@@ -114,13 +115,35 @@ def fit(
         if folder and accelerator.is_main_process:
             shown = {digest for stream in streams.values() for digest in getattr(stream, "digests", ())}
             folder.start(task.split_json() | ({"shown": sorted(shown)} if shown else {}))
+        if loop and config.log:
+            accelerator.init_trackers("steadyclip", config=flat_facts(run))
         results = loop.run() if loop else _solve(model, method, task, config)
+        if loop and config.log:
+            accelerator.end_training()
     model.eval()
     if folder and accelerator.is_main_process:
         folder.finish(model.trained_state(), results)
     accelerator.wait_for_everyone()
     run = folder.run if folder and folder.run.finished else replace(run, results=results, completed=now())
     return _result(run, loop.losses.rows if loop else [])
+
+
+def _there(config: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
+    """The ``options``, once it is clear that every tracker is installed: accelerate would leave others out."""
+    from accelerate.tracking import get_available_trackers
+
+    there = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
+    if missing := [name for name in config.log if name not in there]:
+        raise UsageError(f"--log {missing[0]} needs a package that is not installed here: pip install {missing[0]}.")
+    if config.log and config.out is None:
+        raise UsageError("--log needs a run folder: give one with --out.")
+    return options
+
+
+def flat_facts(run: Run) -> dict[str, Any]:
+    """What trackers show beside a run: the facts that decide it, as numbers and texts."""
+    facts = {name: value for name, value in identity(run).items() if name not in ("task.classes", "task.templates")}
+    return {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in facts.items()}
 
 
 def _check(model: DualEncoder, task: ImageTask, recipe: Recipe | None, config: TrainConfig) -> None:
