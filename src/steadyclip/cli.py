@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +28,9 @@ from steadyclip.commands.tune import Tune
 from steadyclip.core.errors import SteadyClipError, UsageError, nearest
 from steadyclip.core.extensions import COMMANDS as GROUP
 from steadyclip.core.extensions import absent, extensions, load_extension
+from steadyclip.core.limits import check_limits
 from steadyclip.core.precision import best_device, keep_freed_memory
+from steadyclip.core.terminal import one_line, screens
 
 COMMANDS = {
     "demo": Demo, "tune": Tune, "train": Train, "evaluate": Evaluate, "predict": Predict, "report": Report,
@@ -47,6 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, 1 failed, 2 wrong usage, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        with screens():
+            return _run(words)
+    except SteadyClipError as error:  # standard output cannot be written
+        _tell(error)
+        return error.exit_code
+    except BrokenPipeError:  # the reader went away, as in `| head`
+        return 1
+
+
+def _run(words: Sequence[str]) -> int:
+    try:
         if not words or words[0] in ("-h", "--help", "help"):
             overview()
         elif words[0] in ("-V", "--version"):
@@ -54,18 +68,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             keep_freed_memory()
             command = parse(words)
-            _check_devices(command)
+            check_options(command)
             command()
     except SteadyClipError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(error)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader went away, as in `| head`
-        sys.stderr.close()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a disk that is full, a folder that has gone: of the machine, not of the program
+        file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        _tell(f"{file}{error.strerror or error}.")
+        return 1
+    except MemoryError:
+        _tell("memory does not suffice: choose a smaller batch, a smaller model, or a larger machine.")
         return 1
     return 0
+
+
+def _tell(error: object) -> None:
+    """One line on standard error, which may be closed."""
+    with contextlib.suppress(OSError, AttributeError):
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
 
 
 def parse(words: Sequence[str]) -> Callable[[], None]:
@@ -115,19 +141,23 @@ def _leaf(words: Sequence[str]) -> tuple[str, type, list[str]]:
 
 
 def _help(name: str, shown: type, command: type, short: bool) -> None:
-    with contextlib.suppress(SystemExit):
+    plain = getattr(sys.stdout, "plain", sys.stdout)  # tyro's help has colors
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(plain):
         tyro.cli(shown, args=["--help"], prog=f"steadyclip {name}")
     for line in flags.footer(name, command, short):
         print(line)
 
 
-def _check_devices(options: Any) -> None:
-    """Raises UsageError where a ``--device`` is not there, before anything is read."""
-    for field in dataclasses.fields(options) if dataclasses.is_dataclass(options) else ():
+def check_options(options: Any) -> None:
+    """Raises UsageError where a ``--device`` is not there, or a number beyond its limits: before anything is read."""
+    if not dataclasses.is_dataclass(options):
+        return
+    for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if field.name == "device" and value != "auto":
             best_device(value)
-        _check_devices(value)
+        check_options(value)
+    check_limits(options, "--{}")
 
 
 def find_command(name: str) -> type:

@@ -320,9 +320,9 @@ def test_tokens_without_room_are_refused() -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"length": 0}, "length=0 of 'prompts' must be at least 1"),
+        ({"length": 0}, "length=0 of 'prompts' must be from 1 to 1024"),
         ({"depth": 0}, "depth=0 of 'prompts' must be at least 1"),
-        ({"meta": 0}, "meta=0 of 'prompts' must be at least 1"),
+        ({"meta": 0}, "meta=0 of 'prompts' must be from 1 to 65536"),
         ({"template": "name"}, "template='name' of 'prompts' must be text with {} in"),
         ({"coupling": "project"}, "coupling='project' of 'prompts' must be none where towers is not both"),
         ({"towers": "image", "meta": 2}, "meta=2 of 'prompts' must be none where towers is image"),

@@ -39,7 +39,7 @@ def the_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["--data", "icons", "icons"], "--data: icons is given twice"),
         (["--targets", "emoji", "emoji"], "--targets: emoji is given twice"),
         (["--jobs", "-2"], "--jobs must be 1 or more, not -2"),
-        (["--workers", "-1"], "workers=-1 must be 0 or more"),
+        (["--workers", "-1"], "--workers must be 0 or more, not -1"),
         (["zero-shot"], "row 'zero-shot' is given twice: leave one out"),
     ],
 )

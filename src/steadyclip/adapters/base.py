@@ -16,6 +16,17 @@ Towers = Literal["both", "image", "text"]
 Layer = Literal["q", "k", "v", "out", "fc1", "fc2"]
 
 
+def require_width(knob: str, size: int, width: int, times: int = 1) -> None:
+    """See that a ``knob`` which sizes parameters fits the model, before memory is taken for them.
+
+    Raises:
+        UsageError: ``size`` is more than ``times`` the ``width`` of what is adapted.
+    """
+    if size > times * width:
+        most = f"{times} times the width" if times > 1 else "the width"
+        raise UsageError(f"knob {knob}={size} must be at most {times * width}, {most} of what it adapts in this model.")
+
+
 class AdapterSpec(Spec):
     """The knobs of one kind of adapter. A value: it holds no parameters, ``attach`` makes them.
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.adapters.base import AdapterSpec
+from steadyclip.adapters.base import AdapterSpec, require_width
 from steadyclip.models import Adapter, Block, DualEncoder, Tower
 
 
@@ -73,6 +73,7 @@ class BottleneckBlock(Adapter):
         self.scale = spec.scale
         self.activation = {"relu": F.relu, "gelu": F.gelu}[spec.activation]
         width, device = block.fc1.in_features, block.fc1.weight.device
+        require_width("rank", rank, width, times=64)
         self.down = nn.Parameter(torch.empty(rank, width, device=device))
         self.bias = nn.Parameter(torch.zeros(rank, device=device))
         self.up = nn.Parameter(torch.zeros(width, rank, device=device))

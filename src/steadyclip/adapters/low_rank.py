@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.adapters.base import AdapterSpec, Layer
+from steadyclip.adapters.base import AdapterSpec, Layer, require_width
 from steadyclip.models import Adapter, DualEncoder
 
 
@@ -52,6 +52,7 @@ class LowRankLayer(Adapter):
         super().__init__()
         self.refer("linear", linear)
         self.scale, self.dropout = spec.alpha / spec.rank, spec.dropout
+        require_width("rank", spec.rank, min(linear.in_features, linear.out_features))
         self.A = nn.Parameter(torch.empty(spec.rank, linear.in_features, device=linear.weight.device))
         self.B = nn.Parameter(torch.zeros(linear.out_features, spec.rank, device=linear.weight.device))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))

@@ -54,9 +54,9 @@ class Prompts(AdapterSpec):
     """Block, counted from 1, whose input gets these in the place of the others; none: two thirds up (9 of 12)."""
 
     def __post_init__(self) -> None:
-        self.require("length", self.length >= 1, "at least 1")
+        self.require("length", 1 <= self.length <= 1024, "from 1 to 1024")
         self.require("depth", self.depth is None or self.depth >= 1, "at least 1, or none")
-        self.require("meta", self.meta is None or self.meta >= 1, "at least 1, or none")
+        self.require("meta", self.meta is None or 1 <= self.meta <= 65_536, "from 1 to 65536, or none")
         self.require("template", "{}" in self.template, "text with {} in the place of the name")
         self.require("coupling", self.coupling == "none" or self.towers == "both", "none where towers is not both")
         self.require("meta", self.meta is None or self.towers != "image", "none where towers is image")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.adapters.base import AdapterSpec
+from steadyclip.adapters.base import AdapterSpec, require_width
 from steadyclip.models import Adapter, Block, DualEncoder
 
 
@@ -62,6 +62,7 @@ class SharedBlocks(Adapter):
         }
         device, R = next(iter(blocks.values())).fc1.weight.device, spec.rank
         width = {name: block.fc1.in_features for name, block in blocks.items()}
+        require_width("rank", R, min(width.values()), times=64)
         self.shared = _linear(R, R).to(device)
         self.down = nn.ModuleDict({name: _linear(D, R).to(device) for name, D in width.items()})
         self.up = nn.ModuleDict({name: _linear(R, D).to(device) for name, D in width.items()})

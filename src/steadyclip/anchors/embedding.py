@@ -29,7 +29,7 @@ from steadyclip.anchors.journal import Journal
 from steadyclip.anchors.pool import KINDS, ROWS, FinishedPart, Manifest, Pool, Sources, digest
 from steadyclip.anchors.sources import PART_ROWS, Row, find_parts
 from steadyclip.core.errors import DataError
-from steadyclip.core.files import owning, replacing
+from steadyclip.core.files import owning, replacing, text_of_path
 from steadyclip.core.progress import Progress
 from steadyclip.data.content import threads
 from steadyclip.data.decode import UnreadableImage, decode, quiet
@@ -84,7 +84,7 @@ def embed_pool(
     out = Path(out)
     parts = find_parts(sources, text_column, part_rows)
     folders = [out / f"{i:05}-{re.sub(r'[^A-Za-z0-9]+', '-', part.name)}" for i, part in enumerate(parts)]
-    files = {str(part.path): part.path.stat().st_size for part in parts}
+    files = {text_of_path(str(part.path)): part.path.stat().st_size for part in parts}
     manifest = Manifest(
         model.name, model.weights_hash, repr(model.preprocess), model.embed_dim, batch_size,
         Sources(files, text_column, part_rows),
@@ -110,7 +110,7 @@ def embed_pool(
             with owning(folder.with_suffix(".lock")) as owner:
                 if owner:
                     log(f"{part.name} is being embedded by {owner}")
-                elif about := FinishedPart.read(folder):
+                elif about := _finished(folder, log):
                     journal.path.unlink(missing_ok=True)  # a run may have been killed before it was
                     done += about.rows + len(about.skipped)
                 else:
@@ -135,6 +135,15 @@ def embed_pool(
         raise DataError(f"no pair of the pool can be used, for instance {key}: {reason}.")
     msgspec.structs.replace(manifest, parts=finished).write(out)
     return Pool.open(out)
+
+
+def _finished(folder: Path, log: Callable[[str], None]) -> FinishedPart | None:
+    """What is in a part; None where it is not finished, or its file is damaged: it is then embedded again."""
+    try:
+        return FinishedPart.read(folder)
+    except DataError as error:
+        log(f"embedded again: {error}")
+        return None
 
 
 class _Prepared(NamedTuple):

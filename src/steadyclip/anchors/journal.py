@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from steadyclip.core.errors import DataError
+from steadyclip.core.files import writing
 
 T = TypeVar("T")
 
@@ -23,12 +23,12 @@ class Journal(Generic[T]):
         """The batches so far. At the end, half a line that a killed process left is cut off: read before you append."""
         if not self.path.exists():
             return
-        with open(self.path, "rb+") as file:
+        with writing(self.path), open(self.path, "rb+") as file:
             whole = 0
             for line in file:
                 try:
                     batch = self.decoder.decode(line)
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     break
                 if not line.endswith(b"\n"):
                     break
@@ -37,10 +37,8 @@ class Journal(Generic[T]):
             file.truncate(whole)
 
     def append(self, batch: T) -> None:
-        """Raises ``DataError`` where the file cannot be written; what was written before is good."""
-        try:
+        """Raises ``SteadyClipError`` where the file cannot be written; what was written before is good."""
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab") as file:
                 file.write(msgspec.json.encode(batch) + b"\n")
-        except OSError as error:
-            raise DataError(f"cannot write {self.path}: {error.strerror or error}.") from error

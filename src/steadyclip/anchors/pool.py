@@ -21,7 +21,7 @@ import numpy as np
 
 from steadyclip.anchors.sources import Part, find_parts
 from steadyclip.core.errors import DataError
-from steadyclip.core.files import write_atomic
+from steadyclip.core.files import file_in, write_atomic
 from steadyclip.data.tables import Table
 
 if TYPE_CHECKING:
@@ -45,8 +45,10 @@ class _Record(msgspec.Struct):
         file = folder / cls.file
         try:
             return msgspec.json.decode(file.read_bytes(), type=cls) if file.is_file() else None
-        except msgspec.MsgspecError as error:
-            raise DataError(f"{file} is not of a pool ({error}).") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise DataError(f"{file} is not of a pool ({error}): delete the pool and embed it again.") from None
+        except OSError as error:
+            raise DataError(f"cannot read {file}: {error.strerror or error}.") from None
 
     def write(self, folder: Path) -> None:
         write_atomic(folder / self.file, msgspec.json.format(msgspec.json.encode(self), indent=1))
@@ -203,7 +205,8 @@ class Pool:
     def _sources(self, source: str | Path | None) -> dict[str, Part]:
         """The parts of the sources by name."""
         settings = self.manifest.sources
-        files = [Path(source) / Path(file).name for file in settings.files] if source else settings.files
+        places = [(Path(source), Path(file).name) if source else (Path("/"), file) for file in settings.files]
+        files = [file_in(folder, file) for folder, file in places]
         found = {part.name: part for part in find_parts(files, settings.text_column, settings.part_rows)}
         if gone := next((entry.name for entry in self.manifest.parts if entry.name not in found), None):
             raise DataError(

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from steadyclip.core.errors import DataError
+from steadyclip.core.files import expanded, text_of_path
 from steadyclip.core.progress import warn
 from steadyclip.data.decode import IMAGE_SUFFIXES, UnreadableImage
 from steadyclip.data.images import FileStore, image_bytes, row_key
@@ -28,6 +29,8 @@ from steadyclip.data.tables import PARQUET, TEXT, Table, first_text, text_of
 TEXT_COLUMNS = ("text", "caption")
 KEY_COLUMNS = ("path", "key", "__key__")
 TARS = (".tar", ".tar.gz", ".tgz")
+MAX_TEXT, MAX_IMAGE = 4 * 2**20, 256 * 2**20
+"""Bytes of a file in a shard above which it is passed over, unread."""
 PART_ROWS = 65_536
 """Pairs of a table that one process takes at a time; a tar shard is always one part."""
 
@@ -134,16 +137,21 @@ class TarPart:
                     inside = PurePosixPath(member.name)
                     stem, _, suffix = inside.name.partition(".")
                     if member.isfile() and stem:
-                        content = _content(tar, member)
-                        sample = str(inside.parent / stem)
-                        yield sample, f".{suffix.lower()}", content, member.offset_data
+                        sample, kind = text_of_path(str(inside.parent / stem)), f".{suffix.lower()}"
+                        if member.size > (most := MAX_IMAGE if kind in IMAGE_SUFFIXES else MAX_TEXT):
+                            reason = f"its {kind} has {member.size:,} bytes, more than the {most:,} that are read"
+                            yield sample, "", reason.encode(), 0
+                        elif kind in IMAGE_SUFFIXES or kind in (".txt", ".json"):
+                            yield sample, kind, _content(tar, member), member.offset_data
+                        else:
+                            yield sample, kind, b"", 0
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             yield f"after {sample}", "", f"the shard is broken here ({reason})".encode(), 0
 
     def _row(self, key: str, text: str, members: Mapping[str, tuple[bytes, int]]) -> Row:
         for suffix, (image, place) in members.items():
-            if suffix in IMAGE_SUFFIXES:
+            if "" not in members and suffix in IMAGE_SUFFIXES:
                 return Row(key, text, partial(image_bytes, image, key), place, len(image))
         reason, _ = members.get("", (b"no image in the sample", 0))
         return Row(key, text, partial(_refuse, key, reason.decode()), 0)
@@ -177,16 +185,18 @@ def find_parts(sources: Iterable[str | Path], text_column: str | None = None, pa
     Raises:
         DataError: a source is not there, of no known kind, or without a needed column.
     """
-    files = [file for source in sources for file in _files(Path(source).expanduser())]
+    files = [file for source in sources for file in _files(expanded(source))]
     for name, count in Counter(file.name for file in files).items():
         if count > 1:
             raise DataError(f"two sources of the pool are named {name}: rename one of them.")
     parts: list[Part] = []
     for file in files:
         if file.name.lower().endswith(TARS):
-            parts.append(TarPart(file, file.name, text_column))
+            parts.append(TarPart(file, text_of_path(file.name), text_column))
         else:
-            parts.extend(_table_parts(file, text_column, part_rows, f"{file.name}/" if len(files) > 1 else ""))
+            parts.extend(
+                _table_parts(file, text_column, part_rows, f"{text_of_path(file.name)}/" if len(files) > 1 else "")
+            )
     return parts
 
 
@@ -224,7 +234,9 @@ def _table_parts(path: Path, text_column: str | None, part_rows: int, prefix: st
         raise DataError(f"{path} has no rows.")
     for first in range(0, rows, part_rows):
         last = min(rows, first + part_rows)
-        yield TablePart(path, f"{path.name}:{first}", table, image, text, first_of(*KEY_COLUMNS), first, last, prefix)
+        yield TablePart(
+            path, f"{text_of_path(path.name)}:{first}", table, image, text, first_of(*KEY_COLUMNS), first, last, prefix
+        )
 
 
 def _tell(several: int, name: str) -> None:

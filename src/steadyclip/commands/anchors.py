@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +12,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, 
 from steadyclip.commands.options import EMBEDDED, DataOptions, SubsetName, say
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.extensions import POOLS, absent, load_extension
+from steadyclip.core.limits import BatchSize, Count, Limits, Seed, Workers
 from steadyclip.core.precision import Precision, best_device
 from steadyclip.core.progress import progress_bar
 
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class _FineTuneImages:
-    shots: int | None = None
+    shots: Count | None = None
     """Training images per class, as for `steadyclip train`; all of them if not given."""
-    seed: int = 1
+    seed: Seed = 1
     """Of the few-shot sample."""
     subset: SubsetName = "all"
     """Classes."""
@@ -46,13 +48,13 @@ class AnchorsCaption:
     writes class prompts, the control."""
     prompt: str | None = None
     """How captions begin, or Florence-2's task (<DETAILED_CAPTION>)."""
-    beams: int = 3
+    beams: Annotated[int, Limits(1, 1000)] = 3
     """Of the search; 1 is greedy."""
-    max_tokens: int = 40
+    max_tokens: Annotated[int, Limits(1, 10_000)] = 40
     """Longest caption."""
-    batch_size: int = 32
+    batch_size: BatchSize = 32
     """Images captioned at once."""
-    workers: int = 4
+    workers: Workers = 4
     """Threads that decode images."""
     precision: Precision = "fp32"
     """Of the captioner's weights."""
@@ -91,9 +93,9 @@ class AnchorsEmbed:
     """The model to be fine-tuned, as for `steadyclip train`."""
     text_column: str | None = None
     """Column of the texts, or key in a shard's .json."""
-    batch_size: int = 256
+    batch_size: BatchSize = 256
     """Pairs in a forward pass."""
-    workers: int = 4
+    workers: Workers = 4
     """Threads that decode images."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
@@ -133,9 +135,9 @@ class AnchorsRetrieve:
     """Image against images, caption against texts, or the mean of both cosines."""
     captions: Path | None = None
     """Captions file for the queries `text` and `both`; by default the data's own captions."""
-    k: int = 1
+    k: Count = 1
     """Pairs for each image."""
-    near_duplicate: float | None = 0.95
+    near_duplicate: Annotated[float, Limits(-1, 1)] | None = 0.95
     """Leave out pairs whose image has a larger cosine with the image; None leaves none out."""
     random_like: Path | None = None
     """The control: instead of searching, replace each pair of this anchor file by a random one of the pool."""
@@ -143,9 +145,9 @@ class AnchorsRetrieve:
     """`torch` (also `auto`) compares every pair; `faiss` (pip install faiss-cpu) searches an index held in memory."""
     pool_source: Path | None = None
     """Folder that the pool's source files have been moved to."""
-    batch_size: int = 64
+    batch_size: BatchSize = 64
     """Images in a forward pass."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that decode images."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
@@ -170,10 +172,11 @@ class AnchorsRetrieve:
             without = len(images) - len(anchors.keys)
             if without:
                 say(f"{without} of {len(images)} images have no pairs: unreadable, or near-duplicates only")
+        out = shlex.quote(str(self.out))
         say(
             f"anchors: {self.out} ({len(anchors)} pairs, {len(anchors.distinct)} different, for "
             f"{len(anchors.keys)} images)",
-            f"look at them: steadyclip anchors show {self.source.words} --anchors {self.out} --out anchors.html",
+            f"look at them: steadyclip anchors show {self.source.words} --anchors {out} --out anchors.html",
         )
 
 
@@ -189,7 +192,7 @@ class AnchorsShow:
     """Captions file; by default the data's own captions."""
     anchors: Path | None = None
     """Anchor file."""
-    limit: int = 60
+    limit: Count = 60
     """Images to show, taken evenly over the classes."""
 
     def __call__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional
 
@@ -13,6 +13,7 @@ from steadyclip.commands.flags import keep_config
 from steadyclip.commands.options import EMBEDDED, FOR_PHOTOS, check_values, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.extensions import DATA, MODELS, absent, load_extension
+from steadyclip.core.limits import Count, Limits, Seed, Workers
 from steadyclip.core.precision import Precision
 from steadyclip.experiments.protocols import ProtocolName, make_plan
 from steadyclip.experiments.settings import RecipeChoice
@@ -53,9 +54,9 @@ class Bench:
     data set brings along (`lab-things`: the other sets of the laboratory)."""
     sources: tuple[str, ...] = ()
     """Domains to train on, where the data has several; all images of the others are then test images."""
-    shots: tuple[int, ...] | None = None
+    shots: tuple[Count, ...] | None = None
     """Training images per class; by default 16, for few-shot 1 2 4 8 16, for robust all."""
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: tuple[Seed, ...] = (1, 2, 3)
     """Of the samples and the trainings: one training of every row for each."""
     wise_alphas: tuple[float, ...] = ()
     """Score methods that train the model's own weights also between the pretrained weights (0) and the trained ones
@@ -68,7 +69,7 @@ class Bench:
     """Folder that holds the data sets."""
     out: Path = Path("runs/bench")
     """Folder for runs, records and pages; protocols that share it share their trainings."""
-    jobs: int = 1
+    jobs: Annotated[int, Limits(1, 1024)] = 1
     """Trainings side by side, each with its share of the cores."""
     launcher: Literal["here", "slurm"] = "here"
     """`slurm` submits every cell as a job through submitit."""
@@ -78,7 +79,7 @@ class Bench:
     """Arithmetic of the forward pass, in training and in scoring."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that decode images, for each training."""
     progress: bool = True
     """Show what is done and the time left on standard error."""
@@ -98,8 +99,8 @@ class Bench:
 
         if self.markdown and self.csv:
             raise UsageError("give --markdown or --csv, not both.")
-        check_values("--seeds", self.seeds, least=0)  # the sample of -1 would be that of 1
-        check_values("--shots", self.shots, least=1)
+        check_values("--seeds", self.seeds)
+        check_values("--shots", self.shots)
         check_values("--data", self.data)
         check_values("--targets", self.targets)
         check_values("--sources", self.sources or None)
@@ -139,13 +140,13 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Folder for runs, records and the page; what is finished there is not trained again."""
-    seeds: tuple[int, ...] = (1,)
+    seeds: tuple[Seed, ...] = (1,)
     """One training of every method for each."""
-    shots: int = 16
+    shots: Count = 16
     """Training images per class."""
     methods: tuple[str, ...] = ("zero-shot", "full", "lora", "dra")
     """Which, in this order."""
-    jobs: int = 1
+    jobs: Annotated[int, Limits(1, 1024)] = 1
     """Trainings side by side."""
 
     def __call__(self) -> None:

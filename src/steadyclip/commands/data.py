@@ -11,6 +11,8 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, 
 
 from steadyclip.commands.options import DataOptions, SubsetName, print_json, say, show
 from steadyclip.core.errors import DataError, UsageError
+from steadyclip.core.files import expanded
+from steadyclip.core.limits import Count, Seed
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
@@ -70,7 +72,7 @@ class DataCheck:
 
         if not place:
             raise UsageError("name the folder to check: steadyclip data check ROOT, or one data set with --data.")
-        root = Path(place).expanduser()
+        root = expanded(place)
         findings = catalog.check(root)
         there = [finding for finding in findings if finding.there]
         broken = [finding.entry.name for finding in there if not finding.complete]
@@ -119,9 +121,9 @@ class DataSample:
     """Print the few-shot sample that `train` would use."""
 
     source: OmitArgPrefixes[DataOptions]
-    shots: int = 16
+    shots: Count = 16
     """Training images per class."""
-    seed: int = 1
+    seed: Seed = 1
     """Of the sample."""
     subset: SubsetName = "all"
     """Classes."""

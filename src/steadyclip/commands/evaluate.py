@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from steadyclip.commands.options import DataOptions, SubsetName, one_row, say, show, tell
 from steadyclip.core.errors import DataError, UsageError
+from steadyclip.core.limits import BatchSize, Workers
 from steadyclip.core.precision import Precision, best_device
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ class Evaluate:
     trained on, new every other class of the data."""
     domain: str | None = None
     """Domain of the test images; by default those of training."""
-    batch_size: int = 64
+    batch_size: BatchSize = 64
     """Images in a forward pass."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that decode images."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steadyclip.core.errors import UsageError
+from steadyclip.core.limits import Share
+from steadyclip.core.terminal import console
 from steadyclip.data.sampling import Subset as SubsetName
 from steadyclip.experiments.settings import PUBLISHED, Settings
 
@@ -51,7 +53,7 @@ class DataOptions:
     """Column of a table with image paths or bytes."""
     label_column: str = "label"
     """Column of a table with class names."""
-    max_unreadable: float = 0.05
+    max_unreadable: Share = 0.05
     """Share of unreadable images above which it is an error; below it they are skipped and listed."""
 
     @property
@@ -104,14 +106,12 @@ def one_row(flag: str, text: str, settings: Settings = PUBLISHED) -> Row:
     return row
 
 
-def check_values(flag: str, values: Sequence[Any] | None, least: int | None = None) -> None:
-    """Raises UsageError where ``flag`` is given without a value, with one below ``least``, or with one twice."""
+def check_values(flag: str, values: Sequence[Any] | None) -> None:
+    """Raises UsageError where ``flag`` is given without a value, or with one twice."""
     if values is None:
         return
     if not values:
         raise UsageError(f"{flag} needs at least one value.")
-    if least is not None and min(values) < least:
-        raise UsageError(f"{flag} must be {least} or more, not {min(values)}.")
     if twice := [value for i, value in enumerate(values) if value in values[:i]]:
         raise UsageError(f"{flag}: {twice[0]} is given twice, leave one out.")
 
@@ -137,7 +137,5 @@ def tell(text: str) -> None:
 
 def show(table: object) -> None:
     """A rich table or a paragraph, plain where standard output is not a terminal."""
-    from rich.console import Console
-
     width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False).print(table, markup=False)
+    console(width=width, highlight=False).print(table, markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +22,7 @@ from steadyclip.commands.options import (
     show,
 )
 from steadyclip.core.errors import UsageError
+from steadyclip.core.limits import Count
 from steadyclip.core.precision import best_device
 from steadyclip.experiments.settings import RecipeChoice
 from steadyclip.training.config import RunConfig, TrainConfig
@@ -49,7 +51,7 @@ class Train:
     By default `icons-small` for built-in data; for your own, name one."""
     recipes: RecipeChoice = "auto"
     """`auto` trains `icons-small` by recipes of its own, others as published."""
-    shots: int | None = None
+    shots: Count | None = None
     """Training images per class, drawn as the field draws them; all of them if not given."""
     subset: SubsetName = "all"
     """Classes to train on: all, or the first half (base)."""
@@ -81,8 +83,8 @@ class Train:
         keep_config("train", self, out)
         if result.seconds:
             say(f"trained in {result.seconds:.0f} s")
-        plugin = f" --plugin {row.file}" if row.file else ""
-        say(f"run: {out}", f"next: steadyclip evaluate {out} {self.source.words}{plugin}")
+        plugin = f" --plugin {shlex.quote(row.file)}" if row.file else ""
+        say(f"run: {out}", f"next: steadyclip evaluate {shlex.quote(str(out))} {self.source.words}{plugin}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Predict:
     """Images."""
     plugin: str | None = None
     """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
-    top: int = 5
+    top: Count = 5
     """Names to print for each."""
     names: tuple[str, ...] = ()
     """Classes to choose among; by default those of the run."""
@@ -112,7 +114,6 @@ class Predict:
 
         if not self.images:
             raise UsageError("name at least one image: steadyclip predict RUN PHOTO ...")
-        check_values("--top", [self.top], least=1)
         if self.plugin:
             find_method(self.plugin)
         model, method, run = load_run(self.run, device=best_device(self.device))

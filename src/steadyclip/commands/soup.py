@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from steadyclip.commands.options import say
 from steadyclip.core.errors import UsageError
+from steadyclip.core.limits import Workers
 from steadyclip.core.precision import Precision, best_device
 
 
@@ -28,7 +29,7 @@ class Soup:
     """The data of the runs, whose validation images decide what a greedy soup takes in."""
     root: Path | None = None
     """Folder that holds the field's data sets, as for `steadyclip train`."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that decode validation images."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""

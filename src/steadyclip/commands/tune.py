@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from steadyclip.commands.flags import keep_config
 from steadyclip.commands.options import EMBEDDED, DataOptions, model_for, one_row, say, show, tell
+from steadyclip.core.limits import Count, Seed, Workers
 from steadyclip.core.precision import Precision
 
 
@@ -48,7 +49,7 @@ class Tune:
     By default `icons-small` for built-in data; for your own, name one."""
     method: str = "orthcr"
     """One of `steadyclip methods`, with changes in brackets: "lora[rank=4,steps=500]"."""
-    shots: int | None = None
+    shots: Count | None = None
     """Training images per class; all of them if not given."""
     rest: tuple[str, ...] = ()
     """Other data to score too, of what is not trained on. Without it, a second training on half of your classes says
@@ -57,7 +58,7 @@ class Tune:
     """That second training; without it what is lost is not measured, unless --rest names data."""
     out: Path | None = None
     """Run folder; by default in runs/."""
-    seed: int = 1
+    seed: Seed = 1
     """Of the sample and of the training."""
     dry_run: bool = False
     """Check the images, show the plan, and stop."""
@@ -65,7 +66,7 @@ class Tune:
     """Arithmetic of the forward pass."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that decode images."""
     progress: bool = True
     """Show loss, speed and time left on standard error."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from steadyclip.core.terminal import console, visible
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -21,15 +23,14 @@ class Display:
 
     def __init__(self, title: str, total: int | None, done: int = 0, *, enabled: bool = True, bar: bool = True) -> None:
         """``enabled`` off shows nothing at all, ``bar`` off lines only."""
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self.enabled, self.console, self.bar = enabled, Console(stderr=True), None
+        self.enabled, self.console, self.bar = enabled, console(stderr=True), None
         if enabled and bar and self.console.is_terminal:
             name, note = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[note]}", markup=False)
             columns = (name, BarColumn(), MofNCompleteColumn(), note, TimeRemainingColumn())
             self.bar = Progress(*columns, console=self.console, transient=total is None)
-            self.task = self.bar.add_task(title, total=total, completed=done, note="")
+            self.task = self.bar.add_task(visible(title), total=total, completed=done, note="")
 
     def __enter__(self) -> Self:
         if self.bar:
@@ -43,7 +44,8 @@ class Display:
     def update(self, **fields: Any) -> None:
         """Change what the bar shows: ``completed``, ``total``, ``note``."""
         if self.bar:
-            self.bar.update(self.task, **fields)
+            shown = {name: visible(value) if isinstance(value, str) else value for name, value in fields.items()}
+            self.bar.update(self.task, **shown)
 
     def say(self, line: str) -> None:
         """One plain line."""

@@ -72,7 +72,7 @@ def parse(path: Path, redo: str) -> Any:
         return msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}): name a file that is there, or {redo}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not a JSON file ({error}): {redo}.") from error
 
 

@@ -22,6 +22,10 @@ IMAGE_SUFFIXES = (
 
 FULL_SIZE = "full size"
 """In the ``info`` of an image that was decoded at a part of its size: its whole (width, height)."""
+MAX_PIXELS = 100_000_000
+"""Images with more are not decoded: they would take 300 MB and more."""
+MAX_RATIO = 100
+"""Nor are images whose longer side is more times the shorter: scaled to the size of a model, they would be huge."""
 
 
 class UnreadableImage(DataError):
@@ -64,6 +68,7 @@ def decode(data: bytes, key: str, *, verify_only: bool = False, enough: float | 
         raise UnreadableImage(key, "the file is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data)) as image:
+            _check_size(image, key)
             full = image.size
             if verify_only:
                 image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
@@ -75,6 +80,8 @@ def decode(data: bytes, key: str, *, verify_only: bool = False, enough: float | 
                 turned = (upright.width > upright.height) != (full[0] > full[1])
                 upright.info[FULL_SIZE] = full[::-1] if turned else full
             return upright
+    except UnreadableImage:
+        raise
     except UnidentifiedImageError:
         raise UnreadableImage(key, "not an image that Pillow can read") from None
     except Image.DecompressionBombError as error:
@@ -84,9 +91,19 @@ def decode(data: bytes, key: str, *, verify_only: bool = False, enough: float | 
         raise UnreadableImage(key, f"broken image ({reason})") from None
 
 
+def _check_size(image: Image.Image, key: str) -> None:
+    """Raises UnreadableImage by what the header of an image says, before its pixels take memory."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(key, f"too many pixels to decode safely ({width} x {height}, at most {MAX_PIXELS:,})")
+    if max(width, height) > MAX_RATIO * max(1, min(width, height)):
+        raise UnreadableImage(key, f"its sides are too unlike ({width} x {height}, at most {MAX_RATIO} to 1)")
+
+
 def highest_level(data: bytes) -> int | None:
     """The highest gray level of a 16-bit image; None for others, which are not decoded, and for what cannot be read."""
     with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:
+        _check_size(image, "")
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
             return int(np.asarray(image).max())
     return None

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from PIL import Image, ImageOps
 
 from steadyclip.core.errors import DataError
+from steadyclip.core.files import file_in
 from steadyclip.data.content import content_hash, digests, threads
 from steadyclip.data.decode import UnreadableImage, decode, quiet
 from steadyclip.data.tables import Table, text_of
@@ -50,12 +51,12 @@ class FileStore:
 
     def read(self, key: str) -> bytes:
         try:
-            return (self.root / key).read_bytes()
+            return self.file(key).read_bytes()
         except OSError as error:
             raise UnreadableImage(key, (error.strerror or type(error).__name__).lower()) from None
 
     def file(self, key: str) -> Path:
-        return self.root / key
+        return file_in(self.root, key)
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class ParquetStore:
     def read(self, key: str) -> bytes:
         with _OPENING:
             images, rows = self._opened
+        if key not in rows:
+            raise UnreadableImage(key, "it is not in the table any more")
         return image_bytes(images[rows[key]].as_py(), key)
 
     def file(self, key: str) -> Path:

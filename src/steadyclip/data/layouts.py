@@ -104,7 +104,7 @@ def zhou_entries(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
     """
     try:
         split = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error}): it is cut off or another file. {_AGAIN}") from None
     if not isinstance(split, dict) or not {"train", "test"} <= split.keys():
         has = sorted(split) if isinstance(split, dict) else type(split).__name__

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from steadyclip.core.errors import DataError
+from steadyclip.core.files import file_in, text_of_path
 from steadyclip.data.images import ImageSet, Store
 from steadyclip.data.sampling import split_three, split_val
 from steadyclip.data.task import ImageData
@@ -84,7 +85,7 @@ def assemble(listing: Listing, max_unreadable: float) -> ImageData:
         DataError: no images, one class only, two labels with the same name, an image named twice, a split for some
             images only.
     """
-    name, entries = listing.name, listing.entries
+    name, entries = text_of_path(listing.name), [_spelled(entry) for entry in listing.entries]
     if not entries:
         raise DataError(f"{name} names no images: nothing to load.")
     where: dict[str, str] = {}
@@ -101,7 +102,7 @@ def assemble(listing: Listing, max_unreadable: float) -> ImageData:
         _refuse_same_names(first.values())
     if len(first) < 2:
         raise DataError(f"{name} has only one class ({class_name(entries[0].label)!r}): two are needed.")
-    entries, notes = _with_splits(listing)
+    entries, notes = _with_splits(listing, entries)
     number = {label: index for index, label in enumerate(raw)}
     classes = tuple(class_name((listing.names or {}).get(label, label)) for label in raw)
     splits = {}
@@ -124,7 +125,17 @@ def assemble(listing: Listing, max_unreadable: float) -> ImageData:
     trained, tested = ({e.group for e in entries if e.group and (e.split == "test") is test} for test in (False, True))
     if both := trained & tested:
         notes.append(f"{len(both)} groups, for instance {min(both)!r}, have images to train on and to test on")
-    return ImageData(name, classes, listing.templates, domains, splits, (*listing.notes, *notes))
+    notes = map(text_of_path, (*listing.notes, *notes))
+    return ImageData(name, classes, listing.templates, domains, splits, tuple(notes))
+
+
+def _spelled(entry: Entry) -> Entry:
+    """The entry with a key that can be written to files. Raises DataError where a class or domain cannot be."""
+    for name in filter(None, (entry.label, entry.domain)):
+        if text_of_path(name) != name:
+            raise DataError(f"{entry.where}: the name {text_of_path(name)} is no UTF-8: rename the folder.")
+    key = text_of_path(entry.key)
+    return entry if key == entry.key else entry._replace(key=key)
 
 
 def missing_files(root: Path, entries: Iterable[Entry]) -> list[Entry]:
@@ -138,7 +149,9 @@ def missing_files(root: Path, entries: Iterable[Entry]) -> list[Entry]:
 
     paths = ((entry, PurePosixPath(entry.key)) for entry in entries)
     # a second look, as some file systems do not tell upper from lower case
-    return [entry for entry, path in paths if path.name not in names(path.parent) and not (root / path).is_file()]
+    return [
+        entry for entry, path in paths if path.name not in names(path.parent) and not file_in(root, entry.key).is_file()
+    ]
 
 
 def check_files(root: Path, entries: Sequence[Entry], what: str) -> None:
@@ -153,9 +166,8 @@ def check_files(root: Path, entries: Sequence[Entry], what: str) -> None:
         raise DataError(f"{missing[0].where}: no such file: {missing[0].key} in {root}{others}. {what}")
 
 
-def _with_splits(listing: Listing) -> tuple[list[Entry], list[str]]:
+def _with_splits(listing: Listing, entries: list[Entry]) -> tuple[list[Entry], list[str]]:
     """The entries with a split each, and remarks on what was made here."""
-    entries = listing.entries
     unsplit = [entry for entry in entries if entry.split is None]
     if unsplit and len(unsplit) < len(entries):
         raise DataError(f"{unsplit[0].where}: no split is given here, but other images have one. Fill it in.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from steadyclip.core.errors import DataError, UsageError, nearest
 from steadyclip.core.extensions import DATA, SUITES, absent
+from steadyclip.core.files import expanded
 from steadyclip.data import catalog
 from steadyclip.data.builtin import builtin_names, find_builtin
 from steadyclip.data.layouts import ARCHIVES, find_zhou, read_folder, read_manifest, read_zhou
@@ -58,7 +59,7 @@ def load_data(
     if builtin := find_builtin(spec):
         listing = dataclasses.replace(read_manifest(builtin.table()), name=str(spec))
     elif of_the_field and root:
-        listing = catalog.read(of_the_field, Path(root).expanduser())
+        listing = catalog.read(of_the_field, expanded(root))
     elif of_the_field and not Path(spec).exists():
         raise DataError(
             f"{spec} is one of the field's data sets: name the folder that holds {of_the_field.folder}/ with --root, "
@@ -66,7 +67,7 @@ def load_data(
         )
     else:
         try:
-            listing = _read(Path(spec).expanduser(), str(spec), image_column, label_column)
+            listing = _read(expanded(spec), str(spec), image_column, label_column)
         except PermissionError as error:
             raise DataError(f"{error.filename} may not be read: permission denied.") from None
     if chosen:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steadyclip.core.errors import DataError, nearest
+from steadyclip.core.errors import DataError, SteadyClipError, nearest
 from steadyclip.core.files import replacing
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Table:
         """
         try:
             about = json.loads(((self.schema and self.schema.metadata) or {}).get(_ABOUT, b"{}"))
-        except ValueError:
+        except (ValueError, RecursionError):
             about = None
         if not isinstance(about, dict):
             raise DataError(f"{self.path}: its metadata {_ABOUT.decode()!r} are no JSON object: write it without them.")
@@ -77,7 +77,7 @@ class Table:
         try:
             about = json.loads(((self.schema and self.schema.metadata) or {})[b"huggingface"])
             names = about["info"]["features"][column]["names"]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             return None
         return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
@@ -240,6 +240,9 @@ def _distinct(path: Path, names: Sequence[str]) -> tuple[str, ...]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors, as are those of UTF-8
+    except SteadyClipError:
+        raise
+    except Exception as error:  # pyarrow's are of many kinds: ValueError, NotImplementedError, OverflowError, ...
         kind = "UTF-8 CSV" if path.suffix.lower() in TEXT else "parquet"
-        raise DataError(f"{path} cannot be read as {kind}: {' '.join(str(error).split())}") from None
+        what = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DataError(f"{path} cannot be read as {kind}: {what}") from error

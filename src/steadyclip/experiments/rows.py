@@ -13,11 +13,10 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from steadyclip.core.errors import UsageError, nearest
-from steadyclip.core.files import slug
+from steadyclip.core.files import expanded, slug
 from steadyclip.experiments.settings import PUBLISHED, Settings
 from steadyclip.methods import Method, Recipe, get_method
 from steadyclip.methods.compose import TEXTS, Composed
@@ -182,7 +181,7 @@ def _texts(words: Iterable[str]) -> Iterator[tuple[str, str]]:
             continue
         file = word[1:]
         try:
-            lines = Path(file).expanduser().read_text(encoding="utf-8").splitlines()
+            lines = expanded(file).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
             raise UsageError(f"the file of rows {file} cannot be read: {reason}.") from None

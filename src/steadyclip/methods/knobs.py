@@ -22,6 +22,8 @@ from steadyclip.core.spec import Spec, piece_name, replace
 
 S = TypeVar("S", bound=Spec)
 
+LARGEST = 10**9
+"""No knob is a larger number."""
 _BOOL = {**dict.fromkeys(["true", "on", "yes", "1"], True), **dict.fromkeys(["false", "off", "no", "0"], False)}
 _WORDS = {Path: "a file", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "none",
           str: "text"}  # fmt: skip
@@ -101,7 +103,11 @@ def convert(owner: str, knob: str, value: Any, kind: Any) -> Any:
         try:
             if kind is types.NoneType:
                 return {None: None, "none": None}[value]
-            return _BOOL[str(value).lower()] if kind is bool else kind(value)
+            if kind is bool:
+                return _BOOL[str(value).lower()]
+            made = kind(value)
+            if not isinstance(made, int | float) or abs(made) <= LARGEST:  # nan is not
+                return made
         except (KeyError, TypeError, ValueError):
             pass
     raise wrong

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from steadyclip.core.limits import BatchSize, Count, Limits, Number
 
 
 @dataclass(frozen=True)
@@ -21,29 +23,29 @@ class Recipe:
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """Update rule."""
-    learning_rate: float = 1e-5
+    learning_rate: Annotated[float, Limits(0, 10**6)] = 1e-5
     """Peak learning rate."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Limits(0, 10**6)] = 0.0
     """Decoupled for AdamW, L2 for SGD; not applied to gains, biases and the logit scale."""
     momentum: float = 0.9
     """SGD momentum; AdamW's beta 1."""
     beta2: float = 0.999
     """AdamW's beta 2; unused by SGD."""
-    steps: int | None = None
+    steps: Count | None = None
     """Optimizer steps in all."""
-    steps_per_shot: int | None = None
+    steps_per_shot: Count | None = None
     """Optimizer steps for every shot; without few-shot sampling a shot is a whole image per class."""
-    epochs: float | None = None
+    epochs: Annotated[float, Limits(0, 10**6, above=True)] | None = None
     """Passes over the training images."""
-    batch_size: int = 32
+    batch_size: BatchSize = 32
     """Images per optimizer step, over all processes and accumulation steps."""
-    warmup_steps: int = 0
+    warmup_steps: Number = 0
     """Linear warm-up from 0."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """What follows the warm-up."""
-    clip_norm: float | None = None
+    clip_norm: Annotated[float, Limits(0, above=True)] | None = None
     """Gradient norm is clipped to this; None leaves it."""
-    views: int | None = None
+    views: Number | None = None
     """Augmented views of each image, drawn once: epoch e takes view e mod views, so that what the frozen model makes of
     them can be cached. None draws anew in every epoch; 0 prepares images as for evaluation."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from steadyclip.core.errors import UsageError, nearest
 from steadyclip.core.extensions import METHODS, absent, distribution, extensions, load_extension
+from steadyclip.core.files import expanded
 from steadyclip.methods.base import Method
 from steadyclip.methods.knobs import with_knobs
 
@@ -81,7 +81,7 @@ def get_method(name: str, knobs: Mapping[str, Any] | None = None) -> Method:
 def _from_file(text: str) -> type[Method] | Method:
     """The class, or the composition, that ``path/to/mine.py:Mine`` names. Runs the file."""
     file, _, attribute = text.rpartition(":") if ".py:" in text else (text, "", "")
-    path = Path(file).expanduser().resolve()
+    path = expanded(file).resolve()
     if not path.is_file():
         raise UsageError(f"method {text!r}: there is no file {file}.")
     module_name = f"steadyclip_file_{path.stem}"

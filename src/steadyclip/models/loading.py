@@ -10,6 +10,7 @@ import torch
 
 from steadyclip.core.errors import ModelError, nearest
 from steadyclip.core.extensions import MODELS, absent, distribution, extensions, load_extension
+from steadyclip.core.files import expanded
 from steadyclip.models import huggingface, openclip
 from steadyclip.models.encoder import DualEncoder
 
@@ -34,6 +35,9 @@ def load(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> Dua
             model = openclip.read(name, folder)
         else:
             model = huggingface.read(name, folder)
+    for weights, tensor in model.network.named_parameters():
+        if not tensor.isfinite().all():
+            raise ModelError(f"{name}: the weights hold values that are not numbers ({weights}): copy them again.")
     return model.to(device)
 
 
@@ -50,7 +54,7 @@ def checkpoint_folder(name: str) -> Path:
             source = distribution(extensions(MODELS)[name])
             raise ModelError(f"the weights of {name!r} are not in this installation: reinstall {source}.")
         return folder
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return path
     if path.is_file():

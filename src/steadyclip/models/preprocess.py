@@ -209,7 +209,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a checkpoint. Raises ``ModelError`` where there is none."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not valid JSON ({error}).") from None
     if not isinstance(content, dict):
         raise ModelError(f"{path}: not a JSON object.")

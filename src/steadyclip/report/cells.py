@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
-import io
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from steadyclip.core.files import csv_text
 from steadyclip.evaluation.records import Record
 
 if TYPE_CHECKING:
@@ -203,19 +202,17 @@ class Table:
     def csv(self) -> str:
         """One line for each number, unrounded and in percent; ``std`` is over seeds, ``margin`` half the 95 % interval
         over test images, ``low`` and ``high`` that of a difference, ``note`` why the number is missing."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
         heads = ["table", "method", "column", "mean", "std", "seeds", "difference", "margin", "low", "high"]
         heads += ["published", "note"]
-        writer.writerow(heads)
+        lines: list[Sequence[Any]] = [heads]
         for section in self.every:
             for row in section.rows:
                 for column, cell in zip(section.columns, row.cells, strict=True):
                     numbers = (cell.value, cell.spread, cell.delta, cell.margin, cell.low, cell.high)
                     value, spread, *others = ("" if x is None else f"{x:.4f}" for x in numbers)
                     end = (*others, cell.published, cell.reason)
-                    writer.writerow([section.title, row.label, column, value, spread, cell.seeds, *end])
-        return buffer.getvalue()
+                    lines.append([section.title, row.label, column, value, spread, cell.seeds, *end])
+        return csv_text(lines)
 
     def html(self) -> str:
         """An HTML fragment with classes ``section``, ``best``, ``up``, ``down``; all text escaped."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Iterable
 
+from steadyclip.core.files import csv_text
 from steadyclip.evaluation.records import Record
 
 FIELDS = (
@@ -22,11 +21,7 @@ def results(records: Iterable[Record]) -> str:
     data set, with half and domain where there are such). Accuracies are fractions, ``low`` and ``high`` the ends of the
     95 % interval. ``record`` is a hash of which images were tested and which were right: equal where nothing changed.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(FIELDS)
-    writer.writerows(sorted({_line(record) for record in records}))
-    return out.getvalue()
+    return csv_text([FIELDS, *sorted({_line(record) for record in records})])
 
 
 def _line(record: Record) -> tuple[str, ...]:

@@ -102,7 +102,9 @@ def read_tensors(path: Path) -> Tensors:
         found = f"; {pickle.name} is a pickle, which may run code when read and is never opened" if pickle else ""
         raise ModelError(f"{path} is not there{found}: train again, or point to a finished run.")
     try:
-        return load_file(path)
+        return refuse_nan(load_file(path), path)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}.") from None
     except SafetensorError as error:
         with path.open("rb") as file:
             start = file.read(4)
@@ -111,6 +113,14 @@ def read_tensors(path: Path) -> Tensors:
         else:
             what = f"damaged ({error}): remove it and"
         raise ModelError(f"{path} is {what} train again.") from None
+
+
+def refuse_nan(tensors: Tensors, path: Path) -> Tensors:
+    """The ``tensors`` in the file ``path``. Raises ModelError where one holds nan or infinity."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ModelError(f"{path} holds values that are not numbers ({name}): it is damaged, train again.")
+    return tensors
 
 
 def _by_step(folder: Path) -> list[Path]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from steadyclip.core.errors import UsageError, require, require_choices
+from steadyclip.core.limits import BatchSize, Count, Minutes, Seed, Workers, check_limits
 from steadyclip.core.precision import Precision
 
 if TYPE_CHECKING:
@@ -22,23 +22,23 @@ class RunConfig:
 
     out: Path | None = None
     """Run folder; the same command again resumes there. None keeps nothing on disk."""
-    seed: int = 1
+    seed: Seed = 1
     """Fixes initial adapters, order, augmentation and dropout."""
     precision: Precision = "fp32"
     """Arithmetic of the forward pass; weights and optimizer stay in fp32."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that decode images; 0 decodes in the training process."""
-    checkpoint_steps: int | None = None
+    checkpoint_steps: Count | None = None
     """Steps between checkpoints."""
-    checkpoint_minutes: float | None = 5.0
+    checkpoint_minutes: Minutes | None = 5.0
     """Minutes between checkpoints."""
-    log_every: int = 10
+    log_every: Count = 10
     """Steps between log lines; losses are read from the device only then."""
-    validate_every: int | None = None
+    validate_every: Count | None = None
     """Steps between scorings of the validation images; their accuracy stands in `log.jsonl`."""
-    patience: int | None = None
+    patience: Count | None = None
     """Stop after so many scorings without a better one, and keep the weights of the best; with --validate-every."""
     log: tuple[Tracker, ...] = ()
     """Also log to `tensorboard`, `wandb`, `trackio` or `mlflow`, where it is installed."""
@@ -52,7 +52,7 @@ class RunConfig:
 class TrainConfig(RunConfig):
     """A run's settings, with those that a row may change: these fields are keys of every row, as `lora[cutout=0.5]`."""
 
-    accumulate: int = 1
+    accumulate: BatchSize = 1
     """Parts that each batch is computed in, to save memory; the gradient is that of the whole batch."""
     augment: bool = True
     """Random resized crop and flip of training images; off, they are prepared as for evaluation."""
@@ -65,9 +65,7 @@ class TrainConfig(RunConfig):
 
     def check(self) -> None:
         """Raises UsageError naming the field that makes no sense."""
-        _require_least(self, {"accumulate": 1, "log_every": 1, "checkpoint_steps": 1, "workers": 0})
-        _require_least(self, {"validate_every": 1, "patience": 1})
-        _require_positive(self, "checkpoint_minutes")
+        check_limits(self)
         if self.patience is not None and self.validate_every is None:
             raise UsageError("patience counts scorings of the validation images: set validate_every, too.")
         require(self, "smallest_crop", 0 < self.smallest_crop <= 1, "a share from 0 to 1")
@@ -81,21 +79,7 @@ DECIDES = ("seed", "precision", "accumulate", "augment", "smallest_crop", "cutou
 
 def check_recipe(recipe: Recipe) -> None:
     """Raises UsageError naming the field of ``recipe`` that makes no sense."""
-    _require_least(recipe, {"steps": 1, "steps_per_shot": 1, "batch_size": 1, "views": 0})
-    _require_least(recipe, {"warmup_steps": 0, "learning_rate": 0, "weight_decay": 0})
-    _require_positive(recipe, "epochs", "clip_norm")
+    check_limits(recipe)
     for name in ("momentum", "beta2"):
         require(recipe, name, 0 <= getattr(recipe, name) < 1, "from 0 to below 1")
     require_choices(recipe)
-
-
-def _require_least(owner: object, least: dict[str, int]) -> None:
-    for name, low in least.items():
-        value = getattr(owner, name)
-        require(owner, name, value is None or low <= value < math.inf, f"{low} or more")
-
-
-def _require_positive(owner: object, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        require(owner, name, value is None or 0 < value < math.inf, "more than 0")

@@ -5,6 +5,7 @@ RUN/run.json, split.json, log.jsonl, trained.safetensors (at the end), checkpoin
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec.structs import replace
 
 from steadyclip.core.errors import ModelError, SteadyClipError, UsageError
-from steadyclip.core.files import write_atomic
+from steadyclip.core.files import owning, remove_leftovers, write_atomic
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.data.task import read_split
 from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, Results, Run, TaskInfo
@@ -107,7 +108,11 @@ class RunFolder:
         Raises:
             SteadyClipError: the folder holds another run, named by the fields that differ, or what is not a run.
         """
-        self.path, self.run, self.checkpoints = path, run, path / "checkpoints"
+        self.path, self.run, self.checkpoints, self.task = path, run, path / "checkpoints", task
+        self._look()
+
+    def _look(self) -> None:
+        path, run, task = self.path, self.run, self.task
         self.exists = (path / "run.json").exists()
         if self.exists:
             self.run = Run.read(path / "run.json")
@@ -116,6 +121,23 @@ class RunFolder:
             _refuse_difference(identity(self.run), identity(run), f"{path} holds another run")
         elif path.is_file() or self.checkpoints.exists() or (path / "trained.safetensors").exists():
             raise SteadyClipError(f"{path} is there but holds no run.json: choose another folder with --out.")
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """No other process trains in the folder while this is entered. What dead ones left half written is removed.
+
+        Raises:
+            SteadyClipError: another process does, which is named; or the folder holds another run by now.
+        """
+        with owning(self.path / "run.lock", leave=False) as owner:
+            if owner:
+                raise SteadyClipError(
+                    f"{self.path} is being trained by {owner}: wait for it, or choose another folder with --out."
+                )
+            self._look()  # what was there may have been written since
+            for folder in (self.path, self.path / "records", self.checkpoints):
+                remove_leftovers(folder)
+            yield
 
     def _refuse_changed(self, task: ImageTask) -> None:
         """Raises SteadyClipError naming an image of the run that ``task`` has too, but with other bytes."""

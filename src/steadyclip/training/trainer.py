@@ -6,7 +6,9 @@ Nothing random carries over from step to step: torch is seeded anew with (seed, 
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,12 +22,15 @@ from steadyclip.core.seeds import step_seed
 from steadyclip.evaluation.records import Results, Run
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
+from steadyclip.objectives.streams import Stream
 from steadyclip.training.cache import fill_head
 from steadyclip.training.config import TrainConfig, check_recipe
 from steadyclip.training.loop import Loop
 from steadyclip.training.run import RunFolder, describe, identity, restore
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from steadyclip.data import ImageTask
     from steadyclip.models import DualEncoder
 
@@ -93,9 +98,25 @@ def fit(
     streams = {name: spec.build(model, task) for name, spec in method.streams().items()} if recipe else {}
     run = describe(model, method, task, recipe, config)
     folder = RunFolder(config.out, run, task) if config.out else None
-    if folder and folder.exists and not resume:
-        raise SteadyClipError(f"{folder.path} already holds a run: choose another folder with --out, or resume it.")
     accelerator.wait_for_everyone()  # all processes have read the folder before one writes
+    with folder.owned() if folder and accelerator.is_main_process else contextlib.nullcontext():
+        if folder and folder.exists and not resume:
+            raise SteadyClipError(f"{folder.path} already holds a run: choose another folder with --out, or resume it.")
+        return _fit(model, method, task, streams, recipe, config, accelerator, folder or run)
+
+
+def _fit(
+    model: DualEncoder,
+    method: Method,
+    task: ImageTask,
+    streams: Mapping[str, Stream],
+    recipe: Recipe | None,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    run: Run | RunFolder,
+) -> FitResult:
+    """The training, in a folder that this process owns or without one."""
+    folder = run if isinstance(run, RunFolder) else None
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):  # the caller's random state is as it was when the training is over
         torch.manual_seed(step_seed(config.seed, "adapt"))
@@ -124,8 +145,11 @@ def fit(
     if folder and accelerator.is_main_process:
         folder.finish(model.trained_state(), results)
     accelerator.wait_for_everyone()
-    run = folder.run if folder and folder.run.finished else replace(run, results=results, completed=now())
-    return _result(run, loop.losses.rows if loop else [])
+    done = folder.run if isinstance(run, RunFolder) and folder else run
+    assert isinstance(done, Run)
+    return _result(
+        done if done.finished else replace(done, results=results, completed=now()), loop.losses.rows if loop else []
+    )
 
 
 def _there(config: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from steadyclip.core.errors import SteadyClipError
+from steadyclip.core.files import write_atomic, writing
 from steadyclip.core.seeds import step_seed
 from steadyclip.methods.recipe import Recipe
 from steadyclip.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
@@ -42,7 +43,8 @@ def run_stage(
     ``<name>.jsonl``, both in ``config.out / "stages"``.
     """
     folder = config.out / "stages"
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     names = {p: name for name, p in module.named_parameters() if p.requires_grad}
     recipe = Recipe(
         learning_rate=peak_rate, weight_decay=0.05, beta2=0.98, steps=steps, warmup_steps=max(1, steps // 20)
@@ -54,7 +56,7 @@ def run_stage(
     module.train()
     started = saved = reported = time.monotonic()
     first, total, count = done, torch.zeros((), device=device), 0
-    with curve.open("a") as lines:
+    with writing(curve), curve.open("a") as lines:
         for step in range(done, steps):
             rate = learning_rate(recipe, step, steps)
             for group in optimizer.param_groups:
@@ -127,6 +129,11 @@ def _load(module: nn.Module, checkpoint: Checkpoint, part: str, remedy: str) -> 
 def _trim(path: Path, step: int) -> Path:
     """The loss curve up to ``step``: what a killed run logged after its last checkpoint is trained again."""
     lines = path.read_text().splitlines() if path.is_file() else []
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    path.write_text("".join(line + "\n" for line in kept))
+    kept = []
+    for line in lines:
+        try:
+            kept += [line] if json.loads(line)["step"] <= step else []
+        except (ValueError, KeyError, TypeError):  # what a killed run had half written
+            break
+    write_atomic(path, "".join(line + "\n" for line in kept).encode())
     return path

@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadyclip.core.errors import DataError, SteadyClipError
+from steadyclip.core.files import owning, write_atomic, writing
 from steadyclip.core.precision import best_device
+from steadyclip.core.schema import parse
 from steadyclip.models.huggingface import quiet
 from steadyclip_lab.pretrain import augment
 from steadyclip_lab.pretrain.config import PretrainConfig
@@ -94,7 +96,16 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
         ModelError: the sentence encoder cannot be found.
         SteadyClipError: ``config.out`` holds a pretraining with other settings.
     """
-    _claim(config)
+    config.check()
+    with owning(config.out / "pretrain.lock") as owner:
+        if owner:
+            raise SteadyClipError(f"{config.out} is being pretrained by {owner}: wait for it, or choose another --out.")
+        _claim(config)
+        return _pretrain(config, log)
+
+
+def _pretrain(config: PretrainConfig, log: Log) -> Path:
+    """All stages, in a folder that this process owns."""
     device = torch.device(best_device(config.device))
     pairs = read_pairs(
         Path(config.data), config.image_size, config.image_column, config.text_column, config.caption_column,
@@ -142,9 +153,9 @@ def pretrain(config: PretrainConfig, log: Log = print) -> Path:
     run_stage("joint", both, _joint_loss(both, lessons, tokenize), steps=config.joint_epochs * per_epoch,
               peak_rate=2e-4, config=config, log=log)  # fmt: skip
 
-    with quiet():
+    with quiet(), writing(model_folder):
         clip.cpu().half().save_pretrained(model_folder)
-    write_preprocessor(model_folder, config, MEAN, STD)
+        write_preprocessor(model_folder, config, MEAN, STD)
     log(f"finished: {model_folder}")
     return model_folder
 
@@ -227,7 +238,9 @@ def _claim(config: PretrainConfig) -> None:
     settings = json.loads(json.dumps(settings))
     path = config.out / "config.json"
     if path.is_file():
-        before = json.loads(path.read_text())
+        before = parse(path, "delete the folder, or choose another --out")
+        if not isinstance(before, dict):
+            raise SteadyClipError(f"{path} is not of a pretraining: delete the folder, or choose another --out.")
         changed = sorted(k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k))
         if changed:
             names = ", ".join(f"{k} ({before.get(k)} there, {settings.get(k)} now)" for k in changed)
@@ -235,5 +248,4 @@ def _claim(config: PretrainConfig) -> None:
                 f"{config.out} holds a pretraining with other settings: {names}. Choose another --out."
             )
     else:
-        config.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=2) + "\n")
+        write_atomic(path, (json.dumps(settings, indent=2) + "\n").encode())

@@ -18,6 +18,7 @@ from typing import Any
 from steadyclip.core.errors import DataError, SteadyClipError, nearest
 from steadyclip.core.files import cache_folder, replacing
 from steadyclip.core.progress import warn
+from steadyclip.core.terminal import console
 from steadyclip_lab.drawings.captions import caption
 from steadyclip_lab.drawings.equal import all_rendered
 from steadyclip_lab.drawings.shelf import FILES, FOLDER, POOL, read_drawings
@@ -113,7 +114,7 @@ def _images(data_set: LabSet, pool: ProcessPoolExecutor, progress: bool) -> Iter
     if progress:
         from rich.progress import track
 
-        found = track(found, description=f"drawing {data_set.name}", total=len(classes))
+        found = track(found, description=f"drawing {data_set.name}", total=len(classes), console=console())
     for images in found:
         yield from images
 
