@@ -159,4 +159,4 @@ def test_the_state_is_plain_json(tmp_path) -> None:
     path = save(tmp_path, 3)
     state = json.loads((path / "state.json").read_text())
     assert state["step"] == 3
-    assert set(state["sizes"]) == {"trained", "optimizer"}
+    assert set(state["sums"]) == {"trained", "optimizer"}

@@ -29,7 +29,7 @@ from steadyclip.anchors.journal import Journal
 from steadyclip.anchors.pool import KINDS, ROWS, FinishedPart, Manifest, Pool, Sources, digest
 from steadyclip.anchors.sources import PART_ROWS, Row, find_parts
 from steadyclip.core.errors import DataError
-from steadyclip.core.files import owning, replacing, text_of_path
+from steadyclip.core.files import file_digest, owning, replacing, text_of_path
 from steadyclip.core.progress import Progress
 from steadyclip.data.content import threads
 from steadyclip.data.decode import UnreadableImage, decode, quiet
@@ -237,5 +237,6 @@ def finish_part(folder: Path, name: str, width: int) -> None:
     write_table(folder / "rows.parquet", [pa.RecordBatch.from_pylist(rows, schema)], schema, {})
     content = hashlib.sha256(json.dumps([[row["key"], row["text"], row["digest"]] for row in rows]).encode())
     skipped = [(pair["key"], pair["reason"]) for pair in pairs if "reason" in pair]
-    FinishedPart(name, folder.name, len(rows), content.hexdigest()[:16], skipped).write(folder)
+    sums = {file: file_digest(folder / file) for file in (*(f"{kind}.npy" for kind in KINDS), "rows.parquet")}
+    FinishedPart(name, folder.name, len(rows), content.hexdigest()[:16], skipped, sums).write(folder)
     journal.path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 
 class Journal(Generic[T]):
-    """Batches of ``kind``, a line of JSON each, in the file ``path``."""
+    """Batches of ``kind``, a checksum and a line of JSON each, in the file ``path``."""
 
     def __init__(self, path: Path, kind: type[T]) -> None:
         self.path, self.decoder = path, msgspec.json.Decoder(kind)
@@ -26,8 +27,11 @@ class Journal(Generic[T]):
         with writing(self.path), open(self.path, "rb+") as file:
             whole = 0
             for line in file:
+                sum_, _, content = line.partition(b" ")
+                if sum_ != _sum(content):
+                    break
                 try:
-                    batch = self.decoder.decode(line)
+                    batch = self.decoder.decode(content)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     break
                 if not line.endswith(b"\n"):
@@ -41,4 +45,9 @@ class Journal(Generic[T]):
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab") as file:
-                file.write(msgspec.json.encode(batch) + b"\n")
+                line = msgspec.json.encode(batch) + b"\n"
+                file.write(_sum(line) + b" " + line)
+
+
+def _sum(line: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(line)

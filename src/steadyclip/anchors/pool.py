@@ -21,7 +21,8 @@ import numpy as np
 
 from steadyclip.anchors.sources import Part, find_parts
 from steadyclip.core.errors import DataError
-from steadyclip.core.files import file_in, write_atomic
+from steadyclip.core.files import file_digest, file_in, write_atomic
+from steadyclip.core.schema import checksum
 from steadyclip.data.tables import Table
 
 if TYPE_CHECKING:
@@ -34,24 +35,34 @@ ROWS = ("key", "text", "place", "size", "digest")
 """``place`` and ``size`` find the image again, ``digest`` tells if it is the same."""
 
 
-class _Record(msgspec.Struct):
+class _Record(msgspec.Struct, kw_only=True):
     """What a folder holds, in a JSON file in it."""
 
     file: ClassVar[str]
+
+    checksum: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """None where there is no such file; raises ``DataError`` where it is of another kind."""
         file = folder / cls.file
         try:
-            return msgspec.json.decode(file.read_bytes(), type=cls) if file.is_file() else None
+            content = file.read_bytes() if file.is_file() else None
+            found = None if content is None else msgspec.json.decode(content, type=cls)
+            if found is not None and found.checksum not in ("", found._sum()):
+                raise DataError(f"{file} was changed or damaged, its checksum does not fit: embed the pool again.")
+            return found
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DataError(f"{file} is not of a pool ({error}): delete the pool and embed it again.") from None
         except OSError as error:
             raise DataError(f"cannot read {file}: {error.strerror or error}.") from None
 
     def write(self, folder: Path) -> None:
+        self.checksum = self._sum()
         write_atomic(folder / self.file, msgspec.json.format(msgspec.json.encode(self), indent=1))
+
+    def _sum(self) -> str:
+        return checksum(msgspec.to_builtins(self))
 
 
 class FinishedPart(_Record):
@@ -64,6 +75,8 @@ class FinishedPart(_Record):
     rows: int
     hash: str
     skipped: list[tuple[str, str]]
+    sums: dict[str, str] = {}
+    """Digests of the files in the folder."""
 
 
 class Sources(msgspec.Struct):
@@ -163,6 +176,7 @@ class Pool:
         """First row and features (at most ``size``, D) by kind, over the whole pool."""
         first = 0
         for part in self.manifest.parts:
+            self._verify(part, [f"{kind}.npy" for kind in kinds])
             arrays = {kind: self.features(part, kind) for kind in kinds}
             for begin in range(0, part.rows, size):
                 yield first + begin, {kind: array[begin : begin + size] for kind, array in arrays.items()}
@@ -183,6 +197,20 @@ class Pool:
             raise DataError(f"{file} cannot be read ({error}): delete the pool and embed it again.") from None
         return array
 
+    def _verify(self, part: FinishedPart, names: Sequence[str]) -> None:
+        """Raises DataError where a file of a part is not what was written."""
+        for name in names:
+            file = self.path / part.folder / name
+            try:
+                fits = name not in part.sums or file_digest(file) == part.sums[name]
+            except OSError as error:
+                raise DataError(f"cannot read {file}: {error.strerror or error}.") from None
+            if not fits:
+                raise DataError(
+                    f"{file} was changed or damaged: delete {part.folder} of the pool, and the same `steadyclip "
+                    "anchors embed` makes it again."
+                )
+
     def pairs(self, rows: Sequence[int], source: str | Path | None = None) -> Iterator[PoolPair]:
         """The pairs at ``rows``, which must be sorted; each file is read once, from front to back.
 
@@ -197,6 +225,7 @@ class Pool:
         for entry in self.manifest.parts:
             inside = [row - first for row in rows if first <= row < first + entry.rows]
             if inside:
+                self._verify(entry, ["rows.parquet"])
                 found = Table.open(self.path / entry.folder / "rows.parquet").arrow(ROWS).take(inside).to_pylist()
                 for row, pair, image in zip(inside, found, _images(parts[entry.name], found), strict=True):
                     yield PoolPair(first + row, pair["key"], pair["text"], image)

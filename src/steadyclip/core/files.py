@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -65,6 +66,15 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Put ``content`` at ``path`` in one step. Folders and errors as in ``replacing``."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def file_digest(path: Path) -> str:
+    """32 hex digits over the content of a file."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:

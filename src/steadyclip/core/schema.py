@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -26,8 +27,10 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How a file that cannot be used is made again, for messages."""
 
     def to_json(self) -> str:
-        """The document as JSON text. Numbers are finite, or a ``ValueError`` is raised."""
-        return json.dumps(msgspec.to_builtins(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        """The document as JSON text, with a checksum. Numbers are finite, or a ``ValueError`` is raised."""
+        content = msgspec.to_builtins(self)
+        content["checksum"] = checksum(content)
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, path: str | Path) -> Path:
         """Write the document in one step: a reader never sees half of it."""
@@ -61,9 +64,19 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"it, or {cls.REDO}."
             )
         try:
-            return msgspec.convert(content, cls)
+            found = msgspec.convert({name: value for name, value in content.items() if name != "checksum"}, cls)
         except msgspec.ValidationError as error:
             raise DataError(f"{path}: {_spelled(str(error))}: {cls.REDO}.") from None
+        if content.get("checksum") not in (None, checksum(content)):  # version 1.0 wrote none
+            raise DataError(f"{path} was changed or damaged, its checksum does not fit: {cls.REDO}.")
+        return found
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """16 hex digits over a JSON object, less its own field ``checksum``."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    text = json.dumps(json.loads(json.dumps(rest)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def parse(path: Path, redo: str) -> Any:

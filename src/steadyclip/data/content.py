@@ -76,7 +76,8 @@ def digests(store: Store, keys: Sequence[str]) -> list[str]:
         known.update(fresh)
     if len(fresh) >= _WORTH_A_FILE:
         with contextlib.suppress(SteadyClipError):  # a cache that cannot be written costs time only
-            write_atomic(_file(name), msgspec.json.encode(known))
+            encoded = msgspec.json.encode(known)
+            write_atomic(_file(name), msgspec.json.encode((digest_of(encoded), known)))
     return found
 
 
@@ -108,8 +109,10 @@ def _remembered(name: str) -> Known:
     with _lock:
         if name not in _known:
             _known[name] = {}
-            with contextlib.suppress(OSError, msgspec.MsgspecError):
-                _known[name] = msgspec.json.decode(_file(name).read_bytes(), type=Known)
+            with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
+                sum_, known = msgspec.json.decode(_file(name).read_bytes(), type=tuple[str, Known])
+                if digest_of(msgspec.json.encode(known)) == sum_:  # else it is damaged, and made again
+                    _known[name] = known
         return _known[name]
 
 

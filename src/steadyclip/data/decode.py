@@ -68,7 +68,7 @@ def decode(data: bytes, key: str, *, verify_only: bool = False, enough: float | 
         raise UnreadableImage(key, "the file is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data)) as image:
-            _check_size(image, key)
+            check_size(image, key)
             full = image.size
             if verify_only:
                 image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
@@ -91,7 +91,7 @@ def decode(data: bytes, key: str, *, verify_only: bool = False, enough: float | 
         raise UnreadableImage(key, f"broken image ({reason})") from None
 
 
-def _check_size(image: Image.Image, key: str) -> None:
+def check_size(image: Image.Image, key: str) -> None:
     """Raises UnreadableImage by what the header of an image says, before its pixels take memory."""
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -103,7 +103,7 @@ def _check_size(image: Image.Image, key: str) -> None:
 def highest_level(data: bytes) -> int | None:
     """The highest gray level of a 16-bit image; None for others, which are not decoded, and for what cannot be read."""
     with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:
-        _check_size(image, "")
+        check_size(image, "")
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
             return int(np.asarray(image).max())
     return None

@@ -54,6 +54,8 @@ class FileStore:
             return self.file(key).read_bytes()
         except OSError as error:
             raise UnreadableImage(key, (error.strerror or type(error).__name__).lower()) from None
+        except ValueError:  # a character of code 0
+            raise UnreadableImage(key, "that cannot be a path") from None
 
     def file(self, key: str) -> Path:
         return file_in(self.root, key)

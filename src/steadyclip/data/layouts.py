@@ -125,6 +125,8 @@ def zhou_entries(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
                     f"{where}: expected [path, label, class name], found {str(item)[:80]}. Mend the split file."
                 )
             key, label, name = item
+            if "\0" in key:
+                raise DataError(f"{where}: {key!r} cannot be a path. Mend the split file.")
             if names.setdefault(label, name) != name:
                 raise DataError(
                     f"{where}: label {label} is {name!r} here and {names[label]!r} before. Mend the split file."

@@ -72,6 +72,8 @@ def class_name(raw: str) -> str:
 
 def path_key(path: str, root: Path) -> str:
     """A path in a table as a key: POSIX, relative to the table's folder ``root`` wherever that is possible."""
+    if "\0" in path:
+        raise DataError(f"{path!r} cannot be a path: it holds a character of code 0. Write the table again as UTF-8.")
     if os.path.isabs(path):
         with contextlib.suppress(ValueError):  # on another drive
             path = os.path.relpath(path, os.path.abspath(root))

@@ -126,7 +126,7 @@ class Table:
         import pyarrow.parquet as parquet
 
         with _reading(self.path):
-            return parquet.read_table(self.path, columns=list(columns))
+            return parquet.read_table(self.path, columns=list(columns), page_checksum_verification=True)
 
     def rows(
         self, columns: Sequence[str] | None = None, first: int = 0, last: int | None = None
@@ -171,7 +171,7 @@ class Table:
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         import pyarrow.parquet as parquet
 
-        with parquet.ParquetFile(self.path) as file:
+        with parquet.ParquetFile(self.path, page_checksum_verification=True) as file:
             last, at = file.metadata.num_rows if last is None else last, 0
             for group in range(file.num_row_groups):
                 end = at + file.metadata.row_group(group).num_rows
@@ -195,7 +195,8 @@ def write_table(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema
 
     schema = schema.with_metadata({_ABOUT: json.dumps(about, ensure_ascii=False)})
     # images do not compress further, and the bytes do not depend on a codec's version
-    with replacing(path) as temporary, parquet.ParquetWriter(temporary, schema, compression="none") as writer:
+    options: dict[str, Any] = {"compression": "none", "write_page_checksum": True}
+    with replacing(path) as temporary, parquet.ParquetWriter(temporary, schema, **options) as writer:
         for batch in batches:
             writer.write_batch(batch.cast(schema))
 

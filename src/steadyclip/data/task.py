@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import msgspec
+
 from steadyclip.core.errors import DataError, UsageError, nearest
 from steadyclip.data.decode import highest_level
 from steadyclip.data.images import ImageSet, Skipped
@@ -272,7 +274,18 @@ class ImageData:
         return " and ".join(split for split, images in self.splits.items() if len(images))
 
 
-_SPLIT = {"data", "subset", "shots", "seed", "classes", "train", "val"}
+class _Split(msgspec.Struct):
+    data: str
+    subset: str
+    shots: int | None
+    seed: int
+    classes: list[str]
+    train: list[tuple[str, int, str]]
+    val: list[tuple[str, int, str]]
+    shown: list[str] = []
+
+
+_SPLIT = {*_Split.__struct_fields__} - {"shown"}
 
 
 def read_split(path: Path) -> dict[str, Any]:
@@ -283,12 +296,16 @@ def read_split(path: Path) -> dict[str, Any]:
     """
     try:
         split = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as a split file: {error}") from None
     if not isinstance(split, dict) or split.get("kind") != "split" or not split.keys() >= _SPLIT:
         raise DataError(f"{path} is not a split file of steadyclip (kind 'split' with {', '.join(sorted(_SPLIT))}).")
     if split.get("schema") != 2:
         raise DataError(f"{path} is of an earlier version, which kept no digests of the images: train again.")
+    try:
+        msgspec.convert(split, _Split)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path} is damaged ({error}): train again.") from None
     return split
 
 

@@ -53,7 +53,7 @@ class MethodInfo(Part, frozen=True):
     name: str
     knobs: dict[str, Any]
     label: str
-    files: dict[str, str] = {}
+    files: dict[str, str] = msgspec.field(default_factory=dict)
     origin: str = ""
 
     @classmethod
@@ -129,7 +129,7 @@ class Run(Document, frozen=True, kw_only=True):
 
     ``recipe`` and ``config`` hold the fields of ``Recipe`` and ``TrainConfig`` as plain values, so that a run outlives
     their next change. ``recipe`` is None where nothing is trained by gradient steps. ``training.run`` says which of
-    these facts decide the result.
+    these facts decide the result. ``files`` are digests of the other files of the folder.
     """
 
     SCHEMA: ClassVar[int] = 2
@@ -150,6 +150,7 @@ class Run(Document, frozen=True, kw_only=True):
     soup: Soup | None = None
     versions: dict[str, str]
     commit: str | None
+    files: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def finished(self) -> bool:

@@ -106,7 +106,9 @@ def convert(owner: str, knob: str, value: Any, kind: Any) -> Any:
             if kind is bool:
                 return _BOOL[str(value).lower()]
             made = kind(value)
-            if not isinstance(made, int | float) or abs(made) <= LARGEST:  # nan is not
+            if isinstance(made, int | float) and abs(made) > LARGEST:
+                wrong = UsageError(f"knob {knob}={value} of method {owner!r} must be at most {LARGEST:,}.")
+            elif made == made:  # nan is not
                 return made
         except (KeyError, TypeError, ValueError):
             pass

@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steadyclip.core.errors import ModelError, SteadyClipError
+from steadyclip.core.files import file_digest
+from steadyclip.core.progress import warn
+from steadyclip.core.schema import checksum
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,8 +54,9 @@ def save_checkpoint(folder: Path, step: int, parts: dict[str, Tensors], state: d
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        sizes = {name: _write(temporary / f"{name}.safetensors", to_bytes(part)) for name, part in parts.items()}
-        _write(temporary / "state.json", json.dumps({"step": step, "sizes": sizes, **state}).encode())
+        sums = {name: _write(temporary / f"{name}.safetensors", to_bytes(part)) for name, part in parts.items()}
+        content = {"step": step, "sums": sums, **state}
+        _write(temporary / "state.json", json.dumps({**content, "checksum": checksum(content)}).encode())
         _flush(temporary)
         if final.exists():  # only a damaged one: a complete one would have been resumed from
             shutil.rmtree(final)
@@ -74,10 +78,12 @@ def save_checkpoint(folder: Path, step: int, parts: dict[str, Tensors], state: d
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """The last complete checkpoint in ``folder``, skipping damaged ones; None when there is none."""
     for path in reversed(_by_step(folder)):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             state = json.loads((path / "state.json").read_bytes())
-            if all((path / f"{name}.safetensors").stat().st_size == size for name, size in state["sizes"].items()):
+            parts = {name: file_digest(path / f"{name}.safetensors") for name in state["sums"]}
+            if parts == state["sums"] and state["checksum"] == checksum(state):
                 return Checkpoint(path, int(state["step"]), state)
+        warn(f"{path} is damaged, and left out")
     return None
 
 
@@ -128,10 +134,10 @@ def _by_step(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
-def _write(path: Path, content: bytes) -> int:
+def _write(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     _flush(path)
-    return len(content)
+    return file_digest(path)
 
 
 def _flush(path: Path) -> None:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
-from steadyclip.core.errors import ModelError, SteadyClipError, UsageError
-from steadyclip.core.files import owning, remove_leftovers, write_atomic
+from steadyclip.core.errors import DataError, ModelError, SteadyClipError, UsageError
+from steadyclip.core.files import file_digest, owning, remove_leftovers, write_atomic
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.data.task import read_split
 from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, Results, Run, TaskInfo
@@ -135,6 +135,7 @@ class RunFolder:
                     f"{self.path} is being trained by {owner}: wait for it, or choose another folder with --out."
                 )
             self._look()  # what was there may have been written since
+            check_files(self.run, self.path)
             for folder in (self.path, self.path / "records", self.checkpoints):
                 remove_leftovers(folder)
             yield
@@ -161,6 +162,7 @@ class RunFolder:
         """Write what is known before the first step."""
         if not self.exists:
             write_atomic(self.path / "split.json", f"{json.dumps(split, indent=1, ensure_ascii=False)}\n".encode())
+            self.run = replace(self.run, files={"split.json": file_digest(self.path / "split.json")})
             self.run.write(self.path / "run.json")
 
     def restart_log(self, rows: list[dict[str, Any]]) -> None:
@@ -187,7 +189,9 @@ class RunFolder:
             write_atomic(self.path / "trained.safetensors", to_bytes(trained))
         except SteadyClipError as error:
             raise SteadyClipError(f"{error} {_NO_ROOM}") from error
-        self.run = replace(self.run, results=results, completed=now())
+        there = [self.path / name for name in ("split.json", "log.jsonl", "trained.safetensors")]
+        files = {file.name: file_digest(file) for file in there if file.is_file()}
+        self.run = replace(self.run, results=results, completed=now(), files=files)
         self.run.write(self.path / "run.json")
         shutil.rmtree(self.checkpoints, ignore_errors=True)  # the result supersedes them
 
@@ -225,8 +229,20 @@ def load_run(
             f"{path} was trained on other weights ({run.model.name}, {run.model.weights_hash}) than "
             f"{model.name} ({model.weights_hash}): load the model it was trained on."
         )
+    check_files(run, path)
     restore(model, method, run.task.classes, path)
     return model, method, run
+
+
+def check_files(run: Run, path: Path) -> None:
+    """See that the files beside ``run.json`` are those that the training left. One that is missing is no matter here.
+
+    Raises:
+        DataError: one was changed or damaged.
+    """
+    for name, digest in run.files.items():
+        if (path / name).is_file() and file_digest(path / name) != digest:
+            raise DataError(f"{path / name} was changed or damaged since the training: copy it again, or {Run.REDO}.")
 
 
 def restore(model: DualEncoder, method: Method, classes: Sequence[str], path: Path) -> None:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from steadyclip.core.errors import DataError
 from steadyclip.core.seeds import step_seed
-from steadyclip.data.decode import UnreadableImage, decode
+from steadyclip.data.decode import UnreadableImage, check_size, decode
+from steadyclip.data.images import image_bytes
+from steadyclip.data.tables import Table, first_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,30 +56,24 @@ def read_pairs(
     Raises:
         DataError: no such file or column, or no image can be read.
     """
-    import pyarrow.parquet as pq
     from PIL import Image, ImageOps
 
-    if not path.is_file():
-        raise DataError(f"{path}: no such parquet file of image-text pairs.")
-    columns = pq.read_schema(path).names
-    for column in (image_column, text_column):
-        if column not in columns:
-            raise DataError(
-                f"{path} has no column {column!r} but {', '.join(columns)}: name it by --image-column / --text-column."
-            )
-    table = pq.read_table(path, columns=[image_column, text_column])
+    table = Table.open(path, "Name a parquet file of image-text pairs.")
+    table.need(image_column, text_column, remedy="Name the columns by --image-column and --text-column.")
     captions = set()
-    if caption_column in columns:
-        captions = set(pq.read_table(path, columns=[caption_column])[caption_column].to_pylist()) - {None, ""}
+    if caption_column in table.columns:
+        captions = {first_text(row[caption_column], f"{path.name} row {number}", caption_column)[0]
+                    for number, row in table.rows([caption_column])} - {""}  # fmt: skip
     images, texts, skipped = [], [], []
-    for row, (data, text) in enumerate(
-        zip(table[image_column].to_pylist(), table[text_column].to_pylist(), strict=True)
-    ):
+    for number, row in table.rows([image_column, text_column]):
+        key = f"row {number - 1}"
+        text, _ = first_text(row[text_column], f"{path.name} row {number}", text_column)
         if not text:
-            skipped.append(f"row {row}: no text")
+            skipped.append(f"{key}: no text")
             continue
         try:
-            image = (_with_alpha if with_alpha else decode)(data or b"", f"row {row}")
+            data = image_bytes(row[image_column], key)
+            image = (_with_alpha if with_alpha else decode)(data, key)
         except UnreadableImage as error:
             skipped.append(str(error))
             continue
@@ -86,7 +82,7 @@ def read_pairs(
         texts.append(text)
     if not images:
         raise DataError(
-            f"{path}: none of its {table.num_rows} images can be read ({skipped[0] if skipped else 'it is empty'})."
+            f"{path}: none of its {len(skipped)} images can be read ({skipped[0] if skipped else 'it is empty'})."
         )
     distinct = sorted(set(texts))
     place = {text: i for i, text in enumerate(distinct)}
@@ -99,6 +95,9 @@ def _with_alpha(data: bytes, key: str) -> Image.Image:
 
     try:
         with Image.open(io.BytesIO(data)) as image:
+            check_size(image, key)
             return image.convert("RGBA")
+    except UnreadableImage:
+        raise
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files
         raise UnreadableImage(key, f"broken image ({type(error).__name__})") from None

@@ -160,7 +160,7 @@ def write_table(path: Path, columns: dict[str, Iterable[Any]], about: dict[str, 
     try:
         with replacing(path) as temporary:
             # PNG does not compress further; without a codec the bytes do not depend on the codec's version
-            parquet.write_table(table, temporary, compression="none")
+            parquet.write_table(table, temporary, compression="none", write_page_checksum=True)
     except SteadyClipError as error:
         raise DataError(f"{error} Name another folder in STEADYCLIP_CACHE.") from None
 

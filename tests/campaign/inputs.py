@@ -1,0 +1,234 @@
+"""Every kind of input that the product reads, damaged, and read by the function that commands read it with."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from campaign import damage
+from campaign.process import PATIENCE
+from campaign.world import METHOD, png
+from steadyclip import load_data
+from steadyclip.anchors import Pool, embed_pool, read_anchors, read_captions
+from steadyclip.anchors.journal import Journal
+from steadyclip.cli import check_options, parse
+from steadyclip.core.errors import SteadyClipError
+from steadyclip.data.decode import decode
+from steadyclip.data.task import read_split
+from steadyclip.evaluation.records import Record, Run
+from steadyclip.experiments.rows import parse_row
+from steadyclip.models import load
+from steadyclip.training import load_run
+from steadyclip.training.checkpoint import newest_checkpoint, read_tensors
+
+Try = Callable[[random.Random], None]
+"""Damages one input and reads it; raises what the product raises."""
+
+
+def kinds(world: Path, own: Path) -> Iterator[tuple[str, float, Try]]:
+    """Name, share of the inputs, and what tries one; files are written to ``own``."""
+    images = [png(1), png(2, "JPEG"), png(3, "GIF"), png(4, "BMP"), png(5, "WEBP"), png(6, "TIFF"), png(7, "PPM")]
+    yield "images", 0.30, lambda rng: decode(damage.of_bytes(rng.choice(images), rng), "image") and None
+    yield "CSV", 0.08, _file(world / "table.csv", world / "damaged.csv", lambda path: load_data(path))
+    yield "parquet", 0.10, _file(world / "data.parquet", own / "d.parquet", lambda path: load_data(path).check())
+    yield "tar shards", 0.02, _shard(world, own)
+    yield "run.json", 0.12, _json(world / "run/run.json", own / "run.json", Run.read)
+    yield "split.json", 0.05, _json(world / "run/split.json", own / "split.json", read_split)
+    record = next((world / "run/records").glob("*.json"))
+    yield "records", 0.10, _json(record, own / "record.json", Record.read)
+    yield "pools", 0.05, _pool(world, own)
+    yield "captions", 0.03, _file(world / "captions.parquet", own / "c.parquet", read_captions)
+    yield (
+        "anchors",
+        0.03,
+        _file(world / "anchors.parquet", own / "a.parquet", lambda path: list(read_anchors(path).keys)),
+    )
+    yield "journals", 0.02, _journal(own)
+    yield "safetensors", 0.05, _file(world / "run/trained.safetensors", own / "t.safetensors", read_tensors)
+    yield "checkpoints", 0.01, _checkpoint(world, own)
+    yield "model folders", 0.01, _model(world, own)
+    yield "run folders", 0.005, _run(world, own)
+    yield "rows", 0.02, lambda rng: parse_row(damage.of_bytes(METHOD.encode(), rng).decode(errors="replace")) and None
+    yield "command lines", 0.005, _words(world, own)
+
+
+def tried(name: str, count: int, one: Try, seed: int) -> tuple[int, list[str], float]:
+    """Try ``count`` inputs in a process of their own; how many were refused, what failed, and its peak memory in MB."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.close(read)
+        told = os.fdopen(write, "w")
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        torch.set_num_threads(1)
+        refused = 0
+        for number in range(count):
+            told.write(f"at {number}\n")
+            told.flush()
+            signal.alarm(PATIENCE)
+            try:
+                one(random.Random(f"{seed}/{name}/{number}"))
+            except (SteadyClipError, SystemExit):
+                refused += 1
+            except BaseException as error:
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                line = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+                told.write(f"failed {name} {number}: {line} ({Path(where.filename).name}:{where.lineno})\n")
+        signal.alarm(0)
+        told.write(f"end {refused} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}\n")
+        told.flush()
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as lines:
+        said = lines.read().splitlines()
+    _, status = os.wait()
+    failed = [line.removeprefix("failed ") for line in said if line.startswith("failed")]
+    if not said or not said[-1].startswith("end"):
+        last = said[-1] if said else "the start"
+        return 0, [*failed, f"{name}: the process ended by {os.waitstatus_to_exitcode(status)} {last}"], 0.0
+    _, refused, memory = said[-1].split()
+    return int(refused), failed, float(memory)
+
+
+def _file(source: Path, place: Path, reading: Callable[[Path], Any]) -> Try:
+    content = source.read_bytes()
+
+    def one(rng: random.Random) -> None:
+        place.write_bytes(damage.of_bytes(content, rng))
+        reading(place)
+
+    return one
+
+
+def _json(source: Path, place: Path, reading: Callable[[Path], Any]) -> Try:
+    content = json.loads(source.read_bytes())
+
+    def one(rng: random.Random) -> None:
+        place.write_bytes(damage.of_json(content, rng))
+        reading(place)
+
+    return one
+
+
+def _any_file(folder: Path, rng: random.Random) -> Path:
+    return rng.choice(sorted(file for file in folder.rglob("*") if file.is_file()))
+
+
+def _one_damaged(source: Path, copy: Path, rng: random.Random) -> None:
+    """A copy of a folder with one file damaged."""
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(source, copy)
+    file = _any_file(copy, rng)
+    content = file.read_bytes()
+    odd = damage.of_json(json.loads(content), rng) if file.suffix == ".json" else damage.of_bytes(content, rng)
+    file.write_bytes(odd)
+
+
+def _pool(world: Path, own: Path) -> Try:
+    def one(rng: random.Random) -> None:
+        _one_damaged(world / "pool", own / "pool", rng)
+        pool = Pool.open(own / "pool")
+        for _ in pool.chunks(("image", "text"), 8):
+            pass
+        list(pool.pairs([0, 5]))
+
+    return one
+
+
+def _shard(world: Path, own: Path) -> Try:
+    content, model = (world / "shard.tar").read_bytes(), load(world / "model")
+
+    def one(rng: random.Random) -> None:
+        (own / "shard.tar").write_bytes(damage.of_bytes(content, rng))
+        shutil.rmtree(own / "shards", ignore_errors=True)
+        embed_pool(model, [own / "shard.tar"], own / "shards", workers=1, log=lambda line: None)
+
+    return one
+
+
+def _journal(own: Path) -> Try:
+    journal = Journal(own / "journal.jsonl", list[dict[str, Any]])
+    journal.path.unlink(missing_ok=True)
+    for i in range(5):
+        journal.append([{"path": f"{i}.png", "caption": "a dog"}])
+    content = journal.path.read_bytes()
+
+    def one(rng: random.Random) -> None:
+        journal.path.write_bytes(damage.of_bytes(content, rng))
+        whole = [{"path": f"{i}.png", "caption": "a dog"} for i in range(5)]
+        found = [line for batch in journal for line in batch]
+        if found != whole[: len(found)]:
+            raise AssertionError(f"a damaged journal was believed: {found}")
+
+    return one
+
+
+def _checkpoint(world: Path, own: Path) -> Try:
+    from steadyclip.training.checkpoint import save_checkpoint
+
+    folder = own / "checkpoints-made"
+    shutil.rmtree(folder, ignore_errors=True)
+    for step in (1, 2):
+        save_checkpoint(folder, step, {"trained": {"a": torch.full((8,), float(step))}}, {"losses": [step]})
+
+    def one(rng: random.Random) -> None:
+        copy = own / "checkpoints"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(folder, copy)
+        file = _any_file(copy / "step-00000002", rng)
+        before = file.read_bytes()
+        file.write_bytes(damage.of_bytes(before, rng))
+        found = newest_checkpoint(copy)
+        if found is None or (found.step == 2 and file.read_bytes() != before and file.suffix == ".safetensors"):
+            raise AssertionError(f"after damage to {file.name} the checkpoint taken is {found and found.step}")
+
+    return one
+
+
+def _model(world: Path, own: Path) -> Try:
+    def one(rng: random.Random) -> None:
+        _one_damaged(world / "model", own / "model", rng)
+        load(own / "model").encode_text(["a dog"])
+
+    return one
+
+
+def _run(world: Path, own: Path) -> Try:
+    def one(rng: random.Random) -> None:
+        _one_damaged(world / "run", own / "run", rng)
+        model, _, _ = load_run(own / "run")
+        if not all(value.isfinite().all() for value in model.trained_state().values()):
+            raise AssertionError("weights that are not numbers were loaded")
+
+    return one
+
+
+def _words(world: Path, own: Path) -> Try:
+    from campaign.world import COMMANDS
+
+    def one(rng: random.Random) -> None:
+        name = rng.choice(sorted(COMMANDS))
+        words = damage.of_words(COMMANDS[name].words(world, own / "words"), rng)
+        if words[0].startswith("-"):
+            return
+        check_options(parse(words))
+
+    return one
+
+
+def started() -> float:
+    """For tables."""
+    return time.monotonic()
