@@ -34,6 +34,9 @@ from campaign.world import COMMANDS, make
 _TIMES = re.compile(r'"(created|completed|seconds|images_per_second|checksum|log\.jsonl|commit)": ?[^,\n}]+')
 _LEFT = re.compile(r"\..+|.*\.partial\.jsonl|rows\.jsonl|.*\.owner|run\.lock|checkpoints")
 
+Draw = Callable[[random.Random, Ended, int], Fault]
+"""A fault for a command, of which is known how it ends undisturbed, and the size of the largest file it writes."""
+
 
 @dataclass
 class Line:
@@ -103,7 +106,7 @@ class Campaign:
         left = [str(f.relative_to(self.work)) for f in self.work.rglob("*") if _LEFT.fullmatch(f.name)]
         return f"left behind: {', '.join(left[:4])}" if left else ""
 
-    def disturb(self, kind: str, count: int, fault: Callable[[random.Random, Ended, int], Fault]) -> None:
+    def disturb(self, kind: str, count: int, fault: Draw) -> None:
         """``count`` faults, spread over the commands; each command is given again afterwards."""
         line = Line(kind)
         for number in range(count):
@@ -181,17 +184,15 @@ def main() -> int:
         campaign = Campaign(Path(folder), asked.seed)
         print("| kind | tried | failed | peak memory, MB | seconds |\n| --- | ---: | ---: | ---: | ---: |")
         campaign.inputs(asked.inputs)
-        half = asked.kills // 2
-        campaign.disturb("killed at a write", half, lambda rng, e, _: Fault("kill", rng.randint(1, e.writes)))
-        campaign.disturb(
-            "killed within a write", asked.kills - half, lambda rng, _, n: Fault("kill in", rng.randrange(n))
-        )
-        half = asked.full_disks // 2
-        campaign.disturb("disk full at a write", half, lambda rng, e, _: Fault("fail", rng.randint(1, e.writes)))
-        campaign.disturb("disk full within a write", asked.full_disks - half,
-                         lambda rng, _, n: Fault("fail in", rng.randrange(n)))  # fmt: skip
-        campaign.disturb("read error", asked.read_errors,
-                         lambda rng, e, _: Fault("unreadable", rng.randint(1, max(1, e.reads))))  # fmt: skip
+        faults: dict[str, tuple[int, Draw]] = {
+            "killed at a write": (asked.kills // 2, lambda rng, e, _: Fault("kill", rng.randint(1, e.writes))),
+            "killed within a write": (asked.kills // 2, lambda rng, _, n: Fault("kill in", rng.randrange(n))),
+            "disk full at a write": (asked.full_disks // 2, lambda rng, e, _: Fault("fail", rng.randint(1, e.writes))),
+            "disk full within a write": (asked.full_disks // 2, lambda rng, _, n: Fault("fail in", rng.randrange(n))),
+            "read error": (asked.read_errors, lambda rng, e, _: Fault("unreadable", rng.randint(1, max(1, e.reads)))),
+        }  # fmt: skip
+        for kind, (count, draw) in faults.items():
+            campaign.disturb(kind, count, draw)
         campaign.at_once(asked.at_once)
         campaign.surround("read-only folder", fault=Fault("read-only", error=errno.EROFS))
         campaign.surround("no HOME", _no_home)

@@ -8,7 +8,6 @@ import random
 import resource
 import shutil
 import signal
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from campaign.world import METHOD, png
 from steadyclip import load_data
 from steadyclip.anchors import Pool, embed_pool, read_anchors, read_captions
 from steadyclip.anchors.journal import Journal
+from steadyclip.anchors.pool import KINDS
 from steadyclip.cli import check_options, parse
 from steadyclip.core.errors import SteadyClipError
 from steadyclip.data.decode import decode
@@ -138,12 +138,17 @@ def _one_damaged(source: Path, copy: Path, rng: random.Random) -> None:
 
 
 def _pool(world: Path, own: Path) -> Try:
+    def read(folder: Path) -> tuple[bytes, list[str]]:
+        pool = Pool.open(folder)
+        features = b"".join(arrays[kind].tobytes() for kind in KINDS for _, arrays in pool.chunks((kind,), 8))
+        return features, [pair.text for pair in pool.pairs([0, 5])]
+
+    whole = read(world / "pool")
+
     def one(rng: random.Random) -> None:
         _one_damaged(world / "pool", own / "pool", rng)
-        pool = Pool.open(own / "pool")
-        for _ in pool.chunks(("image", "text"), 8):
-            pass
-        list(pool.pairs([0, 5]))
+        if read(own / "pool") != whole:
+            raise AssertionError("a damaged pool was believed")
 
     return one
 
@@ -207,11 +212,13 @@ def _model(world: Path, own: Path) -> Try:
 
 
 def _run(world: Path, own: Path) -> Try:
+    whole = load_run(world / "run")[0].trained_state()
+
     def one(rng: random.Random) -> None:
         _one_damaged(world / "run", own / "run", rng)
-        model, _, _ = load_run(own / "run")
-        if not all(value.isfinite().all() for value in model.trained_state().values()):
-            raise AssertionError("weights that are not numbers were loaded")
+        trained = load_run(own / "run")[0].trained_state()
+        if trained.keys() != whole.keys() or not all(trained[name].equal(whole[name]) for name in whole):
+            raise AssertionError("a damaged run was believed")
 
     return one
 
@@ -227,8 +234,3 @@ def _words(world: Path, own: Path) -> Try:
         check_options(parse(words))
 
     return one
-
-
-def started() -> float:
-    """For tables."""
-    return time.monotonic()

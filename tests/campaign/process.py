@@ -81,7 +81,8 @@ class Started:
             signal.alarm(PATIENCE)
             os.dup2(self._pipes[0][1], 1)
             os.dup2(self._pipes[1][1], 2)
-            sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+            sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
             before()
             planted = Planted(fault, *folders)
             try:

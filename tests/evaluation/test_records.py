@@ -112,7 +112,7 @@ def changed(path: str, value: Any = ...) -> dict[str, Any]:
 )
 def test_malformed_records_name_file_and_field(tmp_path: Path, path: str, value: Any, named: str) -> None:
     file = tmp_path / "bad.json"
-    file.write_text(json.dumps(changed(path, value)))
+    file.write_text(json.dumps(changed(path, value) | {"checksum": None}))
     with pytest.raises(DataError, match=named) as error:
         Record.read(file)
     assert str(file) in str(error.value)

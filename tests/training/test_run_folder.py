@@ -108,7 +108,7 @@ def test_a_broken_run_is_one_clear_line(copy, harm, words) -> None:
             "unfinished": {"results": None}, "a record": {"kind": "evaluation"}, "version 0": {"schema": 1}
         }  # fmt: skip
         other = {"method": {"name": "linear-probe", "knobs": {}}}
-        description.write_text(json.dumps({**run, **changes.get(harm, other)}))
+        description.write_text(json.dumps({**run, **changes.get(harm, other), "checksum": None}))
     with pytest.raises(SteadyClipError, match=words) as caught:
         load_run(copy, model=clip())
     assert "\n" not in str(caught.value)
@@ -159,6 +159,7 @@ def test_a_folder_cannot_say_which_file_is_run(copy, tmp_path) -> None:
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     run = json.loads((copy / "run.json").read_text())
     run["method"]["name"] = f"{tmp_path / 'evil.py'}:Evil"
+    del run["checksum"]
     (copy / "run.json").write_text(json.dumps(run))
     with pytest.raises(UsageError, match="is no name of a method"):
         load_run(copy, model=clip())

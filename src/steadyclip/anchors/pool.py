@@ -193,7 +193,7 @@ class Pool:
             array = np.load(file, mmap_mode="c" if part.rows else None)
             if array.shape != shape:
                 raise ValueError(f"it is {array.shape}, not {shape}")
-        except (OSError, ValueError) as error:
+        except Exception as error:  # numpy reads the header as Python does: errors of many kinds
             raise DataError(f"{file} cannot be read ({error}): delete the pool and embed it again.") from None
         return array
 

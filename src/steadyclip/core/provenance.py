@@ -8,6 +8,7 @@ import subprocess
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import steadyclip
 
@@ -24,6 +25,20 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
         "transformers": metadata.version("transformers"),
+    }
+
+
+def numeric_flags() -> dict[str, Any]:
+    """What else changes the last digits of sums, beside device and threads: the processor's instructions, and switches
+    of torch."""
+    import torch
+    from torch import backends
+
+    return {
+        "cpu": backends.cpu.get_cpu_capability(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "float32": torch.get_float32_matmul_precision(),
+        "cudnn_benchmark": backends.cudnn.benchmark,
     }
 
 

@@ -304,7 +304,7 @@ def read_split(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is of an earlier version, which kept no digests of the images: train again.")
     try:
         msgspec.convert(split, _Split)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise DataError(f"{path} is damaged ({error}): train again.") from None
     return split
 

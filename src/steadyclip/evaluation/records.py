@@ -100,6 +100,7 @@ class Results(Part, frozen=True):
         seconds: in training steps with their checkpoints, of all sittings together; without steps, in filling the head.
         images_per_second: training images over that time; None when no image was encoded.
         threads: of the processor, for each process: sums in another order differ in the last digits.
+        flags: ``core.provenance.numeric_flags``, which change the last digits too.
         loss: mean of the last interval, in all and by term.
         choices: what the method chose by itself, such as a strength by the validation images.
         unreadable: training images that could not be decoded.
@@ -111,6 +112,7 @@ class Results(Part, frozen=True):
     processes: int = 1
     device: str = "cpu"
     threads: int = 0
+    flags: dict[str, Any] = {}
     loss: dict[str, float] = {}
     choices: dict[str, Any] = {}
     unreadable: Skipped = ()
@@ -250,7 +252,7 @@ class Record(Document, frozen=True, kw_only=True):
     the test images: "id" more of what was trained on, "ood" the same classes elsewhere, "transfer" other classes.
     ``correct`` says which test images were right, in their order, for ``evaluation.paired``, and ``groups`` which of
     them show the same thing: a number for each, or nothing where all stand alone.
-    ``device`` and ``threads`` are those of the scoring: sums in another order differ in the last digits.
+    ``device``, ``threads`` and ``flags`` are those of the scoring: sums in another order differ in the last digits.
     """
 
     SCHEMA: ClassVar[int] = 2
@@ -285,6 +287,7 @@ class Record(Document, frozen=True, kw_only=True):
     precision: str = "fp32"
     device: str = "cpu"
     threads: int = 0
+    flags: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def file_name(self) -> str:

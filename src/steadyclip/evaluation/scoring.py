@@ -20,7 +20,7 @@ from torch import Tensor
 
 from steadyclip.core.precision import Precision
 from steadyclip.core.progress import progress_bar
-from steadyclip.core.provenance import commit, now, versions
+from steadyclip.core.provenance import commit, now, numeric_flags, versions
 from steadyclip.evaluation import metrics
 from steadyclip.evaluation.answers import Answers
 from steadyclip.evaluation.drift import measure
@@ -130,6 +130,7 @@ def evaluate(
         precision=precision,
         device=model.device.type,
         threads=torch.get_num_threads(),
+        flags=numeric_flags(),
     )
     start = time.perf_counter()
     try:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.core.precision import arithmetic
 from steadyclip.core.progress import warn
+from steadyclip.core.provenance import numeric_flags
 from steadyclip.core.seeds import step_seed
 from steadyclip.data.cutout import cutout
 from steadyclip.evaluation import metrics
@@ -148,6 +149,7 @@ class Loop:
             processes=self.accelerator.num_processes,
             device=self.accelerator.device.type,
             threads=torch.get_num_threads(),
+            flags=numeric_flags(),
             loss={"mean": last["loss"], **last["terms"]},
             unreadable=tuple(sorted(self.feed.skipped.items())),
             seconds=seconds,

@@ -242,6 +242,8 @@ def check_files(run: Run, path: Path) -> None:
     """
     for name, digest in run.files.items():
         if (path / name).is_file() and file_digest(path / name) != digest:
+            if name.endswith(".safetensors"):
+                read_tensors(path / name)  # it may say more
             raise DataError(f"{path / name} was changed or damaged since the training: copy it again, or {Run.REDO}.")
 
 

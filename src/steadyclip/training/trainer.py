@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, ModelError, SteadyClipError, UsageError
 from steadyclip.core.precision import arithmetic, best_device
-from steadyclip.core.provenance import now
+from steadyclip.core.provenance import now, numeric_flags
 from steadyclip.core.seeds import step_seed
 from steadyclip.evaluation.records import Results, Run
 from steadyclip.methods.base import Method
@@ -192,7 +192,7 @@ def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainCon
     seconds = time.perf_counter() - start
     return Results(
         steps=0, choices=choices, seconds=seconds, images_per_second=encoded / seconds if encoded else None,
-        device=model.device.type, threads=torch.get_num_threads(),
+        device=model.device.type, threads=torch.get_num_threads(), flags=numeric_flags(),
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from steadyclip.core.errors import DataError, SteadyClipError, nearest
-from steadyclip.core.files import cache_folder, replacing
+from steadyclip.core.files import cache_folder, owning, replacing
 from steadyclip.core.progress import warn
 from steadyclip.core.terminal import console
 from steadyclip_lab.drawings.captions import caption
@@ -47,12 +47,16 @@ def build(only: Sequence[str] | None = None, folder: Path | None = None, progres
         raise DataError(f"no data set {unknown!r}.{nearest(unknown, DATA_SETS)} There are: {', '.join(DATA_SETS)}.")
     folder = folder or cache_folder()
     made_of = _made_of()
-    stale = [DATA_SETS[name] for name in only or DATA_SETS if _is_stale(folder / f"{name}.parquet", made_of)]
-    if stale:
-        try:
+
+    def stale(tell: bool) -> list[LabSet]:
+        files = {name: folder / f"{name}.parquet" for name in only or DATA_SETS}
+        return [DATA_SETS[name] for name, file in files.items() if _is_stale(file, made_of, tell)]
+
+    if stale(tell=True):
+        try:  # one process builds, and others wait for what it makes
             folder.mkdir(parents=True, exist_ok=True)
-            with ProcessPoolExecutor() as pool:
-                for data_set in stale:
+            with owning(folder / "build.lock", wait=True, leave=False), ProcessPoolExecutor() as pool:
+                for data_set in stale(tell=False):
                     _write(folder / f"{data_set.name}.parquet", data_set, pool, made_of, progress)
         except OSError as error:
             raise DataError(f"{folder} cannot be written: {error}. Name another folder in STEADYCLIP_CACHE.") from None
@@ -81,12 +85,12 @@ def built_pool() -> Path:
     return path
 
 
-def _is_stale(path: Path, made_of: str) -> bool:
+def _is_stale(path: Path, made_of: str, tell: bool = True) -> bool:
     """The file has to be built; a line says why if there is one."""
     about = read_about(path)
-    if path.is_file() and not about:
+    if tell and path.is_file() and not about:
         warn(f"{path} is damaged, and is built again")
-    elif path.is_file() and about.get("made_of") != made_of:
+    elif tell and path.is_file() and about.get("made_of") != made_of:
         warn(f"{path} is of other drawings or another version, and is built again")
     return about.get("made_of") != made_of
 
@@ -174,5 +178,5 @@ def read_about(path: Path) -> dict[str, Any]:
         return {}
     try:
         return json.loads((parquet.read_schema(path).metadata or {}).get(_METADATA_KEY, b"{}"))
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowException, ValueError, RecursionError):
         return {}
