@@ -1,6 +1,8 @@
 from .core.errors import SteadyClipError as SteadyClipError
 from .data import ImageTask as ImageTask
 from .data import load_data as load_data
+from .deploy import Prediction as Prediction
+from .deploy import Predictor as Predictor
 from .evaluation import evaluate as evaluate
 from .experiments.rows import parse_row as parse_row
 from .methods import Method as Method

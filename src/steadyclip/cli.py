@@ -21,8 +21,9 @@ from steadyclip.commands.bench import Bench, Demo
 from steadyclip.commands.data import Data
 from steadyclip.commands.evaluate import Evaluate
 from steadyclip.commands.folders import Runs
+from steadyclip.commands.predict import Calibrate, Predict
 from steadyclip.commands.report import Report
-from steadyclip.commands.runs import Methods, Predict, Train
+from steadyclip.commands.runs import Methods, Train
 from steadyclip.commands.soup import Soup
 from steadyclip.commands.tune import Tune
 from steadyclip.core.errors import SteadyClipError, UsageError, nearest
@@ -33,8 +34,8 @@ from steadyclip.core.precision import best_device, keep_freed_memory
 from steadyclip.core.terminal import one_line, screens
 
 COMMANDS = {
-    "demo": Demo, "tune": Tune, "train": Train, "evaluate": Evaluate, "predict": Predict, "report": Report,
-    "runs": Runs, "soup": Soup, "methods": Methods, "data": Data, "anchors": Anchors, "bench": Bench,
+    "demo": Demo, "tune": Tune, "train": Train, "evaluate": Evaluate, "predict": Predict, "calibrate": Calibrate,
+    "report": Report, "runs": Runs, "soup": Soup, "methods": Methods, "data": Data, "anchors": Anchors, "bench": Bench,
 }  # fmt: skip
 
 _MEANT = {

@@ -1,11 +1,11 @@
-"""`train`, `predict` and `methods`."""
+"""`train` and `methods`."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -14,21 +14,14 @@ from steadyclip.commands.options import (
     EMBEDDED,
     DataOptions,
     SubsetName,
-    check_values,
     model_for,
     one_row,
-    print_json,
     say,
     show,
 )
-from steadyclip.core.errors import UsageError
 from steadyclip.core.limits import Count
-from steadyclip.core.precision import best_device
 from steadyclip.experiments.settings import RecipeChoice
 from steadyclip.training.config import RunConfig, TrainConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +50,7 @@ class Train:
     """Classes to train on: all, or the first half (base)."""
 
     def __call__(self) -> None:
+        from steadyclip.deploy.calibration import calibrate_new
         from steadyclip.experiments.bench import settings_lines
         from steadyclip.experiments.settings import settings_for
         from steadyclip.models import load
@@ -82,53 +76,9 @@ class Train:
             raise
         keep_config("train", self, out)
         if result.seconds:
-            say(f"trained in {result.seconds:.0f} s")
+            say(f"trained in {result.seconds:.0f} s", *calibrate_new(model, row.method, result.run, task, out))
         plugin = f" --plugin {shlex.quote(row.file)}" if row.file else ""
         say(f"run: {out}", f"next: steadyclip evaluate {shlex.quote(str(out))} {self.source.words}{plugin}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Predict:
-    """Name single images with a run."""
-
-    run: Positional[Path]
-    """Folder that `steadyclip train` wrote."""
-    images: Positional[tuple[Path, ...]]
-    """Images."""
-    plugin: str | None = None
-    """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
-    top: Count = 5
-    """Names to print for each."""
-    names: tuple[str, ...] = ()
-    """Classes to choose among; by default those of the run."""
-    json: bool = False
-    """Print JSON instead of lines."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
-
-    def __call__(self) -> None:
-        from steadyclip.data.listing import class_name
-        from steadyclip.evaluation import predict
-        from steadyclip.methods import find_method
-        from steadyclip.training import load_run
-
-        if not self.images:
-            raise UsageError("name at least one image: steadyclip predict RUN PHOTO ...")
-        if self.plugin:
-            find_method(self.plugin)
-        model, method, run = load_run(self.run, device=best_device(self.device))
-        names = tuple(map(class_name, self.names)) or run.task.classes
-        check_values("--names", [name.casefold() for name in names] if self.names else None)
-        if not all(names):
-            raise UsageError("--names: an empty name was given, leave it out.")
-        found = predict(model, method, self.images, names, run.task.templates, top=self.top)
-        if self.json:
-            print_json([dataclasses.asdict(prediction) for prediction in found])
-            return
-        for prediction in found:
-            print(prediction.path)
-            for name, probability in zip(prediction.names, prediction.probabilities, strict=True):
-                print(f"  {probability:6.1%}  {name}")
 
 
 @dataclasses.dataclass(frozen=True)

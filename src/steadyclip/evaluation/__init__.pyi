@@ -2,9 +2,7 @@ from . import metrics as metrics
 from .answers import Answers as Answers
 from .records import Record as Record
 from .records import load_records as load_records
-from .scorer import Prediction as Prediction
 from .scorer import Scorer as Scorer
-from .scorer import predict as predict
 from .scoring import evaluate as evaluate
 from .wise import averaged as averaged
 from .wise import choose_alpha as choose_alpha

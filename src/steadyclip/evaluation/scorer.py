@@ -5,9 +5,7 @@ Shapes: N images, B images in a batch, C classes, D feature width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +13,6 @@ from torch import Tensor
 
 from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.core.precision import Precision, arithmetic
-from steadyclip.data import read_image
 from steadyclip.models.features import evaluating
 from steadyclip.objectives import Batch, Image, Plain
 
@@ -82,55 +79,17 @@ class Scorer:
             self.planner.fill(f, self.reads)
             return f.logits()
 
+    def every(self, rows: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        """As ``logits``, of any number of images, in parts that fit into memory."""
+        size = _CONDITIONAL if self.planner.conditional else _AT_ONCE
+        for start in range(0, len(rows["feature"]), size):
+            yield self.logits({what: values[start : start + size] for what, values in rows.items()})
+
     def predict(self, rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Predicted class (N,) and its softmax probability (N,) of each image, on the CPU."""
-        size = _CONDITIONAL if self.planner.conditional else _AT_ONCE
         predicted, confidence = [], []
-        for start in range(0, len(rows["feature"]), size):
-            part = {what: values[start : start + size] for what, values in rows.items()}
-            best_B = self.logits(part).softmax(dim=1).max(dim=1)
+        for logits_BC in self.every(rows):
+            best_B = logits_BC.softmax(dim=1).max(dim=1)
             predicted.append(best_B.indices.cpu())
             confidence.append(best_B.values.cpu())
         return torch.cat(predicted), torch.cat(confidence)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The best names for one image, best first, with the softmax over all names."""
-
-    path: str
-    names: tuple[str, ...]
-    probabilities: tuple[float, ...]
-
-
-def predict(
-    model: DualEncoder,
-    method: Method,
-    paths: Sequence[str | Path],
-    names: Sequence[str],
-    templates: Sequence[str],
-    *,
-    top: int = 5,
-    batch_size: int = 64,
-) -> list[Prediction]:
-    """One prediction for each image, in order.
-
-    Args:
-        names: classes to choose among; a method that cannot name new classes takes only those it was trained on.
-        templates: prompts with ``{}`` for the name.
-        top: how many names to give, at most all of them.
-
-    Raises:
-        DataError: an image is not there or cannot be read.
-        NoHead: the method cannot classify among these names.
-    """
-    scorer, found = Scorer(model, method, names, templates), []
-    for start in range(0, len(paths), batch_size):
-        part = paths[start : start + batch_size]
-        images_BCHW = torch.stack([model.preprocess(read_image(path)) for path in part])
-        with evaluating(model):
-            probabilities_BC = scorer.logits(model.run("image", images_BCHW)).softmax(dim=-1)
-        best_BK = probabilities_BC.topk(min(top, len(names)))
-        for path, values_K, labels_K in zip(part, best_BK.values.tolist(), best_BK.indices.tolist(), strict=True):
-            found.append(Prediction(str(path), tuple(str(names[i]) for i in labels_K), tuple(values_K)))
-    return found

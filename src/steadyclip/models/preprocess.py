@@ -1,7 +1,4 @@
-"""From an image to the pixels that a checkpoint was trained on. PIL, numpy and torch only.
-
-Shapes: H W C pixels as PIL has them, C H W as models want them.
-"""
+"""From an image to the pixels that a checkpoint was trained on. PIL, numpy and torch only."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,6 +18,7 @@ from torch import Tensor
 
 from steadyclip.core.errors import ModelError
 from steadyclip.data.decode import FULL_SIZE
+from steadyclip.data.pixels import Interpolation, Pixels, opaque
 
 # What the checkpoint classes of transformers assume where the file is silent.
 _CLIP_DEFAULTS = {
@@ -40,7 +38,6 @@ _SIGLIP_DEFAULTS = {
 }
 
 
-Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 _RATIOS = 3 / 4, 4 / 3
 """Width over height of a random crop."""
 _LARGEST_RESIZE = 8
@@ -48,33 +45,13 @@ _LARGEST_RESIZE = 8
 
 
 @dataclass(frozen=True)
-class Preprocess:
+class Preprocess(Pixels):
     """The image transform that belongs to the weights.
 
     Calling it gives what the model reads in an evaluation, (3, H, W) float32; ``train`` gives a random crop and flip of
     the same size. Both are in two steps, ``normalize`` of ``pixels`` or ``train_pixels``, since bytes are a quarter of
     the floats that go to an accelerator.
-
-    Args:
-        size: height and width in pixels of what the model sees.
-        resize: "shortest" scales the shorter side to ``resize_to``, "squash" ignores the aspect ratio.
-        resize_to: target of the resize, (height, width); "shortest" takes the first.
-        crop: cut the center of ``size`` out of the resized image.
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, of pixels in [0, 1].
-        interpolation: the filter of the resize.
-        crop_rounding: where the center falls between two pixels, "down" as transformers does it, or "even" (half to
-            even) as torchvision, hence open_clip, does it.
     """
-
-    size: tuple[int, int]
-    resize: Literal["shortest", "squash"]
-    resize_to: tuple[int, int]
-    crop: bool
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: Interpolation = "bicubic"
-    crop_rounding: Literal["down", "even"] = "down"
 
     def __call__(self, image: Image.Image) -> Tensor:
         """What the model reads of one image: (3, H, W) float32, equal to the checkpoint's own processor."""
@@ -91,22 +68,12 @@ class Preprocess:
         """
         if pixels.dtype != torch.uint8:
             return pixels
-        table, first_C11 = _levels(self.mean, self.std, pixels.device)
+        table, first_C11 = _levels(self, pixels.device)
         return table.index_select(0, (pixels.int() + first_C11).flatten()).view(pixels.shape)
 
     def pixels(self, image: Image.Image) -> Tensor:
         """Evaluation pixels of one image: (3, H, W) uint8."""
-        image = _rgb(image)
-        height, width = self.resize_to
-        if self.resize == "shortest":
-            short, long = sorted(image.size)
-            edge, stretched = height, int(height * long / short)
-            height, width = (stretched, edge) if image.width <= image.height else (edge, stretched)
-        image = image.resize((width, height), self._filter)
-        if self.crop:
-            top, left = (self._offset(have, want) for have, want in zip((height, width), self.size, strict=True))
-            image = image.crop((left, top, left + self.size[1], top + self.size[0]))
-        return _bytes(image)
+        return _bytes(self.levels(image))
 
     def train_pixels(self, image: Image.Image, rng: random.Random, scale: tuple[float, float] = (0.08, 1.0)) -> Tensor:
         """Training pixels of one image: a random resized crop and a horizontal flip half of the time.
@@ -121,21 +88,14 @@ class Preprocess:
         full: tuple[int, int] = image.info.get(FULL_SIZE, image.size)  # the same crop, at whatever size it was decoded
         left, top, right, bottom = _random_box(full, rng, scale)
         x, y = image.width / full[0], image.height / full[1]
-        image = _rgb(image).resize((width, height), self._filter, box=(x * left, y * top, x * right, y * bottom))
+        image = opaque(image).resize((width, height), self.filter, box=(x * left, y * top, x * right, y * bottom))
         if rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return _bytes(image)
+        return _bytes(np.asarray(image))
 
     def enough(self, smallest_crop: float) -> float:
         """Pixels a side, as the geometric mean of both, of which ``train`` never has to enlarge a crop."""
         return max(self.size) / math.sqrt(_RATIOS[0] * smallest_crop)
-
-    @property
-    def _filter(self) -> Image.Resampling:
-        return Image.Resampling[self.interpolation.upper()]
-
-    def _offset(self, have: int, want: int) -> int:
-        return (have - want) // 2 if self.crop_rounding == "down" else round((have - want) / 2)
 
     @classmethod
     def read(cls, folder: Path, family: str) -> tuple[Preprocess, dict[str, Any]]:
@@ -236,28 +196,16 @@ def _triple(values: Any) -> tuple[Any, Any, Any]:
 
 
 @functools.lru_cache(maxsize=16)
-def _levels(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+def _levels(pixels: Pixels, device: torch.device) -> tuple[Tensor, Tensor]:
     """The values of the levels 0 to 255, channel after channel, (768,) float32; and where each channel's begin."""
-    # The same steps and roundings as transformers' numpy code, so that values are equal bit for bit.
-    share_V = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
-    table_CV = (share_V - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
-    first_C11 = torch.arange(0, 256 * len(mean), 256, dtype=torch.int32, device=device).view(-1, 1, 1)
-    return torch.from_numpy(table_CV.flatten()).to(device), first_C11
+    table_CV1 = pixels.normalized(np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 1, 3)))
+    first_C11 = torch.arange(0, 768, 256, dtype=torch.int32, device=device).view(3, 1, 1)
+    return torch.from_numpy(table_CV1.flatten()).to(device), first_C11
 
 
-def _bytes(image: Image.Image) -> Tensor:
-    """(3, H, W) uint8 of an RGB image."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """RGB, with transparency laid on white."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
-    return image.convert("RGB")
+def _bytes(levels_HWC: np.ndarray) -> Tensor:
+    """(3, H, W) uint8."""
+    return torch.from_numpy(levels_HWC.transpose(2, 0, 1).copy())
 
 
 def _random_box(
