@@ -19,6 +19,7 @@ from steadyclip.commands import flags
 from steadyclip.commands.anchors import Anchors
 from steadyclip.commands.bench import Bench, Demo
 from steadyclip.commands.data import Data
+from steadyclip.commands.deploy import Export
 from steadyclip.commands.evaluate import Evaluate
 from steadyclip.commands.folders import Runs
 from steadyclip.commands.predict import Calibrate, Predict
@@ -35,7 +36,8 @@ from steadyclip.core.terminal import one_line, screens
 
 COMMANDS = {
     "demo": Demo, "tune": Tune, "train": Train, "evaluate": Evaluate, "predict": Predict, "calibrate": Calibrate,
-    "report": Report, "runs": Runs, "soup": Soup, "methods": Methods, "data": Data, "anchors": Anchors, "bench": Bench,
+    "export": Export, "report": Report, "runs": Runs, "soup": Soup, "methods": Methods, "data": Data,
+    "anchors": Anchors, "bench": Bench,
 }  # fmt: skip
 
 _MEANT = {

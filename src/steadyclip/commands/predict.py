@@ -116,7 +116,7 @@ class Predict:
                 wrong = wrong or (f"{prediction.path}: {prediction.error}" if prediction.error else "")
         if long:
             self._tell(counts, len(done))
-        if counts["unreadable"] and (self.strict or counts["unreadable"] == len(left)):
+        if counts["unreadable"] and (self.strict or counts["unreadable"] == len(paths)):
             raise DataError(f"{counts['unreadable']} of {len(left)} images cannot be read, for instance {wrong}.")
 
     @contextlib.contextmanager

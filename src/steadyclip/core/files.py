@@ -4,14 +4,20 @@ locks, which the kernel drops when their owner dies, however it dies: there are 
 from __future__ import annotations
 
 import contextlib
+<<<<<<< HEAD
 import csv
 import errno
 import hashlib
 import io
+=======
+import glob
+import hashlib
+>>>>>>> e05c27a (Bundle for transformers: written, read back by the stock library, compared, then put in place)
 import json
 import os
 import re
 import secrets
+import shutil
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -54,12 +60,70 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+<<<<<<< HEAD
 def writing(path: Path) -> Iterator[None]:
     """What the system says against writing ``path`` becomes a SteadyClipError, one line."""
     try:
         yield
     except OSError as error:
         raise SteadyClipError(f"cannot write {path}: {error.strerror or error}.") from error
+=======
+def building(folder: Path, *, force: bool, ours: str) -> Iterator[Path]:
+    """Yields an empty folder beside ``folder``, which takes its place in one step unless something is raised.
+
+    What a killed process left is removed by the next one that builds the same folder.
+
+    Args:
+        force: replace a folder that is there.
+        ours: a file that only folders which may be replaced have.
+
+    Raises:
+        SteadyClipError: the folder is there, or cannot be written.
+    """
+    if folder.exists() and not (force and (folder / ours).is_file()):
+        how = f"has no {ours}, so it is not replaced" if force else "is there already"
+        raise SteadyClipError(f"{folder} {how}: name another{'' if force else ', or replace it with --force'}.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.unfinished"):
+            with contextlib.suppress(OSError), _held(left) as free:
+                if free:
+                    shutil.rmtree(left)
+        temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.unfinished")
+        temporary.mkdir()
+        try:
+            with _held(temporary):
+                yield temporary
+            old = folder.with_name(f"{temporary.name}-old")
+            if folder.exists():
+                folder.rename(old)
+            temporary.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise SteadyClipError(f"cannot write {folder}: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a lock on ``folder`` itself, which the kernel drops when this process ends; False: another one holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: what was left stays
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:
+        free = False
+    try:
+        yield free
+    finally:
+        os.close(handle)
+>>>>>>> e05c27a (Bundle for transformers: written, read back by the stock library, compared, then put in place)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -214,6 +278,7 @@ def owning(path: Path, *, wait: bool = False, leave: bool = True) -> Iterator[st
         lock.release()
 
 
+<<<<<<< HEAD
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """CSV of ``rows``. Texts that a spreadsheet would take for formulas (``=1+1``) begin with an apostrophe."""
     buffer = io.StringIO()
@@ -228,6 +293,15 @@ def _no_formula(cell: Any) -> Any:
         float(cell)
         return cell
     return f"'{cell}"
+=======
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, as hexadecimal digits."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+>>>>>>> e05c27a (Bundle for transformers: written, read back by the stock library, compared, then put in place)
 
 
 def slug(text: str) -> str:

@@ -159,18 +159,24 @@ def fit_temperature(logits_NC: np.ndarray, labels_N: np.ndarray) -> float:
 
 
 def cut_for_precision(score_N: np.ndarray, correct_N: np.ndarray, precision: float) -> float | None:
-    """The smallest score such that of the images at or above it the share ``precision`` is right; None if there is no
-    such score."""
+    """A cut just below the smallest score such that of the images at or above it the share ``precision`` is right; None
+    if there is no such score."""
     order_N = np.argsort(-score_N, kind="stable")
     share_N = np.cumsum(correct_N[order_N]) / np.arange(1, len(order_N) + 1)
     last_N = np.append(np.diff(score_N[order_N]) != 0, True)  # of images with one score all are answered, or none
     places = np.flatnonzero((share_N >= precision) & last_N)
-    return float(score_N[order_N[places[-1]]]) if len(places) else None
+    return _below(score_N, score_N[order_N[places[-1]]]) if len(places) else None
 
 
 def cut_to_keep(score_N: np.ndarray, keep: float) -> float:
-    """The largest score such that at least the share ``keep`` of the images is at or above it."""
-    return float(np.sort(score_N)[::-1][math.ceil(keep * len(score_N)) - 1])
+    """A cut just below the largest score such that at least the share ``keep`` of the images is at or above it."""
+    return _below(score_N, np.sort(score_N)[::-1][math.ceil(keep * len(score_N)) - 1])
+
+
+def _below(score_N: np.ndarray, score: Any) -> float:
+    """Midway between ``score`` and the next lower one: the last digits of a score depend on its batch."""
+    lower = score_N[score_N < score].max(initial=-1.0)
+    return float((score + lower) / 2 if lower >= 0 else 0.999 * score)
 
 
 def wilson(right: int, of: int, z: float = 1.959964) -> tuple[float, float]:

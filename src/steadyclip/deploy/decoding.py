@@ -84,7 +84,9 @@ class Decoder:
         """The levels of one picture as they will be, or the reason why it cannot be read."""
         return self._pool.submit(_levels_or_reason, picture, key, self.pixels)
 
-    def ordered(self, pictures: Iterable[tuple[str, Picture]], ahead: int) -> Generator[tuple[str, np.ndarray | str]]:
+    def ordered(
+        self, pictures: Iterable[tuple[str, Picture]], ahead: int
+    ) -> Generator[tuple[str, np.ndarray | str], None, None]:
         """Key and result of each of ``pictures`` in their order, with ``ahead`` of them in work."""
         pending: deque[tuple[str, Future[np.ndarray | str]]] = deque()
         try:

@@ -79,6 +79,15 @@ class Scorer:
             self.planner.fill(f, self.reads)
             return f.logits()
 
+    def rows(self) -> tuple[Tensor, Tensor | None] | None:
+        """The head in its plain form over unit features, weight (C, D) and bias (C,); None where it has none."""
+        if self.planner.conditional:
+            return None
+        f = self.planner.features(self.names, self.templates, None, scoring=True)
+        f.raw.update(self._texts)
+        with evaluating(self.model):
+            return self.planner.head.rows(f)
+
     def every(self, rows: Mapping[str, Tensor]) -> Iterator[Tensor]:
         """As ``logits``, of any number of images, in parts that fit into memory."""
         size = _CONDITIONAL if self.planner.conditional else _AT_ONCE

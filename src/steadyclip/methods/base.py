@@ -7,13 +7,13 @@ Nothing above this folder knows a method by name: registry, command line, traine
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from steadyclip.adapters import AdapterSpec
 from steadyclip.core.errors import UsageError
+from steadyclip.core.files import sha256_of
 from steadyclip.core.spec import Spec
 from steadyclip.heads import HeadSpec, TextHead
 from steadyclip.methods.average import Average
@@ -182,8 +182,4 @@ def _plain(value: Any) -> Any:
 @functools.lru_cache
 def _hash(path: Path, size: int, changed: int) -> str:
     """Hash of a file; read once as long as its size and time of change are the same."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
+    return sha256_of(path)[:16]
