@@ -183,9 +183,9 @@ class PromptTokens(Adapter):
         if self._fresh is None:
             raise ModelError("a tower with learned tokens must be called through its model: encode_image, encode_text.")
         new = self._fresh[j].to(x_BNW.dtype)
-        if new.ndim == 3 and len(new) != len(x_BNW):
+        if new.ndim == 3 and new.shape[0] != x_BNW.shape[0]:
             raise ModelError(f"learned tokens are given for {len(new)} texts, but {len(x_BNW)} are read.")
-        return new if new.ndim == 3 else new.expand(len(x_BNW), -1, -1)
+        return new if new.ndim == 3 else new.expand(x_BNW.shape[0], -1, -1)
 
     def _replaced(self, name: str, x_BNW: Tensor, j: int, count: int) -> Tensor:
         """The j-th fresh tokens in the place of ``count`` tokens."""
@@ -227,7 +227,7 @@ class PromptTokens(Adapter):
         if self._ids_L is None:
             fill = {"input_ids": placeholder, "attention_mask": 1}
             tokens = {
-                name: torch.cat([x[:, :start], x.new_full((len(x), L), fill[name]), x[:, start:]], dim=1)
+                name: torch.cat([x[:, :start], x.new_full((x.shape[0], L), fill[name]), x[:, start:]], dim=1)
                 for name, x in tokens.items()
             }
         elif not (ids_MN[:, start : start + L] == self._ids_L).all():

@@ -181,7 +181,7 @@ class TokenRankBlock(BottleneckBlock):
 def summary_query(q_BND: Tensor, layout: Layout) -> Tensor:
     """The summary token's row of q: (B, D). Where there is none, the mean row over the valid tokens."""
     if layout.summary_B is not None:
-        return q_BND[torch.arange(len(q_BND), device=q_BND.device), layout.summary_B]
+        return q_BND[torch.arange(q_BND.shape[0], device=q_BND.device), layout.summary_B]
     weights_BN = layout.valid_BN / layout.valid_BN.sum(dim=1, keepdim=True)
     return (weights_BN[..., None].to(q_BND.dtype) * q_BND).sum(dim=1)
 
@@ -219,15 +219,24 @@ def group_ranks(scores_BN: Tensor, layout: Layout, ranks: Sequence[int], shares:
     keys_BN = scores_BN.masked_fill(~layout.valid_BN, -torch.inf)
     if layout.summary_B is not None:
         keys_BN = keys_BN.scatter(1, layout.summary_B[:, None], torch.inf)
-    order_BN = keys_BN.argsort(dim=1, descending=True, stable=True)
-    positions_N = torch.arange(order_BN.shape[1], device=order_BN.device)
-    place_BN = torch.empty_like(order_BN).scatter_(1, order_BN, positions_N.expand_as(order_BN))
+    place_BN = _places(keys_BN)
     count_B1 = layout.valid_BN.sum(dim=1, keepdim=True)
     ranks_BN = torch.full_like(place_BN, ranks[0])
     for edge, (rank, following) in zip(itertools.accumulate(shares), itertools.pairwise(ranks), strict=False):
         # the little is for rounding: 10 * (0.1 + 0.2) is more than 3
         ranks_BN += (following - rank) * (place_BN + 1e-3 >= count_B1 * edge)
     return ranks_BN.masked_fill(~layout.valid_BN, 0)
+
+
+def _places(keys_BN: Tensor) -> Tensor:
+    """The place of each key of a row in falling order, from 0; equals by position."""
+    positions_N = torch.arange(keys_BN.shape[1], device=keys_BN.device)
+    if getattr(torch.compiler, "is_exporting", bool)():  # ONNX has no stable sort: each key is compared with each other
+        own_BN1, other_B1N = keys_BN[:, :, None], keys_BN[:, None, :]
+        before_BNN = (other_B1N > own_BN1) | ((other_B1N == own_BN1) & (positions_N < positions_N[:, None]))
+        return before_BNN.long().sum(dim=2)
+    order_BN = keys_BN.argsort(dim=1, descending=True, stable=True)
+    return torch.empty_like(order_BN).scatter_(1, order_BN, positions_N.expand_as(order_BN))
 
 
 @contextmanager

@@ -157,8 +157,8 @@ def _use(info: ExportInfo, about: Classifier) -> list[str]:
         lines += ["```python", block, "```", ""]
     if info.target == "hf":
         lines += [
-            "Do not load it with `pipeline(\"image-classification\")`: transformers would put a head with random weights "
-            "on it.", "",
+            "Do not load it with `pipeline(\"image-classification\")`: transformers would put a head with random "
+            "weights on it.", "",
         ]  # fmt: skip
     if info.target == "open_clip":
         lines += [

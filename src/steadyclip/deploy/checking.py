@@ -178,8 +178,8 @@ def spelled(what: str, figures: dict[str, Any]) -> str:
         return f"{what}: some numbers are not finite"
     on = "made images" if figures["made_images"] else "images"
     return (
-        f"{what}: {figures['equal_first_names']} of {figures['images']} first names equal on {on}, cosine of features at "
-        f"least {figures['smallest_cosine']:.7f}, logits differ by at most {figures['largest_logit_difference']:.1e}"
+        f"{what}: {figures['equal_first_names']} of {figures['images']} first names equal on {on}, cosine of features "
+        f"at least {figures['smallest_cosine']:.7f}, logits differ by at most {figures['largest_logit_difference']:.1e}"
     )
 
 

@@ -100,6 +100,8 @@ class Classifier(Document, frozen=True, kw_only=True):
         weights: hash of the exported model with its head.
         family: of the model, see ``DualEncoder.family``.
         dim: D, the width of the features.
+        context: largest number of tokens of a text.
+        pad: token that fills a text up; None where the tokenizer is not a file of its own.
         names: see ``Names``.
         pixels: the image transform.
         calibration: None where there were too few validation images.
@@ -115,6 +117,8 @@ class Classifier(Document, frozen=True, kw_only=True):
     weights: str
     family: str
     dim: int
+    context: int
+    pad: int | None
     classes: tuple[str, ...]
     templates: tuple[str, ...]
     names: Names

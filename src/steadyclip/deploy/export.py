@@ -95,7 +95,8 @@ class Job:
         plain = {field.name: getattr(opened.model.preprocess, field.name) for field in dataclasses.fields(Pixels)}
         about = Classifier(
             weights=hashlib.sha256(f"{opened.weights}/{self.dtype}".encode()).hexdigest()[:16],
-            family=opened.model.family, dim=opened.model.embed_dim, classes=opened.classes, templates=opened.templates,
+            family=opened.model.family, dim=opened.model.embed_dim, context=opened.model.text_tower.context,
+            pad=opened.model.pad, classes=opened.classes, templates=opened.templates,
             names=names, temperature=calibration.temperature if calibration else 1.0, threshold=threshold,
             pixels=pixels or Pixels(**plain), calibration=calibration,
         )  # fmt: skip
@@ -221,6 +222,7 @@ def _records(folder: Path) -> list[Record]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        path.chmod(0o644)  # safetensors makes files that no other user may read, such as a web server
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}

@@ -61,19 +61,19 @@ class Scorer:
         self.reads = self.planner.canonical([Image(), *self.planner.head.reads(scoring=True)])
         if views := {read.view for read in self.reads if read.tower == "image"} - {Plain()}:
             raise UsageError(f"the head of {method.name!r} reads {views}, but a score is of plain images only.")
-        self._texts = {}
+        self.texts = {}
         if not self.planner.conditional:
             f = self.planner.features(self.names, self.templates, None, scoring=True)
             with evaluating(model):
                 self.planner.fill(f, [read for read in self.reads if read.tower == "text"])
-            self._texts = f.raw
+            self.texts = f.raw
 
     def logits(self, rows: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, C) from raw outputs of the image tower by name, "feature" (B, D) among them."""
         device = self.model.device
         known = {read: rows[read.what].to(device) for read in self.reads if read.tower == "image"}
         labels_B = torch.zeros(len(rows["feature"]), dtype=torch.long, device=device)
-        batch = Batch(labels_B, known={**self._texts, **known})
+        batch = Batch(labels_B, known={**self.texts, **known})
         f = self.planner.features(self.names, self.templates, batch, scoring=True)
         with evaluating(self.model):
             self.planner.fill(f, self.reads)
@@ -84,7 +84,7 @@ class Scorer:
         if self.planner.conditional:
             return None
         f = self.planner.features(self.names, self.templates, None, scoring=True)
-        f.raw.update(self._texts)
+        f.raw.update(self.texts)
         with evaluating(self.model):
             return self.planner.head.rows(f)
 

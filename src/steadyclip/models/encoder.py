@@ -80,6 +80,11 @@ class DualEncoder(nn.Module):
         return self._backend.embed_dim(self.network)
 
     @property
+    def pad(self) -> int | None:
+        """The token that fills a text up; None where only the library of the model knows it."""
+        return getattr(self._backend, "pad", None)
+
+    @property
     def prompted(self) -> str | None:
         """What follows the learned tokens that take the place of a text's first words, such as "{}."; None: no such."""
         return getattr(self._templated(), "template", None)
@@ -201,8 +206,8 @@ class DualEncoder(nn.Module):
     def _layouts(self, view: Tower, inputs: Any, adapters: list[Adapter]) -> tuple[Layout, ...]:
         """Of the tokens as they come, and, where adapters add some, of those from there on."""
         if view.name == "image":
-            valid_BN = torch.ones(len(inputs), view.context, dtype=torch.bool, device=inputs.device)
-            summary_B = torch.zeros(len(inputs), dtype=torch.long, device=inputs.device) if view.summary else None
+            valid_BN = torch.ones(inputs.shape[0], view.context, dtype=torch.bool, device=inputs.device)
+            summary_B = torch.zeros(inputs.shape[0], dtype=torch.long, device=inputs.device) if view.summary else None
             layout = Layout(valid_BN, summary_B, causal=False)
         else:
             layout = self._backend.text_layout(self.network, inputs)
@@ -375,6 +380,10 @@ class DualEncoder(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._backend.save(self.network, folder)
+
+    def save_settings(self, folder: Path) -> None:
+        """Write configuration, tokenizer and image settings into an existing folder, without weights."""
+        self._backend.save_settings(self.network, folder)
 
     @property
     def weights_hash(self) -> str:

@@ -128,6 +128,11 @@ class HuggingFace(Backend):
     def save(self, network: Any, folder: Path) -> None:
         with quiet():
             network.save_pretrained(folder)
+        self.save_settings(network, folder)
+
+    def save_settings(self, network: Any, folder: Path) -> None:
+        with quiet():
+            network.config.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         (folder / "preprocessor_config.json").write_text(json.dumps(self.image_settings, indent=2) + "\n")
 

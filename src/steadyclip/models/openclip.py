@@ -145,8 +145,11 @@ class OpenClip(Backend):
         return Layout.of_text(ids_BL, summary_B, pad, causal=text.attn_mask is not None)
 
     def save(self, network: Any, folder: Path) -> None:
-        (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n")
         save_file({name: value.contiguous() for name, value in _packed(network).items()}, folder / WEIGHTS)
+        self.save_settings(network, folder)
+
+    def save_settings(self, network: Any, folder: Path) -> None:
+        (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n")
         if hasattr(self.tokenizer, "save_pretrained"):  # open_clip's own tokenizer is part of open_clip
             self.tokenizer.save_pretrained(folder)
 

@@ -96,7 +96,7 @@ class Layout:
 
     def grown(self, start: int, count: int) -> Layout:
         """The layout of sequences into which ``count`` learned tokens have been inserted, the first at ``start``."""
-        learned_BL = torch.zeros(len(self.valid_BN), count, dtype=torch.bool, device=self.valid_BN.device)
+        learned_BL = torch.zeros(self.valid_BN.shape[0], count, dtype=torch.bool, device=self.valid_BN.device)
         valid_BN = torch.cat([self.valid_BN[:, :start], learned_BL, self.valid_BN[:, start:]], dim=1)
         summary_B = None if self.summary_B is None else self.summary_B + count * (self.summary_B >= start)
         return Layout(valid_BN, summary_B, self.causal)
@@ -171,7 +171,11 @@ class Backend(ABC):
 
     @abstractmethod
     def save(self, network: Any, folder: Path) -> None:
-        """Write a plain checkpoint of the library: safetensors, JSON, tokenizer, image settings."""
+        """Write a plain checkpoint of the library: safetensors, and what ``save_settings`` writes."""
+
+    @abstractmethod
+    def save_settings(self, network: Any, folder: Path) -> None:
+        """Write a checkpoint without its weights: configuration, tokenizer, image settings."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
         return self
