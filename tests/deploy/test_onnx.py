@@ -81,7 +81,7 @@ def test_what_is_refused(graph: Path, run_of, tmp_path: Path, capsys) -> None:
     assert "--int8 is made of the graph in fp32" in capsys.readouterr().err
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_a_wrong_graph_is_found(run_of, data, tmp_path: Path, monkeypatch) -> None:
     class Wrong(onnx_graphs.Classes):
         def forward(self, pixel_values):
@@ -93,8 +93,11 @@ def test_a_wrong_graph_is_found(run_of, data, tmp_path: Path, monkeypatch) -> No
     assert not list(tmp_path.iterdir())
 
 
+SLOW = {"marks": pytest.mark.slow}
+
+
 @pytest.mark.heavy
-@pytest.mark.parametrize("family", ["clip", "siglip", "siglip2"])
+@pytest.mark.parametrize("family", ["clip", pytest.param("siglip", **SLOW), pytest.param("siglip2", **SLOW)])
 def test_all_graphs_and_other_names(family: str, run_of, data, photos: Path, tmp_path: Path) -> None:
     row = "lora[steps=3,learning_rate=0.05]"
     info = export(run_of(row, family), "onnx", tmp_path / "export", data=data, check=9)
@@ -112,13 +115,18 @@ def test_all_graphs_and_other_names(family: str, run_of, data, photos: Path, tmp
     assert np.allclose(torch.embed_text(texts), onnx.embed_text(texts), atol=1e-5)
 
 
+ROWS = ("bottleneck[steps=2]", "tip-adapter", "maple[steps=2]", "clip-adapter[steps=2]", "linear-probe")
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     ("row", "dtype"),
-    [("dra[steps=2,learning_rate=0.05]", "fp32"), ("bottleneck[steps=2]", "fp32"), ("tip-adapter", "fp32"),
-     ("maple[steps=2]", "fp32"), ("clip-adapter[steps=2]", "fp32"), ("linear-probe", "fp32"),
-     ("lora[steps=3,learning_rate=0.05]", "fp16")],
-)  # fmt: skip
+    [
+        ("dra[steps=2,learning_rate=0.05]", "fp32"),
+        pytest.param("lora[steps=3,learning_rate=0.05]", "fp16", **SLOW),
+        *(pytest.param(row, "fp32", **SLOW) for row in ROWS),
+    ],
+)
 def test_every_kind_of_method(row: str, dtype, run_of, data, photos: Path, tmp_path: Path) -> None:
     info = export(run_of(row), "onnx", tmp_path / "export", data=data, check=9, only="classifier", dtype=dtype)
     (figures,) = info.checks.values()
