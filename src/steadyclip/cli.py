@@ -19,7 +19,7 @@ from steadyclip.commands import flags
 from steadyclip.commands.anchors import Anchors
 from steadyclip.commands.bench import Bench, Demo
 from steadyclip.commands.data import Data
-from steadyclip.commands.deploy import Export
+from steadyclip.commands.deploy import Export, Serve
 from steadyclip.commands.evaluate import Evaluate
 from steadyclip.commands.folders import Runs
 from steadyclip.commands.predict import Calibrate, Predict
@@ -36,8 +36,8 @@ from steadyclip.core.terminal import one_line, screens
 
 COMMANDS = {
     "demo": Demo, "tune": Tune, "train": Train, "evaluate": Evaluate, "predict": Predict, "calibrate": Calibrate,
-    "export": Export, "report": Report, "runs": Runs, "soup": Soup, "methods": Methods, "data": Data,
-    "anchors": Anchors, "bench": Bench,
+    "export": Export, "serve": Serve, "report": Report, "runs": Runs, "soup": Soup, "methods": Methods,
+    "data": Data, "anchors": Anchors, "bench": Bench,
 }  # fmt: skip
 
 _MEANT = {

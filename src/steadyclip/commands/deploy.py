@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from steadyclip.commands.options import say
-from steadyclip.commands.predict import read_names
+from steadyclip.commands.options import check_values, say
+from steadyclip.commands.predict import SourceOptions, read_names
 from steadyclip.core.precision import best_device
 
 
@@ -71,6 +71,55 @@ class Export:
         say(f"export: {self.out} ({len(info.files) + 1} files, {size / 1e6:.1f} MB)")
         if data is None:
             print("compared on made images: name --data to compare on real ones", file=sys.stderr)
+
+
+@dataclasses.dataclass(frozen=True)
+class Serve:
+    """Answer over HTTP: a page, the hub's task interfaces, the Open Inference Protocol, metrics."""
+
+    source: Positional[str]
+    """Folder that `steadyclip train` or `steadyclip export` wrote, or a pretrained model with --names."""
+    options: OmitArgPrefixes[SourceOptions]
+    host: str = "127.0.0.1"
+    """Address to listen at; others than this computer's own need a token."""
+    port: int = 8000
+    """0 takes a free one."""
+    name: str | None = None
+    """Of the model, in paths and on the page; by default that of the source's folder."""
+    token_file: Path | None = None
+    """File with the token that clients must send; or the environment variable STEADYCLIP_TOKEN."""
+    auth: bool = True
+    """--no-auth lets everyone in at an address that others can reach."""
+    before: bool = True
+    """Also load the pretrained model of a run, so that the page can show both."""
+    workers: int = 0
+    """Processes that decode images; 0 decodes on threads."""
+    max_megabytes: float = 10.0
+    """Largest body, in MiB."""
+    max_batch: int = 32
+    """Images in a forward pass, at most."""
+    max_wait_ms: float = 5.0
+    """How long a batch waits for more images."""
+    max_waiting: int = 256
+    """Images that may wait; more are turned away (503)."""
+    origins: tuple[str, ...] = ()
+    """Web sites whose pages may send requests (CORS)."""
+
+    def __call__(self) -> None:
+        from steadyclip.deploy.serving.server import read_token, serve
+
+        check_values("--port", [self.port], least=0)
+        check_values("--workers", [self.workers], least=0)
+        check_values("--max-batch", [self.max_batch], least=1)
+        check_values("--max-waiting", [self.max_waiting], least=1)
+        token = read_token(self.host, self.token_file, self.auth)
+        predictor = self.options.open(self.source)
+        serve(
+            predictor, self.host, self.port, name=self.name or Path(self.source).resolve().name, token=token,
+            compare=self.before, workers=self.workers, origins=self.origins, rows=self.max_batch,
+            wait_seconds=self.max_wait_ms / 1000, waiting=self.max_waiting,
+            most_bytes=int(self.max_megabytes * 2**20), say=say,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

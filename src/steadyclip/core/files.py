@@ -4,15 +4,11 @@ locks, which the kernel drops when their owner dies, however it dies: there are 
 from __future__ import annotations
 
 import contextlib
-<<<<<<< HEAD
 import csv
 import errno
-import hashlib
-import io
-=======
 import glob
 import hashlib
->>>>>>> e05c27a (Bundle for transformers: written, read back by the stock library, compared, then put in place)
+import io
 import json
 import os
 import re
@@ -60,14 +56,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-<<<<<<< HEAD
 def writing(path: Path) -> Iterator[None]:
     """What the system says against writing ``path`` becomes a SteadyClipError, one line."""
     try:
         yield
     except OSError as error:
         raise SteadyClipError(f"cannot write {path}: {error.strerror or error}.") from error
-=======
+
+
+@contextlib.contextmanager
 def building(folder: Path, *, force: bool, ours: str) -> Iterator[Path]:
     """Yields an empty folder beside ``folder``, which takes its place in one step unless something is raised.
 
@@ -108,22 +105,14 @@ def building(folder: Path, *, force: bool, ours: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[bool]:
     """Hold a lock on ``folder`` itself, which the kernel drops when this process ends; False: another one holds it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: what was left stays
+    if os.name == "nt":  # folders cannot be opened: what was left stays
         yield False
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = True
-    except OSError:
-        free = False
-    try:
-        yield free
+        yield _hold(handle)
     finally:
         os.close(handle)
->>>>>>> e05c27a (Bundle for transformers: written, read back by the stock library, compared, then put in place)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -278,7 +267,6 @@ def owning(path: Path, *, wait: bool = False, leave: bool = True) -> Iterator[st
         lock.release()
 
 
-<<<<<<< HEAD
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """CSV of ``rows``. Texts that a spreadsheet would take for formulas (``=1+1``) begin with an apostrophe."""
     buffer = io.StringIO()
@@ -293,7 +281,9 @@ def _no_formula(cell: Any) -> Any:
         float(cell)
         return cell
     return f"'{cell}"
-=======
+
+
+@contextlib.contextmanager
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, as hexadecimal digits."""
     found = hashlib.sha256()
@@ -301,7 +291,6 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
->>>>>>> e05c27a (Bundle for transformers: written, read back by the stock library, compared, then put in place)
 
 
 def slug(text: str) -> str:

@@ -100,6 +100,17 @@ def check_size(image: Image.Image, key: str) -> None:
         raise UnreadableImage(key, f"its sides are too unlike ({width} x {height}, at most {MAX_RATIO} to 1)")
 
 
+def pixels_of(data: bytes) -> int:
+    """Pixels of an image by its header, without decoding it; 0 where there is no header that can be read."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.width * image.height
+    except Image.DecompressionBombError:  # above Pillow's own limit, which depends on the number alone
+        return 2 * (Image.MAX_IMAGE_PIXELS or 0) + 1
+    except Exception:  # ``decode`` says why
+        return 0
+
+
 def highest_level(data: bytes) -> int | None:
     """The highest gray level of a 16-bit image; None for others, which are not decoded, and for what cannot be read."""
     with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from steadyclip.core.errors import SteadyClipError, UsageError
-from steadyclip.data.decode import UnreadableImage, decode, quiet
+from steadyclip.data.decode import UnreadableImage, decode, pixels_of, quiet
 from steadyclip.data.images import read_image
 from steadyclip.data.pixels import Pixels
 
@@ -31,6 +31,10 @@ Picture = Any
 """An image as callers have it: a path, encoded bytes, a PIL image, or an array (H, W, 3) of uint8."""
 
 _THREADS = 4
+
+
+class TooLarge(str):
+    """Why an image is not decoded, where it has too many pixels."""
 
 
 def levels_of(picture: Picture, key: str, pixels: Pixels) -> np.ndarray:
@@ -61,9 +65,9 @@ def levels_of(picture: Picture, key: str, pixels: Pixels) -> np.ndarray:
 class Decoder:
     """A context manager over threads, or over ``workers`` processes, that decode."""
 
-    def __init__(self, pixels: Pixels, workers: int = 0) -> None:
-        """``workers``: processes; 0 decodes on a few threads of this one."""
-        self.pixels, self.workers = pixels, workers
+    def __init__(self, pixels: Pixels, workers: int = 0, most: int | None = None) -> None:
+        """``workers``: processes, or 0 for a few threads of this one. ``most``: pixels of an image, by its header."""
+        self.pixels, self.workers, self.most = pixels, workers, most
         self._quiet = quiet()
 
     def __enter__(self) -> Self:
@@ -82,7 +86,7 @@ class Decoder:
 
     def submit(self, picture: Picture, key: str) -> Future[np.ndarray | str]:
         """The levels of one picture as they will be, or the reason why it cannot be read."""
-        return self._pool.submit(_levels_or_reason, picture, key, self.pixels)
+        return self._pool.submit(_levels_or_reason, picture, key, self.pixels, self.most)
 
     def ordered(
         self, pictures: Iterable[tuple[str, Picture]], ahead: int
@@ -110,8 +114,10 @@ def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def _levels_or_reason(picture: Picture, key: str, pixels: Pixels) -> np.ndarray | str:
+def _levels_or_reason(picture: Picture, key: str, pixels: Pixels, most: int | None) -> np.ndarray | str:
     try:
+        if most and isinstance(picture, bytes) and (count := pixels_of(picture)) > most:
+            return TooLarge(f"has {count:,} pixels; at most {most:,} are decoded")
         return levels_of(picture, key, pixels)
     except UnreadableImage as error:
         return error.reason

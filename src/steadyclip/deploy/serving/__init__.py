@@ -1,0 +1,1 @@
+"""``serve``: a predictor behind HTTP (extra ``serve``)."""
