@@ -25,6 +25,7 @@ from steadyclip.commands.folders import Runs
 from steadyclip.commands.predict import Calibrate, Predict
 from steadyclip.commands.report import Report
 from steadyclip.commands.runs import Methods, Train
+from steadyclip.commands.search import Embed, Search
 from steadyclip.commands.soup import Soup
 from steadyclip.commands.tune import Tune
 from steadyclip.core.errors import SteadyClipError, UsageError, nearest
@@ -36,8 +37,8 @@ from steadyclip.core.terminal import one_line, screens
 
 COMMANDS = {
     "demo": Demo, "tune": Tune, "train": Train, "evaluate": Evaluate, "predict": Predict, "calibrate": Calibrate,
-    "export": Export, "serve": Serve, "report": Report, "runs": Runs, "soup": Soup, "methods": Methods,
-    "data": Data, "anchors": Anchors, "bench": Bench,
+    "export": Export, "serve": Serve, "embed": Embed, "search": Search, "report": Report, "runs": Runs, "soup": Soup,
+    "methods": Methods, "data": Data, "anchors": Anchors, "bench": Bench,
 }  # fmt: skip
 
 _MEANT = {

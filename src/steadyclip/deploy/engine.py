@@ -27,12 +27,14 @@ class Engine(Protocol):
         names: the C classes.
         templates: prompts with ``{}`` for a name.
         pixels: the image transform.
+        dim: D.
     """
 
     weights: str
     names: tuple[str, ...]
     templates: tuple[str, ...]
     pixels: Pixels
+    dim: int
 
     def outputs(self, pixels_BCHW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Image features of length 1 (B, D) and logits (B, C), float32."""
@@ -72,6 +74,7 @@ class TorchEngine(Engine):
         from steadyclip.evaluation import Scorer
 
         self.model, self.method, self.weights, self.pixels = model, method, weights, model.preprocess
+        self.dim = model.embed_dim
         self.lock = lock or threading.Lock()  # a pass sets adapters and modes of the whole model
         with self.lock:
             self.scorer = Scorer(model, method, names, templates)

@@ -86,7 +86,7 @@ class OnnxEngine(Engine):
     def __init__(self, folder: Path, graph: Path, about: Classifier, session: Any = None) -> None:
         self.folder, self.graph, self.about = folder, graph, about
         self.weights, self.pixels = f"{about.weights}/{graph.stem}", about.pixels
-        self.names, self.templates = about.classes, about.templates
+        self.names, self.templates, self.dim = about.classes, about.templates, about.dim
         self.session = session or session_of(graph)
         self._rows: tuple[np.ndarray, np.ndarray] | None = None  # of other names: weight (C, D), bias (C,)
         self._words: Any = None

@@ -60,6 +60,12 @@ def open_source(
     return _open_model(str(source), names, templates, device)
 
 
+def has_names(source: str | Path) -> bool:
+    """Whether ``source`` is a run or an export, which have class names of their own."""
+    path = Path(source).expanduser()
+    return path.suffix == ".onnx" or (path / "run.json").is_file() or Classifier.there(path)
+
+
 def run_weights(run: Run) -> str:
     """What stands for the weights of a run: the facts that decide them."""
     from steadyclip.training.run import digest

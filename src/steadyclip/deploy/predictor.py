@@ -124,6 +124,11 @@ class Predictor:
         return self._opened
 
     @property
+    def dim(self) -> int:
+        """D, the width of the features."""
+        return self._engine.dim
+
+    @property
     def hash(self) -> str:
         """16 hex digits over all that decides the answers, but the threshold."""
         from steadyclip.deploy.classifier import identity_of

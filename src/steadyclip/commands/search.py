@@ -1,0 +1,130 @@
+"""`embed` and `search`: features of a folder, and the nearest of them to words or to an image."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+from steadyclip.commands.options import check_values, print_json, say
+from steadyclip.core.errors import UsageError
+from steadyclip.core.precision import best_device
+
+if TYPE_CHECKING:
+    from steadyclip.deploy import Predictor
+
+Backend = Literal["torch", "onnx"]
+
+
+def _open(source: str, backend: Backend, device: str, plugin: str | None = None) -> Predictor:
+    """A predictor whose class names do not matter."""
+    from steadyclip.deploy import Predictor
+    from steadyclip.deploy.opening import has_names
+
+    if plugin:
+        from steadyclip.methods import find_method
+
+        find_method(plugin)
+    names = () if has_names(source) else ("image",)
+    return Predictor(source, names=names, backend=backend, device="cpu" if backend == "onnx" else best_device(device))
+
+
+@dataclasses.dataclass(frozen=True)
+class Embed:
+    """Write features of images, in the layout of clip-retrieval. The same command again goes on."""
+
+    source: Positional[str]
+    """Folder that `steadyclip train` or `steadyclip export` wrote, or a pretrained model, as for `train --model`."""
+    images: Positional[tuple[str, ...]]
+    """Images, folders, patterns, lists, or `-`, as for `steadyclip predict`."""
+    out: Path
+    """Folder to write."""
+    half: bool = False
+    """float16 instead of float32: half the size."""
+    shard: int = 100_000
+    """Rows of a file."""
+    recursive: bool = True
+    """Also look into the folders below a folder."""
+    batch_size: int = 64
+    """Images in a forward pass."""
+    workers: int = 0
+    """Processes that decode images; 0 decodes on threads."""
+    plugin: str | None = None
+    """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
+    backend: Backend = "torch"
+    """`onnx` reads an export for onnxruntime, without torch."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
+
+    def __call__(self) -> None:
+        from steadyclip.core.progress import progress_bar
+        from steadyclip.deploy.embedding import embed_folder
+        from steadyclip.deploy.listing import find_pictures
+
+        if not self.images:
+            raise UsageError("name at least one image or folder: steadyclip embed RUN FOLDER --out FEATURES")
+        check_values("--batch-size", [self.batch_size], least=1)
+        check_values("--workers", [self.workers], least=0)
+        check_values("--shard", [self.shard], least=1)
+        paths = find_pictures(self.images, recursive=self.recursive, stdin=sys.stdin)
+        predictor = _open(self.source, self.backend, self.device, self.plugin)
+        with progress_bar("embed") as progress:
+            found = embed_folder(
+                predictor, self.source, paths, self.out, half=self.half, rows=self.shard, batch_size=self.batch_size,
+                workers=self.workers, progress=progress,
+            )  # fmt: skip
+        say(f"features: {self.out} ({found.images} images, {found.dim} numbers each, {found.dtype})")
+        if found.skipped:
+            path, reason = found.skipped[0]
+            say(
+                f"{len(found.skipped)} images cannot be read, for instance {path}: {reason} ({self.out}/embedding.json)"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Find the images of `steadyclip embed` that are nearest to words or to an image."""
+
+    features: Positional[Path]
+    """Folder that `steadyclip embed` wrote."""
+    words: Positional[str | None] = None
+    """What the images show: a whole sentence, as no template is applied."""
+    image: Path | None = None
+    """Search by this image instead."""
+    top: int = 10
+    """Images to give."""
+    source: str | None = None
+    """The model, where it has been moved since `steadyclip embed`."""
+    html: Path | None = None
+    """Write a page of thumbnails."""
+    json: bool = False
+    """Print JSON instead of lines."""
+    plugin: str | None = None
+    """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
+    backend: Backend = "torch"
+    """`onnx` reads an export for onnxruntime, without torch."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
+
+    def __call__(self) -> None:
+        from steadyclip.core.files import write_atomic
+        from steadyclip.deploy.embedding import open_embedding, search
+        from steadyclip.deploy.thumbnails import page_of
+
+        if (self.words is None) == (self.image is None):
+            raise UsageError('give words or --image: steadyclip search FEATURES "a red bicycle"')
+        check_values("--top", [self.top], least=1)
+        about = open_embedding(self.features)
+        predictor = _open(self.source or about.source, self.backend, self.device, self.plugin)
+        query_D = predictor.embed(self.image) if self.image else predictor.embed_text(self.words or "")
+        found = search(self.features, query_D, predictor.engine.weights, self.top)
+        if self.html:
+            write_atomic(self.html, page_of(self.words or f"like {self.image}", found).encode())
+            print(f"page: {self.html}", file=sys.stderr)
+        if self.json:
+            print_json([{"path": path, "score": score} for score, path in found])
+        else:
+            say(*(f"{score:.4f}  {path}" for score, path in found))
