@@ -8,12 +8,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from steadyclip.commands.options import check_values, say
+from steadyclip.commands.options import say
 from steadyclip.commands.predict import SourceOptions, read_names
+from steadyclip.core.limits import BatchSize, Count, Limits, Workers
 from steadyclip.core.precision import best_device
 
 
@@ -36,7 +37,7 @@ class Export:
     """Data set whose validation images the export is compared on; made images without it."""
     root: Path | None = None
     """Folder that holds the field's data sets."""
-    check: int = 64
+    check: Count = 64
     """Images to compare on."""
     dtype: Literal["fp32", "fp16"] = "fp32"
     """Of the weights on disk."""
@@ -82,7 +83,7 @@ class Serve:
     options: OmitArgPrefixes[SourceOptions]
     host: str = "127.0.0.1"
     """Address to listen at; others than this computer's own need a token."""
-    port: int = 8000
+    port: Annotated[int, Limits(0, 65_535)] = 8000
     """0 takes a free one."""
     name: str | None = None
     """Of the model, in paths and on the page; by default that of the source's folder."""
@@ -92,15 +93,15 @@ class Serve:
     """--no-auth lets everyone in at an address that others can reach."""
     before: bool = True
     """Also load the pretrained model of a run, so that the page can show both."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that decode images; 0 decodes on threads."""
-    max_megabytes: float = 10.0
+    max_megabytes: Annotated[float, Limits(0, 10_000, above=True)] = 10.0
     """Largest body, in MiB."""
-    max_batch: int = 32
+    max_batch: BatchSize = 32
     """Images in a forward pass, at most."""
-    max_wait_ms: float = 5.0
+    max_wait_ms: Annotated[float, Limits(0, 10_000)] = 5.0
     """How long a batch waits for more images."""
-    max_waiting: int = 256
+    max_waiting: Count = 256
     """Images that may wait; more are turned away (503)."""
     origins: tuple[str, ...] = ()
     """Web sites whose pages may send requests (CORS)."""
@@ -108,10 +109,6 @@ class Serve:
     def __call__(self) -> None:
         from steadyclip.deploy.serving.server import read_token, serve
 
-        check_values("--port", [self.port], least=0)
-        check_values("--workers", [self.workers], least=0)
-        check_values("--max-batch", [self.max_batch], least=1)
-        check_values("--max-waiting", [self.max_waiting], least=1)
         token = read_token(self.host, self.token_file, self.auth)
         predictor = self.options.open(self.source)
         serve(

@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from steadyclip.commands.options import DataOptions, check_values, print_json, say
 from steadyclip.core.errors import DataError, UsageError
+from steadyclip.core.limits import BatchSize, Count, Workers
 from steadyclip.core.precision import best_device
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Predict:
     options: OmitArgPrefixes[SourceOptions]
     out: Path | None = None
     """Write a table: .csv, .jsonl (both line by line), .json or .parquet."""
-    top: int = 5
+    top: Count = 5
     """Names to give for each image."""
     threshold: float | Literal["off"] | None = None
     """Below this probability the answer is "unsure"; by default what was calibrated, if anything was."""
@@ -75,9 +76,9 @@ class Predict:
     """End with exit code 1 if any image cannot be read, not only if none can."""
     recursive: bool = True
     """Also look into the folders below a folder."""
-    batch_size: int = 64
+    batch_size: BatchSize = 64
     """Images in a forward pass."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that decode images; 0 decodes on threads."""
 
     def __call__(self) -> None:
@@ -87,9 +88,6 @@ class Predict:
 
         if not self.images:
             raise UsageError("name at least one image: steadyclip predict RUN PHOTO ...")
-        check_values("--top", [self.top], least=1)
-        check_values("--batch-size", [self.batch_size], least=1)
-        check_values("--workers", [self.workers], least=0)
         if self.out:
             check_file(self.out, self.resume, self.force)
         elif self.resume or self.force:
@@ -194,9 +192,9 @@ class Calibrate:
     """Instead: the threshold at which this share of the images is answered."""
     plugin: str | None = None
     """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
-    batch_size: int = 64
+    batch_size: BatchSize = 64
     """Images in a forward pass."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that decode images."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from steadyclip.commands.options import check_values, print_json, say
+from steadyclip.commands.options import print_json, say
 from steadyclip.core.errors import UsageError
+from steadyclip.core.limits import BatchSize, Count, Workers
 from steadyclip.core.precision import best_device
 
 if TYPE_CHECKING:
@@ -44,13 +45,13 @@ class Embed:
     """Folder to write."""
     half: bool = False
     """float16 instead of float32: half the size."""
-    shard: int = 100_000
+    shard: Count = 100_000
     """Rows of a file."""
     recursive: bool = True
     """Also look into the folders below a folder."""
-    batch_size: int = 64
+    batch_size: BatchSize = 64
     """Images in a forward pass."""
-    workers: int = 0
+    workers: Workers = 0
     """Processes that decode images; 0 decodes on threads."""
     plugin: str | None = None
     """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
@@ -66,9 +67,6 @@ class Embed:
 
         if not self.images:
             raise UsageError("name at least one image or folder: steadyclip embed RUN FOLDER --out FEATURES")
-        check_values("--batch-size", [self.batch_size], least=1)
-        check_values("--workers", [self.workers], least=0)
-        check_values("--shard", [self.shard], least=1)
         paths = find_pictures(self.images, recursive=self.recursive, stdin=sys.stdin)
         predictor = _open(self.source, self.backend, self.device, self.plugin)
         with progress_bar("embed") as progress:
@@ -94,7 +92,7 @@ class Search:
     """What the images show: a whole sentence, as no template is applied."""
     image: Path | None = None
     """Search by this image instead."""
-    top: int = 10
+    top: Count = 10
     """Images to give."""
     source: str | None = None
     """The model, where it has been moved since `steadyclip embed`."""
@@ -116,7 +114,6 @@ class Search:
 
         if (self.words is None) == (self.image is None):
             raise UsageError('give words or --image: steadyclip search FEATURES "a red bicycle"')
-        check_values("--top", [self.top], least=1)
         about = open_embedding(self.features)
         predictor = _open(self.source or about.source, self.backend, self.device, self.plugin)
         query_D = predictor.embed(self.image) if self.image else predictor.embed_text(self.words or "")

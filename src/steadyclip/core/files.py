@@ -283,7 +283,6 @@ def _no_formula(cell: Any) -> Any:
     return f"'{cell}"
 
 
-@contextlib.contextmanager
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, as hexadecimal digits."""
     found = hashlib.sha256()

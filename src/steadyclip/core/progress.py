@@ -44,7 +44,9 @@ class Display:
     def update(self, **fields: Any) -> None:
         """Change what the bar shows: ``completed``, ``total``, ``note``."""
         if self.bar:
-            shown = {name: visible(value) if isinstance(value, str) else value for name, value in fields.items()}
+            shown: dict[str, Any] = {
+                name: visible(value) if isinstance(value, str) else value for name, value in fields.items()
+            }
             self.bar.update(self.task, **shown)
 
     def say(self, line: str) -> None:

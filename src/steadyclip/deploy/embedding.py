@@ -225,8 +225,8 @@ def search(folder: Path, query_D: np.ndarray, weights: str, top: int = 20) -> li
     about = open_embedding(folder)
     if about.weights != weights:
         raise DataError(
-            f"{folder} was made by another model ({about.source}, {about.weights}; here {weights}): features of different "
-            "models cannot be compared."
+            f"{folder} was made by another model ({about.source}, {about.weights}; here {weights}): features of "
+            "different models cannot be compared."
         )
     best: list[tuple[float, int, int]] = []  # cosine, shard, row
     for number, rows_ND in _shards(folder):

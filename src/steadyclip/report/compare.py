@@ -101,12 +101,13 @@ def _on_one_test(a: Record, b: Record, a_file: Path, b_file: Path) -> OnOneTest:
     files = [file.with_suffix(".parquet") for file in (a_file, b_file)]
     if all(file.is_file() for file in files):
         one, other = map(Answers.read, files)
-        rows = list(zip(one.path, one.label, one.predicted, other.predicted, one.correct, other.correct, strict=True))
-        gained = tuple(Changed(*row[:4]) for row in rows if row[5] and not row[4])
-        lost = tuple(Changed(*row[:4]) for row in rows if row[4] and not row[5])
-    top1 = (100 * float(each.mean()) for each in right)
+        rows = map(Changed, one.path, one.label, one.predicted, other.predicted)
+        turned = list(zip(rows, one.correct, other.correct, strict=True))
+        gained = tuple(image for image, was, now in turned if now and not was)
+        lost = tuple(image for image, was, now in turned if was and not now)
+    before, after = (100 * float(each.mean()) for each in right)
     name = ", ".join(filter(None, [a.data.name, a.data.subset, a.data.domain]))
-    return OnOneTest(name, a.data.images, *top1, difference, gained, lost)
+    return OnOneTest(name, a.data.images, before, after, difference, gained, lost)
 
 
 def write_comparison(found: Comparison, out: Path, data: ImageData | None = None) -> Path:

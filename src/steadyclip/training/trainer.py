@@ -102,7 +102,7 @@ def fit(
     with folder.owned() if folder and accelerator.is_main_process else contextlib.nullcontext():
         if folder and folder.exists and not resume:
             raise SteadyClipError(f"{folder.path} already holds a run: choose another folder with --out, or resume it.")
-        return _fit(model, method, task, streams, recipe, config, accelerator, folder or run)
+        return _fit(model, method, task, streams, recipe, config, accelerator, run, folder)
 
 
 def _fit(
@@ -113,10 +113,10 @@ def _fit(
     recipe: Recipe | None,
     config: TrainConfig,
     accelerator: Accelerator,
-    run: Run | RunFolder,
+    run: Run,
+    folder: RunFolder | None,
 ) -> FitResult:
     """The training, in a folder that this process owns or without one."""
-    folder = run if isinstance(run, RunFolder) else None
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):  # the caller's random state is as it was when the training is over
         torch.manual_seed(step_seed(config.seed, "adapt"))
@@ -145,11 +145,8 @@ def _fit(
     if folder and accelerator.is_main_process:
         folder.finish(model.trained_state(), results)
     accelerator.wait_for_everyone()
-    done = folder.run if isinstance(run, RunFolder) and folder else run
-    assert isinstance(done, Run)
-    return _result(
-        done if done.finished else replace(done, results=results, completed=now()), loop.losses.rows if loop else []
-    )
+    run = folder.run if folder and folder.run.finished else replace(run, results=results, completed=now())
+    return _result(run, loop.losses.rows if loop else [])
 
 
 def _there(config: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
