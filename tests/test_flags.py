@@ -26,7 +26,7 @@ def shown(words: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("data", "anchors")])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("data", "anchors", "runs")])
 def test_help_fits_a_screen_and_hides_nothing_for_good(name: str, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     short, every = shown(f"{name} --help", capsys), shown(f"{name} --help-all", capsys)

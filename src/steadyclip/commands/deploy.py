@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -22,11 +22,16 @@ from steadyclip.core.precision import best_device
 class Export:
     """Write a run for other libraries, and compare what they read with the run before it is put in place."""
 
+    common: ClassVar = ("source", "to", "out", "data", "names", "int8", "force")
+    examples: ClassVar = (
+        "steadyclip export runs/photos --to hf --out photos-hf --data photos",
+        "steadyclip export runs/photos --to onnx --out photos-onnx --data photos --int8",
+    )
+
     source: Positional[str]
     """Folder that `steadyclip train` or `steadyclip export` wrote, or a pretrained model with --names."""
-    to: Literal["hf", "open_clip", "onnx", "web"]
-    """`hf`: transformers. `open_clip`. `onnx`: onnxruntime and transformers.js. `web`: a page that classifies in the
-    browser."""
+    to: Literal["hf", "open_clip", "onnx"]
+    """`hf`: transformers. `open_clip`. `onnx`: onnxruntime and transformers.js."""
     out: Path
     """Folder to write."""
     names: tuple[str, ...] = ()
@@ -42,11 +47,9 @@ class Export:
     dtype: Literal["fp32", "fp16"] = "fp32"
     """Of the weights on disk."""
     int8: bool = False
-    """Also write an int8 classifier (onnx), or use it for the page (web)."""
+    """Also write an int8 classifier (onnx)."""
     only: Literal["classifier"] | None = None
     """`classifier` leaves the towers out (onnx)."""
-    runtime: Path | None = None
-    """Folder of an npm installation of onnxruntime-web, whose files are copied (web)."""
     plugin: str | None = None
     """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
     force: bool = False
@@ -65,7 +68,7 @@ class Export:
         with _termination():
             info = export(
                 self.source, self.to, self.out, names=read_names(self.names), templates=self.templates, data=data,
-                check=self.check, dtype=self.dtype, int8=self.int8, only=self.only, runtime=self.runtime,
+                check=self.check, dtype=self.dtype, int8=self.int8, only=self.only,
                 force=self.force, device=best_device(self.device), say=say,
             )  # fmt: skip
         size = sum(path.stat().st_size for path in self.out.rglob("*") if path.is_file())
@@ -77,6 +80,12 @@ class Export:
 @dataclasses.dataclass(frozen=True)
 class Serve:
     """Answer over HTTP: a page, the hub's task interfaces, the Open Inference Protocol, metrics."""
+
+    common: ClassVar = ("source", "host", "port", "token_file", "names", "workers")
+    examples: ClassVar = (
+        "steadyclip serve runs/photos",
+        "steadyclip serve photos-onnx --backend onnx --host 0.0.0.0 --token-file token.txt",
+    )
 
     source: Positional[str]
     """Folder that `steadyclip train` or `steadyclip export` wrote, or a pretrained model with --names."""

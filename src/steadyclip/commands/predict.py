@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -51,6 +51,12 @@ class SourceOptions:
 @dataclasses.dataclass(frozen=True)
 class Predict:
     """Name images, by a run, an export, or a pretrained model with --names."""
+
+    common: ClassVar = ("source", "images", "names", "out", "top", "threshold", "json")
+    examples: ClassVar = (
+        "steadyclip predict runs/photos new-photos --out answers.csv",
+        "steadyclip predict icons-small cat.png --names cat dog",
+    )
 
     source: Positional[str]
     """Folder that `steadyclip train` or `steadyclip export` wrote, or a pretrained model, as for `train --model`."""
@@ -182,6 +188,9 @@ def read_names(words: Sequence[str]) -> tuple[str, ...]:
 @dataclasses.dataclass(frozen=True)
 class Calibrate:
     """Choose temperature and threshold of a run on its validation images, so that it can say "unsure"."""
+
+    common: ClassVar = ("run", "data", "precision", "keep")
+    examples: ClassVar = ("steadyclip calibrate runs/photos --data photos --precision 0.95",)
 
     run: Positional[Path]
     """Folder that `steadyclip train` wrote."""

@@ -150,8 +150,6 @@ def _use(info: ExportInfo, about: Classifier) -> list[str]:
         blocks.append(_ROWS)
     if info.target == "open_clip":
         blocks.append(_OPEN_CLIP)
-    if info.target == "web":
-        return [*lines[:2], "`python -m http.server` in this folder, then open the address that it prints.", ""]
     blocks.append(_STEADYCLIP.format(source='".", backend="onnx"' if info.target == "onnx" else '"."'))
     for block in blocks:
         lines += ["```python", block, "```", ""]

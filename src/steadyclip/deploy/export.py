@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from steadyclip.data import ImageData
     from steadyclip.deploy.classifier import Names
 
-Target = Literal["hf", "open_clip", "onnx", "web"]
+Target = Literal["hf", "open_clip", "onnx"]
 Dtype = Literal["fp32", "fp16"]
 EXPORT = "export.json"
-_WRITERS = {"hf": "hf", "open_clip": "openclip", "onnx": "onnx", "web": "web"}  # modules, imported when asked for
+_WRITERS = {"hf": "hf", "open_clip": "openclip", "onnx": "onnx"}  # modules, imported when asked for
 
 
 class ExportInfo(Document, frozen=True, kw_only=True):
@@ -73,7 +73,6 @@ class Job:
         opened: the model, with the class names and prompts to export.
         engine: computes its answers, until a writer folds it.
         reference: its answers for the images to compare on.
-        runtime: folder of an npm installation of onnxruntime-web (web).
         say: prints a line of progress.
     """
 
@@ -85,7 +84,6 @@ class Job:
     int8: bool
     force: bool
     only: str | None
-    runtime: Path | None
     say: Callable[[str], None]
 
     def write_classifier(self, names: Names, pixels: Pixels | None = None) -> Classifier:
@@ -116,7 +114,6 @@ def export(
     dtype: Dtype = "fp32",
     int8: bool = False,
     only: str | None = None,
-    runtime: str | Path | None = None,
     force: bool = False,
     device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
@@ -128,14 +125,13 @@ def export(
 
     Args:
         source: a run folder, an export with weights, or a pretrained model with ``names``.
-        to: "hf" (transformers), "open_clip", "onnx" (onnxruntime), "web" (a static page).
+        to: "hf" (transformers), "open_clip" or "onnx" (onnxruntime).
         names, templates: others than the source's own; a calibration does not carry over to these.
         data: images to compare on; made ones without it.
         check: how many of them.
         dtype: of the weights on disk.
-        int8: also write ``onnx/classifier_int8.onnx`` (onnx), or use it (web).
+        int8: also write ``onnx/classifier_int8.onnx`` (onnx).
         only: "classifier" leaves the towers and ``model.onnx`` out (onnx).
-        runtime: folder of an npm installation of onnxruntime-web, whose files are copied (web).
         force: replace an export that is there.
         say: takes lines of progress.
 
@@ -149,7 +145,7 @@ def export(
     if check < 1:
         raise UsageError(f"--check must be 1 or more, not {check}.")
     writer: Any = importlib.import_module(f"steadyclip.deploy.{_WRITERS[to]}_target")
-    writer.ready(int8=int8, only=only, runtime=runtime, dtype=dtype)
+    writer.ready(int8=int8, only=only, dtype=dtype)
     with building(Path(out), force=force, ours=EXPORT) as folder:
         opened = open_source(source, names=names, templates=templates, device=device)
         if names or templates:
@@ -163,7 +159,7 @@ def export(
         engine = TorchEngine(opened.model, opened.method, opened.classes, opened.templates, opened.weights)
         writer.check(engine)
         reference = Reference.of(engine, pictures_of(data, check))
-        job = Job(folder, opened, engine, reference, dtype, int8, force, only, Path(runtime) if runtime else None, say)
+        job = Job(folder, opened, engine, reference, dtype, int8, force, only, say)
         base = base_of(opened)  # before the model is folded
         checks = writer.write(job)
         _finish(job, to, base, checks)

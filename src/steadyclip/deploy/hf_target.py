@@ -44,7 +44,7 @@ def ready(**options: Any) -> None:
 
 def refuse_others(target: str, options: dict[str, Any]) -> None:
     """Raises ModelError for an option that only other targets know."""
-    for option, where in (("int8", "onnx and web"), ("only", "onnx"), ("runtime", "web")):
+    for option, where in (("int8", "onnx"), ("only", "onnx")):
         if options.get(option):
             raise ModelError(f"--{option} belongs to --to {where}, not to --to {target}.")
 

@@ -43,8 +43,6 @@ print("equal first names:", (logits.argmax(1) == known["logits"].argmax(1)).sum(
 
 def ready(**options: Any) -> None:
     """Raises where a library is missing, or the options make no sense for this target."""
-    if options.get("runtime"):
-        raise ModelError("--runtime belongs to --to web, not to --to onnx.")
     if options.get("int8") and options.get("dtype") == "fp16":
         raise ModelError("--int8 is made of the graph in fp32: leave --dtype fp16 out.")
     import_onnxruntime()

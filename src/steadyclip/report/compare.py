@@ -95,8 +95,8 @@ def _same_images(a: Record, b: Record) -> bool:
 
 
 def _on_one_test(a: Record, b: Record, a_file: Path, b_file: Path) -> OnOneTest:
-    right = [unpacked(record.correct, record.data.images) for record in (a, b)]
-    difference = change(*right, [int(number) for number in a.groups.split()])
+    was_right, now_right = (unpacked(record.correct, record.data.images) for record in (a, b))
+    difference = change(was_right, now_right, [int(number) for number in a.groups.split()])
     gained = lost = None
     files = [file.with_suffix(".parquet") for file in (a_file, b_file)]
     if all(file.is_file() for file in files):
@@ -105,7 +105,7 @@ def _on_one_test(a: Record, b: Record, a_file: Path, b_file: Path) -> OnOneTest:
         turned = list(zip(rows, one.correct, other.correct, strict=True))
         gained = tuple(image for image, was, now in turned if now and not was)
         lost = tuple(image for image, was, now in turned if was and not now)
-    before, after = (100 * float(each.mean()) for each in right)
+    before, after = (100 * float(right.mean()) for right in (was_right, now_right))
     name = ", ".join(filter(None, [a.data.name, a.data.subset, a.data.domain]))
     return OnOneTest(name, a.data.images, before, after, difference, gained, lost)
 
