@@ -67,7 +67,7 @@ def contents(out: Path) -> dict[str, Any]:
     found = {}
     for file in sorted(out.glob("*/records/*.json")):
         content = json.loads(file.read_text())
-        for name in ("created", "commit", "seconds", "images_per_second", "threads"):
+        for name in ("created", "commit", "seconds", "images_per_second", "threads", "checksum"):
             content.pop(name)
         if run := content["training"]:
             for name in ("created", "commit", "completed"):

@@ -28,7 +28,7 @@ def test_table_page_markdown_and_csv(world: Path, tmp_path: Path, capsys: pytest
     printed = capsys.readouterr().out
     assert LORA in printed
     assert f"page: {tmp_path / 'base-to-new-photos.html'}" in printed
-    assert (tmp_path / "base-to-new-photos.html").read_text().count(LORA) >= 2
+    assert (tmp_path / "base-to-new-photos.html").read_text().count(LORA) >= 1
     assert (
         f"| {LORA} |".replace("[", r"\[").replace("]", r"\]").replace("_", r"\_")
         in (tmp_path / "base-to-new-photos.md").read_text()
@@ -63,7 +63,7 @@ def test_rows_of_a_file_with_pieces_and_a_method_of_a_file(world: Path, tmp_path
 
 
 def test_a_failure_is_named_and_the_table_is_there(world: Path, tmp_path: Path, capsys) -> None:
-    bad = "lora[steps=2,batch_size=6,learning_rate=1e30]"
+    bad = "lora[steps=2,batch_size=6,learning_rate=1e6,weight_decay=1e6]"
     assert main(words(world, tmp_path, "--methods", "zero-shot", bad, "--seeds", "1", "--shots", "2")) == 1
     printed = capsys.readouterr()
     assert "zero-shot" in printed.out

@@ -70,7 +70,7 @@ def settings(pairs: Path, sentences: Path, out: Path) -> PretrainConfig:
         data=str(pairs), out=out, text_teacher=str(sentences), augment="photos", batch_size=16,
         teacher_epochs=6, distil_epochs=6, text_steps=12, joint_epochs=12, negatives=4, image_size=16, patch_size=8,
         width=16, vision_layers=1, text_layers=1, heads=2, embed_dim=8, vocabulary=600, context=16, precision="fp32",
-        checkpoint_minutes=0.0,
+        checkpoint_minutes=1e-9,
     )  # fmt: skip
 
 
@@ -178,8 +178,8 @@ def test_mistakes_are_clear(config: PretrainConfig, tmp_path: Path) -> None:
         with pytest.raises(error, match=match):
             pretrain(dataclasses.replace(config, out=tmp_path / str(len(match)), **changes), log=silent)
 
-    fails(DataError, "no such parquet file", data=str(tmp_path / "nowhere.parquet"))
-    fails(DataError, "has no column 'caption' but image, text", text_column="caption")
+    fails(DataError, "there is no such file", data=str(tmp_path / "nowhere.parquet"))
+    fails(DataError, "has no column 'caption'; it has image, text", text_column="caption")
     fails(DataError, "has 32 pairs, fewer than --batch-size 64", batch_size=64)
     fails(ModelError, "no folder with a config.json, no known name", text_teacher=str(tmp_path))
     fails(ModelError, "embed_dim=64 is wider than the sentence encoder", embed_dim=64)

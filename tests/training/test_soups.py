@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from training_world import RECIPE, clip, image_set, make_task, same
@@ -139,8 +139,7 @@ def test_what_cannot_be_averaged_is_named(runs, task, tmp_path) -> None:
     lora = trained(tmp_path / "lora", task, "lora")
     image = trained(tmp_path / "ft", task, "ft")
     unfinished = shutil.copytree(runs[0], tmp_path / "unfinished")
-    content = json.loads((unfinished / "run.json").read_text())
-    (unfinished / "run.json").write_text(json.dumps({**content, "results": None}))
+    msgspec.structs.replace(Run.read(unfinished / "run.json"), results=None).write(unfinished / "run.json")
     prompted = {part: dataclasses.replace(getattr(task, part), templates=("a {}.",)) for part in ("train", "val")}
     other = trained(tmp_path / "other", dataclasses.replace(task, **prompted))
     for given, options, message in (

@@ -323,7 +323,7 @@ class Loop:
         self.feed.skipped.update(state["unreadable"])
         self.seconds_before, self.choices = state["seconds"], state["choices"]
         if best := state.get("best"):
-            self.best.restore(best, checkpoint.tensors("best") if "best" in state["sizes"] else {})
+            self.best.restore(best, checkpoint.tensors("best") if "best" in state["sums"] else {})
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began

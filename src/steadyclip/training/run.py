@@ -189,8 +189,8 @@ class RunFolder:
             write_atomic(self.path / "trained.safetensors", to_bytes(trained))
         except SteadyClipError as error:
             raise SteadyClipError(f"{error} {_NO_ROOM}") from error
-        there = [self.path / name for name in ("split.json", "log.jsonl", "trained.safetensors")]
-        files = {file.name: file_digest(file) for file in there if file.is_file()}
+        # not the log, which has times in it: the same training gives the same record
+        files = {name: file_digest(self.path / name) for name in ("split.json", "trained.safetensors")}
         self.run = replace(self.run, results=results, completed=now(), files=files)
         self.run.write(self.path / "run.json")
         shutil.rmtree(self.checkpoints, ignore_errors=True)  # the result supersedes them
