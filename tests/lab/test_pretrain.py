@@ -176,7 +176,8 @@ def test_captions_are_read_where_there_are_some(pairs: Path, tmp_path: Path) -> 
 def test_mistakes_are_clear(config: PretrainConfig, tmp_path: Path) -> None:
     def fails(error: type[SteadyClipError], match: str, **changes: object) -> None:
         with pytest.raises(error, match=match):
-            pretrain(dataclasses.replace(config, out=tmp_path / str(len(match)), **changes), log=silent)
+            out = tmp_path / str(len(list(tmp_path.iterdir())))  # a new one each time
+            pretrain(dataclasses.replace(config, out=out, **changes), log=silent)
 
     fails(DataError, "there is no such file", data=str(tmp_path / "nowhere.parquet"))
     fails(DataError, "has no column 'caption'; it has image, text", text_column="caption")
