@@ -89,7 +89,7 @@ class Serve:
 
     source: Positional[str]
     """Folder that `steadyclip train` or `steadyclip export` wrote, or a pretrained model with --names."""
-    options: OmitArgPrefixes[SourceOptions]
+    answers: OmitArgPrefixes[SourceOptions]
     host: str = "127.0.0.1"
     """Address to listen at; others than this computer's own need a token."""
     port: Annotated[int, Limits(0, 65_535)] = 8000
@@ -119,7 +119,7 @@ class Serve:
         from steadyclip.deploy.serving.server import read_token, serve
 
         token = read_token(self.host, self.token_file, self.auth)
-        predictor = self.options.open(self.source)
+        predictor = self.answers.open(self.source)
         serve(
             predictor, self.host, self.port, name=self.name or Path(self.source).resolve().name, token=token,
             compare=self.before, workers=self.workers, origins=self.origins, rows=self.max_batch,

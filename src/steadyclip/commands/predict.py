@@ -63,7 +63,7 @@ class Predict:
     images: Positional[tuple[str, ...]]
     """Images, folders, patterns ("photos/*.jpg"), lists (.txt with a path a line, a table with a column `path`), or `-`
     for paths on standard input."""
-    options: OmitArgPrefixes[SourceOptions]
+    answers: OmitArgPrefixes[SourceOptions]
     out: Path | None = None
     """Write a table: .csv, .jsonl (both line by line), .json or .parquet."""
     top: Count = 5
@@ -101,7 +101,7 @@ class Predict:
         if self.json + self.csv + bool(self.out) > 1:
             raise UsageError("give one of --json, --csv and --out.")
         paths = find_pictures(self.images, recursive=self.recursive, stdin=sys.stdin)
-        predictor = self.options.open(self.source)
+        predictor = self.answers.open(self.source)
         top = min(self.top, len(predictor.names))
         done = done_before(self.out, top, predictor.hash) if self.out and self.resume else set[str]()
         left = [path for path in paths if path not in done]
