@@ -343,7 +343,10 @@ def test_a_lock_names_its_owner_and_dies_with_it(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_locked(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SteadyClipError, match="cannot write .*a.lock: File exists"), owning(tmp_path / "file" / "a.lock"):
+    with (
+        pytest.raises(SteadyClipError, match=r"cannot write .*a\.lock: File exists"),
+        owning(tmp_path / "file" / "a.lock"),
+    ):
         pass
 
 

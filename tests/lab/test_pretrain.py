@@ -175,8 +175,8 @@ def test_captions_are_read_where_there_are_some(pairs: Path, tmp_path: Path) -> 
 
 def test_mistakes_are_clear(config: PretrainConfig, tmp_path: Path) -> None:
     def fails(error: type[SteadyClipError], match: str, **changes: object) -> None:
+        out = tmp_path / str(len(list(tmp_path.iterdir())))  # a new one each time
         with pytest.raises(error, match=match):
-            out = tmp_path / str(len(list(tmp_path.iterdir())))  # a new one each time
             pretrain(dataclasses.replace(config, out=out, **changes), log=silent)
 
     fails(DataError, "there is no such file", data=str(tmp_path / "nowhere.parquet"))

@@ -182,7 +182,7 @@ def read_config(file: str) -> dict[str, Any]:
         raise UsageError(f"{CONFIG} {file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     try:
         if file.lower().endswith(".toml"):
-            import tomllib  # from Python 3.11 on
+            import tomllib  # pyright: ignore[reportMissingImports]  # from Python 3.11 on
 
             found = tomllib.loads(text)
         else:
