@@ -23,6 +23,7 @@ from statistics import fmean, harmonic_mean
 from typing import Any
 
 from steadyclip import evaluate, fit, load, load_data
+from steadyclip.anchors import Pool, retrieve
 from steadyclip.data import ImageSet
 from steadyclip.data.sampling import few_shot
 from steadyclip.data.suites import find_suite
@@ -173,15 +174,11 @@ class Trial:
     def _pairs(self, name: str) -> Path:
         """For each training image of a data set the nearest pair of `lab-pool`."""
         pool, pairs = (self.path.parent / "anchors" / file for file in ("pool", f"{name}.parquet"))
-        for made, words in (
-            (pool, ["embed", "lab-pool", "--text-column", "caption"]),
-            (pairs, ["retrieve", "--data", name, "--pool", str(pool)]),
-        ):
-            if not made.exists():
-                words = ["steadyclip", "anchors", *words, "--out", str(made)]
-                if made == pool:
-                    words += ["--model", self.model]
-                subprocess.run(words, check=True)
+        if not pool.exists():
+            words = ["lab-pool", "--text-column", "caption", "--model", self.model, "--out", str(pool)]
+            subprocess.run(["steadyclip", "anchors", "embed", *words], check=True)
+        if not pairs.exists():  # from Python, as half of the classes and their validation images are trained on
+            retrieve(load(self.model), Pool.open(pool), self.data[name][0].train, pairs)
         return pairs
 
     def _config(self, row: Row) -> TrainConfig:
