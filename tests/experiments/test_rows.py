@@ -162,7 +162,7 @@ def test_variants_inherit_what_was_chosen_for_the_model() -> None:
     assert row.recipe == TINY.choices["lora"].recipe
     assert row.config["smallest_crop"] == 0.6
     assert parse_row("lora[smallest_crop=0.3]", TINY).config["smallest_crop"] == 0.3
-    assert row.settings == "taken over from an earlier small model"
+    assert row.settings == "for icons-small"
     assert parse_row("lora", settings_for("icons-small", "published")) == parse_row("lora")
     assert parse_row("lora", settings_for("some/other")) == parse_row("lora")
     with pytest.raises(UsageError, match="recipes are auto or published, not 'publishd'"):
