@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -68,6 +69,20 @@ def test_a_class_shows_as_many_drawings_as_there_are() -> None:
         shown = [one.drawing.key for one in things.samples(label) if one.split in ("train", "val")]
         most = max(Counter(shown).values())
         assert most == 1 or min(Counter(shown).values()) >= most - 1
+
+
+@pytest.mark.parametrize("name", ["lab-things", "lab-wild", "lab-clutter", "lab-sketch", "lab-night"])
+def test_the_ground_differs_where_the_drawing_is(name: str) -> None:
+    data_set = DATA_SETS[name]
+    for label in data_set.classes[::40]:
+        sample = next(iter(data_set.samples(label)))
+        shown, ground = (
+            np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int) for png in (sample.image(), sample.ground())
+        )
+        differs = np.abs(shown - ground).max(axis=2) > 24
+        assert 0.01 < differs.mean() < 0.7
+        if name == "lab-things":  # one color all over
+            assert np.ptp(ground.reshape(-1, 3), axis=0).max() == 0
 
 
 @pytest.mark.parametrize("name", ["lab-wild", "lab-clutter", "lab-sketch", "lab-night", "lab-effects", "lab-colored"])

@@ -34,6 +34,13 @@ def test_the_accuracy_in_the_log_is_that_of_evaluate(tmp_path: Path) -> None:
     record = evaluate(model, method, task.val)
     assert record.metrics
     assert found[-1]["validation_top1"] == record.metrics.top1
+    images_BCHW = torch.stack([model.preprocess(task.val.read(i)) for i in range(len(task.val))])
+    prompts = [[template.replace("{}", name) for name in task.classes] for template in task.templates]
+    with torch.no_grad():
+        text_CD = torch.nn.functional.normalize(sum(model.encode_text(of_one) for of_one in prompts), dim=1)
+        logits_BC = model.logit_scale * model.encode_image(images_BCHW) @ text_CD.T
+    loss = torch.nn.functional.cross_entropy(logits_BC, torch.tensor(task.val.labels))
+    assert found[-1]["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_looking_changes_nothing(tmp_path: Path) -> None:

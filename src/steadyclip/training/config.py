@@ -37,7 +37,7 @@ class RunConfig:
     log_every: Count = 10
     """Steps between log lines; losses are read from the device only then."""
     validate_every: Count | None = None
-    """Steps between scorings of the validation images; their accuracy stands in `log.jsonl`."""
+    """Steps between scorings of the validation images; their accuracy and their cross entropy stand in `log.jsonl`."""
     patience: Count | None = None
     """Stop after so many scorings without a better one, and keep the weights of the best; with --validate-every."""
     log: tuple[Tracker, ...] = ()

@@ -234,10 +234,11 @@ class Loop:
         features = image_features(
             self.model, self.task.val, workers=self.config.workers, precision=precision, frozen=frozen
         )
-        predicted_N, _ = scorer.predict(features.rows)
-        top1 = metrics.top1(predicted_N, features.labels_N)
+        logits_NC = torch.cat([part.float().cpu() for part in scorer.every(features.rows)])
+        top1 = metrics.top1(logits_NC.argmax(dim=1), features.labels_N)
         self.best.look(done, top1, self.model.trained_state)
-        return {"validation_top1": top1}
+        loss = torch.nn.functional.cross_entropy(logits_NC, features.labels_N)
+        return {"validation_top1": top1, "validation_loss": float(loss)}
 
     def _log(self, done: int, steps: int, **more: float) -> dict[str, Any]:
         self.losses.look()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product, zip_longest
 from pathlib import Path
@@ -41,7 +41,14 @@ class Sample:
 
     def image(self) -> bytes:
         """PNG bytes of 64 x 64 pixels."""
-        content = self.scene(random.Random(self.seed), self.drawing, _strangers(self.split))
+        return self._shown(self.drawing)
+
+    def ground(self) -> bytes:
+        """The same without the drawing: the pixels that differ are the drawing's."""
+        return self._shown(replace(self.drawing, body=""))
+
+    def _shown(self, drawing: Drawing) -> bytes:
+        content = self.scene(random.Random(self.seed), drawing, _strangers(self.split))
         return render(content, self.key)
 
     @property
