@@ -37,10 +37,10 @@ class Trained(NamedTuple):
     folder: Path
 
 
-def arguments(about: str | None) -> argparse.Namespace:
+def arguments(about: str | None, out: str = "runs/mechanisms") -> argparse.Namespace:
     """The options that all of these programs have."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/mechanisms"), help="trainings are kept here, and go on")
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder of the trainings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     return parser.parse_args()
 
@@ -61,12 +61,12 @@ def trained(row: str, data: str, seed: int, out: Path, template: str | None = No
 
 
 def write_csv(name: str, fields: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    """results/NAME.csv; numbers with four digits."""
+    """results/NAME.csv; numbers with five digits."""
     path = ROOT / "results" / f"{name}.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(fields)
-        writer.writerows([f"{cell:.4f}" if isinstance(cell, float) else cell for cell in line] for line in lines)
+        writer.writerows([f"{cell:.5g}" if isinstance(cell, float) else cell for cell in line] for line in lines)
     print(f"wrote {path.relative_to(ROOT)}")
 
 
