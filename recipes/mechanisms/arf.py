@@ -49,7 +49,7 @@ def main() -> None:
             axis.barh([i + 0.4 * place - 0.2 for i in range(len(rows))], moved, 0.36, color=color, label=tower)
         axis.set_yticks(range(len(rows)), [ROWS[row] for row in rows])
         axis.invert_yaxis()
-        axis.set_xlabel("1 − cosine to the frozen features, mean over images or prompts of other classes")
+        axis.set_xlabel("1 \N{MINUS SIGN} cosine to the frozen features, mean over images or prompts of other classes")
         axis.legend()
 
 

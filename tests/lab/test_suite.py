@@ -77,7 +77,8 @@ def test_the_ground_differs_where_the_drawing_is(name: str) -> None:
     for label in data_set.classes[::40]:
         sample = next(iter(data_set.samples(label)))
         shown, ground = (
-            np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int) for png in (sample.image(), sample.ground())
+            np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+            for png in (sample.image(), sample.ground())
         )
         differs = np.abs(shown - ground).max(axis=2) > 24
         assert 0.01 < differs.mean() < 0.7

@@ -54,7 +54,7 @@ def _luminance(color: str) -> float:
 
 def test_every_color_can_be_read_on_paper_and_cards() -> None:
     """WCAG AA, in light, dark and print: a contrast of 4.5."""
-    css = (Path(charts.__file__).parent / "templates" / "page.css").read_text()
+    css = (Path(charts.__file__).parent / "templates" / "colors.css").read_text()
     schemes = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     assert len(schemes) == 3
     for scheme in schemes:

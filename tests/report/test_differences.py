@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import xml.etree.ElementTree
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from msgspec import structs
 
 from steadyclip.evaluation.paired import Bootstrap
 from steadyclip.evaluation.records import Record
-from steadyclip.report import main_table
+from steadyclip.report import charts, main_table, write_charts
 from steadyclip.report.reading import reading
 
 Make = Callable[..., Record]
@@ -37,6 +40,35 @@ def grid(make: Make, shares: dict[str, tuple[float, float]], sets: str = "ab") -
 
 
 SHARES = {"zero-shot": (0.5, 0.6), "full": (0.8, 0.5), "lora": (0.7, 0.6), "dra": (0.7, 0.61)}
+
+
+def test_the_chart_of_gain_and_cost_shows_the_differences(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = main_table(grid(make, SHARES))
+    drawn: list[tuple[float, ...]] = []
+    real = Axes.errorbar
+
+    def errorbar(axes: Axes, x: float, y: float, **options) -> object:
+        if "yerr" in options:
+            drawn.append((x, y, *(float(end[0]) for name in ("xerr", "yerr") for end in options[name])))
+        return real(axes, x, y, **options)
+
+    monkeypatch.setattr(Axes, "errorbar", errorbar)
+    looks = charts.styles(SHARES)
+    svg = charts.exchange(table.differences[0], looks)
+    for row, (x, y, left, right, below, above) in zip(table.differences[0].rows, drawn, strict=True):
+        base, new = row.cells[:2]
+        assert (x, y) == (new.value, base.value)
+        assert (x - left, x + right, y - below, y + above) == pytest.approx((new.low, new.high, base.low, base.high))
+        assert f">{row.label}<" in svg
+    assert not charts.exchange(table.differences[1], looks)
+    assert not charts.exchange(table.sections[0], looks)
+    (file,) = (file for file in write_charts(table, tmp_path / "charts") if file.name.startswith("exchange"))
+    alone = file.read_text()
+    assert "--base: #3f6fa8" in alone
+    assert "prefers-color-scheme: dark" in alone
+    assert xml.etree.ElementTree.fromstring(alone).tag.endswith("svg")
 
 
 def test_each_row_is_compared_with_the_three_references(make: Make) -> None:

@@ -35,6 +35,8 @@ class Report:
     """Heading of the page; by default the names of the data sets."""
     results: Path | None = None
     """A CSV file to write as well, a line for each evaluation, to keep in a repository."""
+    charts: Path | None = None
+    """A folder to write each chart of the page to, as an SVG file."""
     markdown: bool = False
     """Print the table as Markdown."""
     require: Literal["better"] | None = None
@@ -46,7 +48,7 @@ class Report:
     def __call__(self) -> None:
         from steadyclip.core.files import write_atomic
         from steadyclip.evaluation import load_records
-        from steadyclip.report import main_table, need_verdict, verdict, write_page
+        from steadyclip.report import main_table, need_verdict, verdict, write_charts, write_page
         from steadyclip.report.classes import class_rows, classes_csv, confusions_csv, find_answers
         from steadyclip.report.reading import reading
         from steadyclip.report.results import results
@@ -71,6 +73,8 @@ class Report:
                 file = self.out.with_name(f"{self.out.stem}-{name}.csv")
                 write_atomic(file, text.encode())
                 say(f"{name}: {file}")
+        for file in write_charts(table, self.charts) if self.charts else ():
+            say(f"chart: {file}")
         if self.results:
             write_atomic(self.results, results(records).encode())
             say(f"results: {self.results}")

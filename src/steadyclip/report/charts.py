@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steadyclip.evaluation.forgetting import forgetting, held_out
 from steadyclip.evaluation.records import Record
-from steadyclip.report.cells import HALVES, Cell, Row, Section, grouped, percents
+from steadyclip.report.cells import BASELINE, HALVES, Cell, Row, Section, grouped, percents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -166,6 +166,34 @@ def _name_rows(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_yticks(range(len(rows)), full, color=COLORS["ink"], parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(False)
+
+
+def exchange(section: Section, looks: Mapping[str, Style]) -> str:
+    """What was gained on base against what became of new, a point for each method with its paired intervals; nothing
+    for sections that are not of differences to the frozen model."""
+    rows = [row for row in section.rows if None not in (row.cells[0].low, row.cells[1].low)]
+    if not section.title.endswith(f": difference to {BASELINE}") or not rows:
+        return ""
+    with _drawn(f"Gain on base against change on new: {section.title}", 3.2) as chart:
+        (axes,) = chart.axes
+        axes.axvline(0, **_DASHES)
+        chart.legend[BASELINE] = axes.axhline(0, **_DASHES)
+        for row in rows:
+            color, marker = looks[row.label]
+            (y, y_low, y_high), (x, x_low, x_high) = ((c.value, c.low, c.high) for c in row.cells[:2])
+            whiskers: Any = {"xerr": [[x - x_low], [x_high - x]], "yerr": [[y - y_low], [y_high - y]]}
+            axes.errorbar(x, y, color=color, alpha=0.5, linewidth=1, **whiskers)
+            chart.legend[row.label] = axes.scatter(x, y, color=color, marker=marker, s=46, zorder=3)
+        axes.set(xlabel="change on new classes, points", ylabel="change on trained classes, points")
+        axes.locator_params(nbins=5)
+    return chart.svg
+
+
+def standalone(svg: str) -> str:
+    """A chart of a page as a file of its own: with the page's colors, light or dark as its reader's screen is."""
+    colors = (Path(__file__).with_name("templates") / "colors.css").read_text(encoding="utf-8")
+    size = re.sub(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"', r'\g<0> width="\1pt" height="\2pt"', svg, count=1)
+    return size.replace(">", f"><style>{colors}</style>", 1)
 
 
 def curves(section: Section, looks: Mapping[str, Style]) -> str:

@@ -115,14 +115,34 @@ def _numbers() -> Iterator[str]:
     yield from (f" ({i})" for i in itertools.count(2))
 
 
+def write_charts(table: Table, folder: Path) -> list[Path]:
+    """Each chart of a page as an SVG file of its own: ``bars-lab-things-base-to-new.svg``.
+
+    Raises:
+        SteadyClipError: a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for kind, of_sections in _charts(table).items():
+        for title, svg in of_sections.items():
+            files.append(folder / f"{kind}-{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}.svg")
+            write_atomic(files[-1], charts.standalone(svg).encode())
+    return files
+
+
 def _charts(table: Table) -> dict[str, dict[str, str]]:
     """For each kind of chart the title and ``<svg>`` of the sections that have it."""
     looks = charts.styles(
         row.series for section in table.sections for row in section.rows if row is not section.baseline
     )
+    kinds = (charts.exchange, charts.bars, charts.curves, charts.shift, charts.drift)
     return {
-        draw.__name__: {section.title: svg for section in table.sections if (svg := draw(section, looks))}
-        for draw in (charts.bars, charts.curves, charts.shift, charts.drift)
+        draw.__name__: {
+            section.title: svg
+            for section in (table.differences if draw is charts.exchange else table.sections)
+            if (svg := draw(section, looks))
+        }
+        for draw in kinds
     }
 
 
