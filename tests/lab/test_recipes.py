@@ -16,6 +16,7 @@ from steadyclip.commands.bench import Bench
 from steadyclip.commands.options import DataOptions
 from steadyclip.data import catalog
 from steadyclip.data.builtin import find_builtin
+from steadyclip.data.suites import find_suite
 from steadyclip.experiments.protocols import ProtocolName
 from steadyclip.experiments.rows import parse_rows
 from steadyclip.experiments.settings import settings_for
@@ -73,7 +74,7 @@ def check_bench(command: Bench) -> None:
     rows = parse_rows(command.methods, settings_for(command.model, command.recipes))
     assert command.seeds
     names = (*command.data, *(command.targets or ()))
-    assert [name for name in names if not find_builtin(name) and not catalog.find(name)] == []
+    assert [name for name in names if not (find_builtin(name) or find_suite(name) or catalog.find(name))] == []
     if any(map(catalog.find, names)):
         assert (command.model, command.root) == ("openai/clip-vit-base-patch16", Path("DATA"))
         assert {row.settings for row in rows if row.recipe} == {"published"}
