@@ -73,6 +73,7 @@ METHODS = {
     "maple": Tried(_SGD, "depth", ("1", "2"), _SHORT),
     "ivlp": Tried(_SGD, "depth", ("1", "2"), _SHORT),
     "promptsrc": Tried(_SGD, "text", ("5", "100"), f"{_SHORT},mean=MEAN"),
+    "mmrl": Tried(_PARTS, "w", ("0.1", "3"), _SHORT),
     "mma": Tried(_SGD, "rank", ("8", "128"), _SHORT),
     "clip-adapter": Tried(_ROWS, "ratio", ("0.1", "0.5"), _VIEWS, _LONG),
     "taskres": Tried(_ROWS, "alpha", ("0.25", "1"), _VIEWS, _LONG),

@@ -57,6 +57,7 @@ TABLE: dict[str, tuple[dict, dict] | None] = {
     "ivlp": (BOTH, {}),
     "promptsrc": ({**BOTH, **KNOWN}, {"text frozen": (2, 320)}),  # eighty prompts of four classes
     "mma": (BOTH, {}),
+    "mmrl": ({**BOTH, **KNOWN}, FIRST),
     "clip-adapter": (KNOWN, FIRST),
     "taskres": (KNOWN, {"text frozen": (1, 8)}),
     "zs-lp": (KNOWN, {}),  # its rows were filled before

@@ -15,7 +15,16 @@ from steadyclip.experiments.rows import parse_row
 from steadyclip.heads import FeatureTask, NoHead
 from steadyclip.methods import Method, compose, get_method
 from steadyclip.methods.prograd import Projected
-from steadyclip.objectives import CrossEntropy, DrawnPrompts, GramAlignment, Image, InfoNCE, RandomTexts, Text
+from steadyclip.objectives import (
+    ClassContrast,
+    CrossEntropy,
+    DrawnPrompts,
+    GramAlignment,
+    Image,
+    InfoNCE,
+    RandomTexts,
+    Text,
+)
 from steadyclip.testing import starts_frozen
 from steadyclip.training.step import Step
 
@@ -213,6 +222,21 @@ def test_gram_alignment_is_the_change_of_similarities() -> None:
     now, before = f[Image()], f[Image(state="frozen")]
     total = sum((now[i] @ now[j] - before[i] @ before[j]) ** 2 for i in range(6) for j in range(6))
     torch.testing.assert_close(terms(method, model, batch)["gram_alignment"], 2 * total / 36, rtol=1e-4, atol=1e-8)
+
+
+def test_class_contrast_is_the_supervised_contrastive_loss() -> None:
+    method = compose("mps", adapters=(Weights(blocks=1),), objective=CrossEntropy() + 0.5 * ClassContrast())
+    assert parse_row(f"compose[{','.join(f'{k}={v}' for k, v in method.knobs().items() if v)}]").method == method
+    model, batch = attached(method, std=0.1), make_batch()
+    f = filled(method, model, batch)
+    images, texts, labels, scale = f[Image()], f[Text()], batch.labels_B.tolist(), f.scale(Image())
+    losses = []
+    for i, label in enumerate(labels):
+        others = [(images[j], labels[j]) for j in range(6) if j != i] + [(text, k) for k, text in enumerate(texts)]
+        logits = torch.stack([scale * images[i] @ other for other, _ in others]).log_softmax(0)
+        losses.append(-torch.stack([x for x, (_, k) in zip(logits, others, strict=True) if k == label]).mean())
+    found = terms(method, model, batch)["class_contrast"]
+    torch.testing.assert_close(found, 0.5 * torch.stack(losses).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_lp_plus_plus_is_descent_on_all_images() -> None:

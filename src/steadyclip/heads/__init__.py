@@ -6,9 +6,10 @@ from steadyclip.heads.cache import CacheHead
 from steadyclip.heads.feature_adapter import FeatureAdapterHead
 from steadyclip.heads.from_text import FromTextHead, ResidualHead
 from steadyclip.heads.linear import LinearHead
+from steadyclip.heads.space import SpaceHead
 from steadyclip.heads.text import TextHead
 
 __all__ = [
     "BlendedHead", "CacheHead", "FeatureAdapterHead", "FeatureTask", "FromTextHead", "Head", "HeadSpec", "LinearHead",
-    "NoHead", "ResidualHead", "TextHead",
+    "NoHead", "ResidualHead", "SpaceHead", "TextHead",
 ]  # fmt: skip

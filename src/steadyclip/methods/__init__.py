@@ -14,6 +14,7 @@ from steadyclip.methods import (  # noqa: F401  (registration)
     lora,
     maple,
     mma,
+    mmrl,
     orthcr,
     prograd,
     promptsrc,

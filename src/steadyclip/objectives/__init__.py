@@ -18,7 +18,7 @@ from steadyclip.objectives.features import (
     TextView,
     View,
 )  # fmt: skip
-from steadyclip.objectives.kept import ContextConsistency, GramAlignment, TextsKept
+from steadyclip.objectives.kept import ClassContrast, ContextConsistency, GramAlignment, TextsKept
 from steadyclip.objectives.terms import (
     L2SP,
     Consistency,
@@ -38,8 +38,9 @@ from steadyclip.objectives.terms import (
 )  # fmt: skip
 
 __all__ = [
-    "L2SP", "AttentiveCutout", "Batch", "Classes", "Consistency", "ContextConsistency", "Contexts", "CrossEntropy",
-    "CrossedEntropy", "Cutout", "DeltaL1", "Distance", "DrawnPrompts", "FeatureL1", "Features", "GramAlignment",
-    "HeadPenalty", "Image", "InfoNCE", "MarginEntropy", "Objective", "OfStream", "Plain", "RandomTexts", "Read",
-    "Term", "Text", "TextEntropy", "TextView", "TextsKept", "TextsOfStream", "View", "as_objective", "kl",
+    "L2SP", "AttentiveCutout", "Batch", "ClassContrast", "Classes", "Consistency", "ContextConsistency", "Contexts",
+    "CrossEntropy", "CrossedEntropy", "Cutout", "DeltaL1", "Distance", "DrawnPrompts", "FeatureL1", "Features",
+    "GramAlignment", "HeadPenalty", "Image", "InfoNCE", "MarginEntropy", "Objective", "OfStream", "Plain",
+    "RandomTexts", "Read", "Term", "Text", "TextEntropy", "TextView", "TextsKept", "TextsOfStream", "View",
+    "as_objective", "kl",
 ]  # fmt: skip

@@ -1,10 +1,11 @@
-"""Terms that keep what the frozen model says of images beside the classes: of contexts, random texts, each other."""
+"""Terms on what the model says of images beside the classes: of contexts, random texts, each other. Most keep it."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -64,3 +65,32 @@ class GramAlignment(Term):
     def __call__(self, f: Features) -> Tensor:
         now, before = (f[read] @ f[read].T for read in self.reads)
         return F.mse_loss(now, before)
+
+
+class ClassContrast(Term):
+    """Images and class texts of a batch come together where the class is the same, and apart where it is not.
+
+    Each image is compared with the other images and with the texts of all classes, by the model's own scale; what is
+    minimized is the mean of -log of the softmax at those of its class. An image's class text is always among them.
+
+    Source: the supervised contrastive loss of Khosla et al. 2020 (arXiv 2004.11362), equation 2, on images and texts.
+    As the part of MPS-Tuning (Chen et al. 2025, arXiv 2508.12877) that tells classes apart it is our reading.
+    """
+
+    pairs: ClassVar[bool] = True
+
+    on: Read = Image()
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        return self.on, Text()
+
+    def __call__(self, f: Features) -> Tensor:
+        labels_B, text = f.labels(self.on.view), Text()
+        among_BB = f.cosines(self.on, self.on).clone().fill_diagonal_(-torch.inf)  # itself is no other
+        logits_BS = torch.cat([among_BB, f.cosines(self.on, text)], dim=1)
+        classes_S = torch.cat([labels_B, torch.arange(logits_BS.shape[1] - len(labels_B), device=labels_B.device)])
+        same_BS = labels_B[:, None] == classes_S
+        same_BS[:, : len(labels_B)].fill_diagonal_(False)
+        log_BS = logits_BS.log_softmax(dim=1).masked_fill(~same_BS, 0.0)
+        return -(log_BS.sum(dim=1) / same_BS.sum(dim=1)).mean()
