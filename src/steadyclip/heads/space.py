@@ -40,7 +40,9 @@ class SpaceHead(TextHead):
 
 
 class _SpaceHead(_TextHead):
-    spec: SpaceHead
+    def __init__(self, classes: Sequence[str], spec: SpaceHead) -> None:
+        super().__init__(classes, spec)
+        self.alpha = spec.alpha
 
     def reads(self, scoring: bool = False) -> tuple[Read, ...]:
         return (*super().reads(scoring), Image(what="space"))
@@ -55,7 +57,7 @@ class _SpaceHead(_TextHead):
         own = text_CD.ndim == 3  # other texts for each image
         by_space = scale * (torch.einsum("bd,bcd->bc", space_BD, text_CD) if own else space_BD @ text_CD.T) + bias
         trained = set(f.names) <= set(self.classes)
-        logits = self.spec.alpha * by_class + (1 - self.spec.alpha) * by_space if trained else by_class
+        logits = self.alpha * by_class + (1 - self.alpha) * by_space if trained else by_class
         return {"logits": logits, "class": by_class, "space": by_space}
 
     def rows(self, f: Features) -> tuple[Tensor, Tensor | None] | None:

@@ -171,22 +171,27 @@ def _name_rows(axes: Axes, rows: Sequence[Row]) -> None:
 def exchange(section: Section, looks: Mapping[str, Style]) -> str:
     """What was gained on base against what became of new, a point for each method with its paired intervals; nothing
     for sections that are not of differences to the frozen model."""
-    rows = [row for row in section.rows if None not in (row.cells[0].low, row.cells[1].low)]
+    rows = [(row, new, base) for row in section.rows if (new := _ends(row, 1)) and (base := _ends(row, 0))]
     if not section.title.endswith(f": difference to {BASELINE}") or not rows:
         return ""
     with _drawn(f"Gain on base against change on new: {section.title}", 3.2) as chart:
         (axes,) = chart.axes
         axes.axvline(0, **_DASHES)
         chart.legend[BASELINE] = axes.axhline(0, **_DASHES)
-        for row in rows:
+        for row, (x, x_low, x_high), (y, y_low, y_high) in rows:
             color, marker = looks[row.label]
-            (y, y_low, y_high), (x, x_low, x_high) = ((c.value, c.low, c.high) for c in row.cells[:2])
             whiskers: Any = {"xerr": [[x - x_low], [x_high - x]], "yerr": [[y - y_low], [y_high - y]]}
             axes.errorbar(x, y, color=color, alpha=0.5, linewidth=1, **whiskers)
             chart.legend[row.label] = axes.scatter(x, y, color=color, marker=marker, s=46, zorder=3)
         axes.set(xlabel="change on new classes, points", ylabel="change on trained classes, points")
         axes.locator_params(nbins=5)
     return chart.svg
+
+
+def _ends(row: Row, column: int) -> tuple[float, float, float] | None:
+    """Value, low and high of a difference; None where there is none."""
+    cell = row.cells[column]
+    return None if cell.value is None or cell.low is None or cell.high is None else (cell.value, cell.low, cell.high)
 
 
 def standalone(svg: str) -> str:
