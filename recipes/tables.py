@@ -1,0 +1,88 @@
+"""Fills the tables of README and docs from results/*.csv: no number there is typed.
+
+    python recipes/tables.py
+
+A table stands below ``<!-- results/FILE.csv NAME -->``. Its first column names rows of ``steadyclip bench``, and may
+say more behind a colon; the columns base, new and H are computed here. NAME is a data set, several with commas between
+them, or a suite such as `suite`: then each number is the mean over its data sets, of the seeds that have them all. To
+add a row, write its first column and run this.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean, harmonic_mean, stdev
+
+from steadyclip.data.suites import find_suite
+
+ROOT = Path(__file__).parents[1]
+FILES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+MARK = re.compile(r"<!-- (results/\S+\.csv) (\S+) -->\n\n(.*?)\n\n", re.DOTALL)
+
+Scores = list[tuple[float, float]]
+"""Base and new in percent, for each seed."""
+
+
+def main() -> None:
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        if text != (new := filled(text)):
+            file.write_text(new, encoding="utf-8")
+            print(f"wrote {file.relative_to(ROOT)}")
+
+
+def filled(text: str) -> str:
+    """The text with all of its tables made anew."""
+    return MARK.sub(lambda found: f"<!-- {found[1]} {found[2]} -->\n\n{table(found[1], found[2], found[3])}\n\n", text)
+
+
+def table(source: str, name: str, old: str) -> str:
+    """The lines of a table, with the rows of the ``old`` one."""
+    suite = find_suite(name)
+    scores = read(ROOT / source, list(suite.members) if suite else name.split(","))
+    labels = [line.split("|")[1].strip() for line in old.splitlines()[2:]]
+    rows = {label: scores[re.sub(r"`(.*?)`", r"\1", label.partition(": ")[0])] for label in labels}
+    best = [max(round(means(of_seeds)[i], 1) for of_seeds in rows.values()) for i in range(3)]
+    lines = ["| | base | new | H |", "| --- | ---: | ---: | ---: |"]
+    for label, of_seeds in rows.items():
+        mean, origin = means(of_seeds), means(scores["zero-shot"])
+        spread = [f" ± {stdev(values):.1f}" if len(values) > 1 else "" for values in zip(*of_seeds, strict=True)] + [""]
+        cells = []
+        for value, around, zero, top in zip(mean, spread, origin, best, strict=True):
+            change = "" if label == "zero-shot" else f" ({value - zero:+.1f})".replace("-", "\N{MINUS SIGN}")
+            strong = "**" if round(value, 1) == top else ""
+            cells.append(f"{strong}{value:.1f}{around}{strong}{change}")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def read(path: Path, names: list[str]) -> dict[str, Scores]:
+    """Row -> base and new in percent for each seed, the mean over the data sets ``names``; rows that lack some of it
+    are left out."""
+    found: dict[str, dict[str, dict[tuple[str, str], float]]] = defaultdict(lambda: defaultdict(dict))
+    with path.open(newline="") as file:
+        for line in csv.DictReader(file):
+            name, half, *_ = [*line["test"].split(), ""]
+            if name in names and half in ("base", "new") and line["classes"] in ("", "base") and line["top1"]:
+                found[line["method"]][line["seed"]][name, half] = 100 * float(line["top1"])
+    scores: dict[str, Scores] = {}
+    for method, seeds in found.items():
+        whole = [of_seed for _, of_seed in sorted(seeds.items()) if len(of_seed) == 2 * len(names)]
+        if whole:
+            scores[method] = [
+                (fmean(of_seed[n, "base"] for n in names), fmean(of_seed[n, "new"] for n in names)) for of_seed in whole
+            ]
+    return scores
+
+
+def means(of_seeds: Scores) -> tuple[float, float, float]:
+    """Base, new and the H of their means."""
+    base, new = map(fmean, zip(*of_seeds, strict=True))
+    return base, new, harmonic_mean((base, new))
+
+
+if __name__ == "__main__":
+    main()
