@@ -67,11 +67,11 @@ def write_folder(path, first: int, count: int):
     return path
 
 
-def make_pool(path, features) -> Pool:
-    """A pool with these features (N, D) by kind, in two parts; its pairs cannot be fetched."""
-    width, parts = features["image"].shape[1], []
-    half = len(features["image"]) // 2
-    for i, part in enumerate((slice(0, half), slice(half, None))):
+def make_pool(path, features, parts: int = 2) -> Pool:
+    """A pool with these features (N, D) by kind, in parts of one size; its pairs cannot be fetched."""
+    (rows, width), found = features["image"].shape, []
+    for i in range(parts):
+        part = slice(i * rows // parts, (i + 1) * rows // parts)
         arrays = {kind: np.asarray(features[kind][part], np.float32) for kind in KINDS}
         pairs = [
             {"key": f"{i}-{n}", "text": "x", "place": 0, "size": 0, "digest": ""} for n in range(len(arrays["image"]))
@@ -79,8 +79,8 @@ def make_pool(path, features) -> Pool:
         folder = path / f"part{i}"
         Journal(folder / JOURNAL, Batch).append(Batch(pairs, {kind: array.tobytes() for kind, array in arrays.items()}))
         finish_part(folder, f"part{i}", width)
-        parts.append(FinishedPart.read(folder))
-    Manifest("none", "none", "none", width, 1, Sources({}, None, 1), parts).write(path)
+        found.append(FinishedPart.read(folder))
+    Manifest("none", "none", "none", width, 1, Sources({}, None, 1), found).write(path)
     return Pool.open(path)
 
 

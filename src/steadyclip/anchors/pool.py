@@ -172,10 +172,12 @@ class Pool:
                     "or embed the pool again into another folder."
                 )
 
-    def chunks(self, kinds: Sequence[str], size: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """First row and features (at most ``size``, D) by kind, over the whole pool."""
+    def chunks(
+        self, kinds: Sequence[str], size: int, parts: Sequence[FinishedPart] | None = None
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """First row and features (at most ``size``, D) by kind, over the whole pool, or over some of its parts."""
         first = 0
-        for part in self.manifest.parts:
+        for part in self.manifest.parts if parts is None else parts:
             self._verify(part, [f"{kind}.npy" for kind in kinds])
             arrays = {kind: self.features(part, kind) for kind in kinds}
             for begin in range(0, part.rows, size):
