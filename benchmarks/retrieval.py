@@ -35,7 +35,8 @@ from measuring import CLOCKS, in_turn, random_vit_b16
 from steadyclip.anchors.embedding import JOURNAL, Batch, embed_pool, finish_part
 from steadyclip.anchors.journal import Journal
 from steadyclip.anchors.pool import KINDS, FinishedPart, Manifest, Pool, Sources
-from steadyclip.anchors.retrieval import nearest_rows
+from steadyclip.anchors.search import Queries
+from steadyclip.anchors.search import search as search_pool
 
 PARTS = ("search", "embed", "memory")
 PART_ROWS = 65_536
@@ -76,7 +77,8 @@ def search(folder: Path, options: argparse.Namespace) -> None:
     found: dict[str, np.ndarray] = {}
 
     def ours() -> None:
-        found["ours"] = nearest_rows(pool, {"image": torch.from_numpy(queries_QD)}, ("image",), 10)[1].numpy()
+        queries = Queries({"image": torch.from_numpy(queries_QD)}, ("image",))
+        found["ours"] = search_pool(pool, queries, 10).rows.numpy()
 
     def theirs() -> None:
         found["faiss"] = index.search(queries_QD, 10)[1]
@@ -133,7 +135,7 @@ def search_large(folder: Path) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    nearest_rows(pool, queries, ("image", "text"), 10, near_duplicate=0.95)
+    search_pool(pool, Queries(queries, ("image", "text"), 0.95), 10)
     stop.set()
     watcher.join()
     print(

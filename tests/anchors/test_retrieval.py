@@ -10,11 +10,12 @@ import torch
 from anchor_world import make_pool, picture_set, unit, write_parquet
 
 from steadyclip.anchors import Captions, embed_pool, random_like, retrieve
-from steadyclip.anchors.retrieval import _top, faiss_rows, nearest_rows
+from steadyclip.anchors.retrieval import faiss_rows
+from steadyclip.anchors.search import Queries, _top, search
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.models.testing import tiny
 
-ENGINES = (nearest_rows, *((faiss_rows,) if importlib.util.find_spec("faiss") else ()))
+ENGINES = (search, *((faiss_rows,) if importlib.util.find_spec("faiss") else ()))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_recall_is_one_against_numpy(pool, arrays, wanted, near_duplicate, engin
         oracle_QN[queries["image"] @ features["image"].T > near_duplicate] = -np.inf
     expected = np.argsort(-oracle_QN, axis=1, kind="stable")[:, :10]
     tensors = {kind: torch.from_numpy(array) for kind, array in queries.items()}
-    scores, rows = engine(pool, tensors, wanted, 10, near_duplicate)
+    scores, rows = engine(pool, Queries(tensors, wanted, near_duplicate), 10)
     found = np.take_along_axis(oracle_QN, rows.numpy(), axis=1)
     assert np.allclose(scores.numpy(), found, atol=1e-6)
     assert all(set(a) == set(b) for a, b in zip(expected.tolist(), rows.tolist(), strict=True))
@@ -73,7 +74,7 @@ def test_an_image_finds_itself_unless_near_duplicates_are_left_out(world, tmp_pa
     assert [anchors.of(key)[0].text for key in images.keys] == [f"image number {n}" for n in range(6)]
     assert all(pair.similarity == pytest.approx(1, abs=1e-5) for pair in (anchors.of(key)[0] for key in images.keys))
     assert anchors.about["pool"] == pool.hash
-    assert (anchors.about["k"], anchors.about["query"], anchors.about["engine"]) == (2, "image", "torch")
+    assert (anchors.about["k"], anchors.about["query"], anchors.about["search"]) == (2, "image", "exact")
     filtered = retrieve(model, pool, images, tmp_path / "b.parquet", k=1, near_duplicate=0.99999)
     for key in filtered.keys:
         assert filtered.of(key)[0].text != f"image number {key.removesuffix('.png')}"
@@ -133,6 +134,6 @@ def test_mistakes_are_one_line(world, tmp_path, monkeypatch) -> None:
     with pytest.raises(DataError, match="every pair of the pool is a near-duplicate"):
         retrieve(model, pool, images, out, near_duplicate=-1.0)
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(DataError, match=r"faiss is not installed: pip install faiss-cpu, or .* --engine torch"):
-        retrieve(model, pool, images, out, engine="faiss")
+    with pytest.raises(DataError, match=r"faiss is not installed: pip install faiss-cpu, or .* --search exact"):
+        retrieve(model, pool, images, out, search="faiss")
     assert not out.exists()

@@ -8,19 +8,23 @@ from __future__ import annotations
 import importlib
 import math
 import random
+import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from steadyclip.anchors.captions import Captions
-from steadyclip.anchors.pairs import Anchors, Pair, write_anchors
-from steadyclip.anchors.pool import KINDS, Pool
+from steadyclip.anchors.engines import How
+from steadyclip.anchors.finding import find, parts_folder
+from steadyclip.anchors.pairs import Anchors, Pair, read_anchors, write_anchors
+from steadyclip.anchors.pool import Pool
+from steadyclip.anchors.search import CHUNK, UNIT_ROWS, Found, Queries
 from steadyclip.core.errors import DataError, UsageError
+from steadyclip.core.files import owning
 from steadyclip.core.progress import Progress
 from steadyclip.models.features import evaluating, image_features
 
@@ -29,22 +33,13 @@ if TYPE_CHECKING:
     from steadyclip.models import DualEncoder
 
 Query = Literal["image", "text", "both"]
-Engine = Literal["auto", "torch", "faiss"]
+Search = Literal["exact", "faiss"]
 
 _Hits = dict[int, list[tuple[str, int, float]]]
 """Row of the pool -> for which images it was found: key, rank and similarity."""
 
-# Pairs and images that are compared at once: their scores stay in the processor's cache and memory small.
-_CHUNK, _QUERIES, _BLOCK = 16_384, 1024, 64
 # faiss: pairs up to which it compares all, cells that it looks into above, and candidates beyond k for near-duplicates.
 _FLAT_ROWS, _PROBES, _SPARE = 1_000_000, 64, 64
-
-
-class Found(NamedTuple):
-    """The best K rows for Q queries: scores float32, best first, -inf where nothing is left, and rows int64."""
-
-    score_QK: Tensor
-    row_QK: Tensor
 
 
 def retrieve(
@@ -57,11 +52,16 @@ def retrieve(
     captions: Captions | None = None,
     k: int = 1,
     near_duplicate: float | None = 0.95,
-    engine: Engine = "auto",
+    distinct: float | None = None,
+    spare: int | None = None,
+    search: Search = "exact",
+    how: How | None = None,
+    unit_rows: int = UNIT_ROWS,
     source: str | Path | None = None,
     batch_size: int = 64,
     workers: int = 0,
     progress: Progress | None = None,
+    log: Callable[[str], None] = print,
 ) -> Anchors:
     """Write an anchor file: for each image of ``images`` the ``k`` nearest pairs of ``pool`` under the frozen model.
 
@@ -75,14 +75,20 @@ def retrieve(
         captions: for "text" and "both".
         k: pairs for each image.
         near_duplicate: leave out pairs whose image has a larger cosine with the image's; None leaves none out.
-        engine: "torch", or "auto", compares every pair; "faiss" (package faiss-cpu) searches an index.
+        distinct: leave out pairs whose image has a larger cosine with that of a better pair; None leaves none out.
+        spare: candidates beyond ``k`` for that; by default as many again, and at least 8.
+        search: "exact" compares every pair; "faiss" (package faiss-cpu) searches an index.
+        how: who does the exact search, and on how many processes; by default this one.
+        unit_rows: pairs that are searched at a time, each with a result of its own.
         source: folder that the pool's sources have been moved to.
         batch_size: images in a forward pass.
         workers: processes that decode images.
         progress: called with images done and all.
+        log: takes lines for people.
 
     Raises:
-        DataError: the pool is of other weights, an image has no caption, or no pair is left.
+        DataError: the pool is of other weights, an image has no caption, no pair is left, or a part of the pool could
+            not be searched.
         UsageError: a wrong ``k``, or a query that needs captions without any.
     """
     if not 1 <= k <= len(pool):
@@ -102,17 +108,24 @@ def retrieve(
         with evaluating(model), model.frozen():
             parts = [model.encode_text(texts[first : first + 256]) for first in range(0, len(texts), 256)]
             features["text"] = torch.cat(parts).cpu()
-    if engine == "faiss":
-        score_QK, row_QK = faiss_rows(pool, features, wanted, k, near_duplicate)
-    else:
-        engine = "torch"
-        score_QK, row_QK = nearest_rows(pool, features, wanted, k, near_duplicate, model.device)
+    queries = Queries(features, wanted, near_duplicate, found.keys)
     about = {
         "pool": pool.hash, "weights": model.weights_hash, "model": model.name, "query": query, "k": k,
-        "near_duplicate": near_duplicate, "engine": engine, "images": images.name, "set": images.hash,
+        "near_duplicate": near_duplicate, "distinct": distinct, "search": search, "images": images.name,
+        "set": images.hash, "queries": queries.hash,
     }  # fmt: skip
+    out = Path(out)
+    if search == "faiss":
+        best: Found | None = faiss_rows(pool, queries, k)
+    else:
+        best = find(
+            pool, queries, k, out, about, how=how, unlike=distinct, spare=spare, unit_rows=unit_rows,
+            device=str(model.device), log=log,
+        )  # fmt: skip
+    if best is None:  # another process has made it
+        return read_anchors(out)
     hits: _Hits = defaultdict(list)
-    for key, scores, rows in zip(found.keys, score_QK.tolist(), row_QK.tolist(), strict=True):
+    for key, scores, rows in zip(found.keys, best.scores.tolist(), best.rows.tolist(), strict=True):
         for rank, (score, row) in enumerate(zip(scores, rows, strict=True), start=1):
             if math.isfinite(score):
                 hits[row].append((key, rank, score))
@@ -122,90 +135,24 @@ def retrieve(
             "raise the threshold, or choose another pool."
         )
     digests = dict(zip(images.keys, images.digests, strict=True))
-    return write_anchors(out, _filled(pool, hits, digests, source), about)
+    with owning(out.with_name(f"{out.name}.lock"), wait=True, leave=False):  # one of several processes writes it
+        anchors = write_anchors(out, _filled(pool, hits, digests, source), about)
+    shutil.rmtree(parts_folder(out), ignore_errors=True)
+    return anchors
 
 
-def nearest_rows(
-    pool: Pool,
-    features: Mapping[str, Tensor],
-    wanted: Sequence[str],
-    k: int,
-    near_duplicate: float | None = None,
-    device: torch.device | str = "cpu",
-) -> Found:
-    """The best ``k`` rows of the pool for each query; every pair is compared.
-
-    Args:
-        pool: N pairs.
-        features: (Q, D) of length 1 by kind: "image" where near-duplicates are left out, and what is ``wanted``.
-        wanted: kinds whose mean cosine is compared.
-        k: rows for each query.
-        near_duplicate: cosine of the images above which a row is left out.
-        device: where torch compares.
-    """
-    kinds = [kind for kind in KINDS if kind in wanted or (kind == "image" and near_duplicate is not None)]
-    queries = {kind: features[kind].to(device, torch.float32).split(_QUERIES) for kind in kinds}
-    shape = len(features[kinds[0]]), k
-    nothing = torch.full(shape, -math.inf, device=device), torch.zeros(shape, dtype=torch.long, device=device)
-    best = [Found(*block) for block in zip(*(tensor.split(_QUERIES) for tensor in nothing), strict=True)]
-    # Written over and over: fresh memory for every product would cost a quarter of the time.
-    buffers = {kind: torch.empty(_QUERIES * _CHUNK, device=device) for kind in kinds}
-    with torch.inference_mode():
-        for first, arrays in pool.chunks(kinds, _CHUNK):
-            chunk = {kind: torch.from_numpy(array).to(device) for kind, array in arrays.items()}
-            for i, before in enumerate(best):
-                cosine = {kind: _product(queries[kind][i], chunk[kind], buffers[kind]) for kind in kinds}
-                score_QN = cosine[wanted[-1]]
-                if len(wanted) > 1:
-                    score_QN.add_(cosine[wanted[0]]).div_(2)
-                if near_duplicate is not None:
-                    score_QN.masked_fill_(cosine["image"] > near_duplicate, -math.inf)
-                score_QK, at_QK = _top(score_QN, k)
-                best[i] = merge([before, Found(score_QK, at_QK + first)], k)
-    return Found(*(torch.cat(column).cpu() for column in zip(*best, strict=True)))
-
-
-def merge(parts: Sequence[Found], k: int) -> Found:
-    """The best ``k`` of all that was found."""
-    score_QL, row_QL = (torch.cat(columns, dim=1) for columns in zip(*parts, strict=True))
-    score_QK, at_QK = score_QL.topk(k, dim=1)
-    return Found(score_QK, row_QL.gather(1, at_QK))
-
-
-def _product(query_QD: Tensor, pool_ND: Tensor, buffer: Tensor) -> Tensor:
-    shape = len(query_QD), len(pool_ND)
-    return torch.mm(query_QD, pool_ND.T, out=buffer[: shape[0] * shape[1]].view(shape))
-
-
-def _top(score_QN: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """``score_QN.topk(k)``, several times as fast: the best k lie in the k blocks with the highest maxima."""
-    queries, rows = score_QN.shape
-    blocks = rows // _BLOCK
-    if blocks <= k:
-        return score_QN.topk(min(k, rows), dim=1)
-    whole = blocks * _BLOCK
-    maxima_QM = score_QN[:, :whole].view(queries, blocks, _BLOCK).amax(dim=2)
-    chosen_QK = maxima_QM.topk(k, dim=1).indices
-    place_QL = (chosen_QK[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=score_QN.device)).flatten(1)
-    rest_QL = torch.arange(whole, rows, device=score_QN.device).expand(queries, -1)
-    place_QL = torch.cat([place_QL, rest_QL], dim=1)
-    scores, at = score_QN.gather(1, place_QL).topk(k, dim=1)
-    return scores, place_QL.gather(1, at)
-
-
-def faiss_rows(
-    pool: Pool, features: Mapping[str, Tensor], wanted: Sequence[str], k: int, near_duplicate: float | None = None
-) -> Found:
-    """As ``nearest_rows``, among the rows of the ``_PROBES`` cells next to each query; features are held in memory.
+def faiss_rows(pool: Pool, queries: Queries, k: int) -> Found:
+    """The best ``k`` rows among those of the ``_PROBES`` cells next to each query; features are held in memory.
 
     Raises:
         DataError: faiss is not installed.
     """
+    wanted, near_duplicate = queries.wanted, queries.near_duplicate
     try:
         faiss = importlib.import_module("faiss")
     except ImportError:
         raise DataError(
-            "faiss is not installed: pip install faiss-cpu, or compare every pair with --engine torch."
+            "faiss is not installed: pip install faiss-cpu, or compare every pair with --search exact."
         ) from None
 
     def joined(by_kind: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -217,20 +164,21 @@ def faiss_rows(
     if rows > _FLAT_ROWS:
         index.nprobe = _PROBES
         every = max(1, rows // (64 * cells))
-        index.train(np.concatenate([joined(chunk)[::every] for _, chunk in pool.chunks(wanted, _CHUNK)]))
-    for _, chunk in pool.chunks(wanted, _CHUNK):
+        index.train(np.concatenate([joined(chunk)[::every] for _, chunk in pool.chunks(wanted, CHUNK)]))
+    for _, chunk in pool.chunks(wanted, CHUNK):
         index.add(joined(chunk))
-    queries = joined({kind: features[kind].numpy() for kind in wanted}) / len(wanted)
+    vectors = joined({kind: queries.features[kind].numpy() for kind in wanted}) / len(wanted)
     candidates = min(rows, k + _SPARE * (near_duplicate is not None))
-    score_QL, row_QL = (torch.from_numpy(array) for array in index.search(queries, candidates))
+    score_QL, row_QL = (torch.from_numpy(array) for array in index.search(vectors, candidates))
     score_QL = score_QL.masked_fill(row_QL < 0, -math.inf)
     if near_duplicate is not None:
-        for first, chunk in pool.chunks(("image",), _CHUNK):
+        for first, chunk in pool.chunks(("image",), CHUNK):
             image_ND = torch.from_numpy(chunk["image"])
             query, place = ((row_QL >= first) & (row_QL < first + len(image_ND))).nonzero(as_tuple=True)
-            cosine = (image_ND[row_QL[query, place] - first] * features["image"][query]).sum(dim=1)
+            cosine = (image_ND[row_QL[query, place] - first] * queries.features["image"][query]).sum(dim=1)
             score_QL[query, place] = score_QL[query, place].masked_fill(cosine > near_duplicate, -math.inf)
-    return merge([Found(score_QL, row_QL)], k)
+    score_QK, at_QK = score_QL.topk(min(k, candidates), dim=1)
+    return Found(score_QK, row_QL.gather(1, at_QK))
 
 
 def random_like(

@@ -176,19 +176,20 @@ def distinct(found: Found, features: Callable[[np.ndarray], np.ndarray], k: int,
         cosine: above it two images count as the same.
     """
     scores, rows = found.scores.new_full((len(found.rows), k), -math.inf), found.rows.new_full((len(found.rows), k), -1)
-    for q, (of_query, score_L) in enumerate(zip(found.rows, found.scores, strict=True)):
-        there = of_query[of_query >= 0]
-        order = there.argsort()
-        image_LD = torch.empty(0)
-        if len(there):
-            sorted_LD = torch.from_numpy(np.asarray(features(there[order].numpy()), np.float32))
-            image_LD = sorted_LD[order.argsort()]
-        like_LL = image_LD @ image_LD.T if len(there) else image_LD
-        kept: list[int] = []
-        for i in range(len(there)):
-            if len(kept) < k and not (like_LL[i, kept] > cosine).any():
-                kept.append(i)
-        scores[q, : len(kept)], rows[q, : len(kept)] = score_L[kept], there[kept]
+    for start in range(0, len(rows), _BLOCK):
+        block = found.rows[start : start + _BLOCK]
+        needed, place = np.unique(block[block >= 0].numpy(), return_inverse=True)
+        images = torch.from_numpy(np.asarray(features(needed), np.float32)) if len(needed) else torch.empty(0, 0)
+        place_QL = torch.full(block.shape, -1)
+        place_QL[block >= 0] = torch.from_numpy(place.reshape(-1))
+        for q, place_L in enumerate(place_QL, start=start):
+            there = place_L[place_L >= 0]  # they stand in front
+            like_LL = images[there] @ images[there].T
+            kept: list[int] = []
+            for i in range(len(there)):
+                if len(kept) < k and not (like_LL[i, kept] > cosine).any():
+                    kept.append(i)
+            scores[q, : len(kept)], rows[q, : len(kept)] = found.scores[q, kept], found.rows[q, kept]
     return Found(scores, rows)
 
 

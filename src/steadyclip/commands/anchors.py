@@ -17,6 +17,7 @@ from steadyclip.core.precision import Precision, best_device
 from steadyclip.core.progress import progress_bar
 
 if TYPE_CHECKING:
+    from steadyclip.anchors.engines import How
     from steadyclip.data import ImageSet
 
 
@@ -33,6 +34,26 @@ class _FineTuneImages:
         task = source.load().task(shots=self.shots, seed=self.seed, subset=self.subset, verify=False)
         say(*task.notes)
         return task.train
+
+
+@dataclasses.dataclass(frozen=True)
+class _Engine:
+    """Who does the parts of the pool."""
+
+    engine: Literal["local", "slurm", "ray"] = "local"
+    """`local`: processes of this machine; `slurm`: jobs through submitit; `ray`: a Ray cluster (RAY_ADDRESS), or this
+    machine. Under torchrun each of its processes takes parts."""
+    jobs: Annotated[int, Limits(1, 1024)] = 1
+    """Processes, jobs or actors."""
+    slurm: tuple[str, ...] = ()
+    """Settings of the jobs as name=value: timeout_min=120 slurm_partition=gpu gpus_per_node=1."""
+
+    def how(self) -> How:
+        from steadyclip.anchors.engines import How
+        from steadyclip.experiments.rows import pairs
+
+        jobs = {name: int(value) if value.isdecimal() else value for name, value in pairs(self.slurm).items()}
+        return How(self.engine, self.jobs, jobs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +162,16 @@ class AnchorsRetrieve:
     """Leave out pairs whose image has a larger cosine with the image; None leaves none out."""
     random_like: Path | None = None
     """The control: instead of searching, replace each pair of this anchor file by a random one of the pool."""
-    engine: Literal["auto", "torch", "faiss"] = "auto"
-    """`torch` (also `auto`) compares every pair; `faiss` (pip install faiss-cpu) searches an index held in memory."""
+    distinct: Annotated[float, Limits(-1, 1)] | None = None
+    """Leave out pairs whose image has a larger cosine with that of a better pair, across the whole pool: 0.95 for pools
+    from the web."""
+    spare: Count | None = None
+    """Candidates beyond --k for --distinct; by default as many again, and at least 8."""
+    search: Literal["exact", "faiss"] = "exact"
+    """`exact` compares every pair; `faiss` (pip install faiss-cpu) searches an index held in memory."""
+    shared: OmitArgPrefixes[_Engine] = _Engine()
+    unit_rows: Count = 1_000_000
+    """Pairs that are searched at a time, each with a result of its own."""
     pool_source: Path | None = None
     """Folder that the pool's source files have been moved to."""
     batch_size: BatchSize = 64
@@ -166,8 +195,10 @@ class AnchorsRetrieve:
             with progress_bar("queries") as progress:
                 anchors = retrieve(
                     load(self.model, device=best_device(self.device)), pool, images, self.out, query=self.query,
-                    captions=captions, k=self.k, near_duplicate=self.near_duplicate, engine=self.engine,
+                    captions=captions, k=self.k, near_duplicate=self.near_duplicate, distinct=self.distinct,
+                    spare=self.spare, search=self.search, how=self.shared.how(), unit_rows=self.unit_rows,
                     source=self.pool_source, batch_size=self.batch_size, workers=self.workers, progress=progress,
+                    log=say,
                 )  # fmt: skip
             without = len(images) - len(anchors.keys)
             if without:

@@ -14,6 +14,7 @@ from typing import Any
 
 from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.core.precision import keep_freed_memory
+from steadyclip.core.slurm import submit
 from steadyclip.experiments.cell import Bench, Outcome, attempt
 from steadyclip.experiments.protocols import Cell
 
@@ -133,27 +134,17 @@ def through_submitit(parameters: Mapping[str, Any] | None = None, cluster: str =
         cluster: "slurm", or "local" for processes on this machine.
 
     Raises:
-        SteadyClipError: submitit is not installed, there is no Slurm here, or it refuses a parameter.
+        SteadyClipError: see ``core.slurm.submit``.
     """
-    try:
-        import submitit  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise SteadyClipError('--launcher slurm needs submitit: pip install "steadyclip[slurm]".') from None
 
     def launch(cells: Sequence[Cell], bench: Bench) -> Iterator[tuple[Cell, Outcome]]:
-        folder = bench.out / "slurm"
         there = dataclasses.replace(_without_bars(bench), out=bench.out.resolve())
-        try:
-            executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-            executor.update_parameters(**{"name": "steadyclip", "timeout_min": 240, **(parameters or {})})
-            with executor.batch():
-                jobs = [executor.submit(attempt, cell, there) for cell in cells]
-        except Exception as error:  # submitit raises plain RuntimeErrors
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise SteadyClipError(f"submitit cannot start the cells ({first}): see its logs in {folder}.") from error
+        jobs = submit([(attempt, (cell, there)) for cell in cells], bench.out / "slurm", parameters, cluster)
+        from submitit.helpers import as_completed  # pyright: ignore[reportMissingImports]
+
         running = {id(job): cell for job, cell in zip(jobs, cells, strict=True)}
         try:
-            for job in submitit.helpers.as_completed(jobs):
+            for job in as_completed(jobs):
                 cell = running.pop(id(job))
                 try:
                     outcome = job.result()

@@ -1,0 +1,157 @@
+"""Engines: the same anchor file, byte for byte, whoever does the units and after kills; what fails is named."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from anchor_world import picture_set, write_parquet
+from engine_world import Letters
+
+from steadyclip.anchors import embed_pool, retrieve
+from steadyclip.anchors.engines import TRIES, How, run, take_parts
+from steadyclip.core.errors import DataError, SteadyClipError
+from steadyclip.models.testing import tiny
+
+
+def did(folder: Path) -> list[tuple[str, str]]:
+    return [tuple(line.split()) for line in (folder / "log").read_text().splitlines()]  # type: ignore[misc]
+
+
+def there() -> dict[str, str]:
+    """The environment of another process, in which the modules of the tests are found."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+
+
+def alone(folder: Path, names: list[str], seconds: float = 0) -> list[str]:
+    """The command of another process that does these parts."""
+    call = f"t.run(t.Letters(Path({str(folder)!r}), seconds={seconds}), {names})"
+    return [sys.executable, "-c", f"from pathlib import Path; import engine_world as t; {call}"]
+
+
+def test_each_part_is_done_once_and_what_fails_is_told(tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("done before")
+    failed = run(Letters(tmp_path), ["a", "b", "bad", "c"])
+    assert failed == {"bad": "it is cut off."}
+    assert [name for name, _ in did(tmp_path)] == ["a", "bad", "c"]
+    assert run(Letters(tmp_path), ["a", "b", "c"]) == {}
+
+
+def test_processes_share_the_parts(tmp_path: Path) -> None:
+    names = [f"part{i}" for i in range(12)]
+    assert run(Letters(tmp_path, seconds=0.3), names, How(jobs=3)) == {}
+    assert sorted(name for name, _ in did(tmp_path)) == sorted(names)
+    assert len({process for _, process in did(tmp_path)}) > 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill")
+def test_a_part_that_ends_its_process_is_left_alone_after_three_times(tmp_path: Path) -> None:
+    for _ in range(TRIES):
+        ended = subprocess.run(alone(tmp_path, ["a", "deadly", "z"]), env=there(), check=False)
+        assert ended.returncode == -signal.SIGKILL
+    failed = run(Letters(tmp_path), ["a", "deadly", "z"])
+    assert list(failed) == ["deadly"]
+    assert "it has ended its process 3 times" in failed["deadly"]
+    assert (tmp_path / "z").is_file()
+    (tmp_path / "locks" / "deadly.tries").unlink()  # as the message says
+    assert not (tmp_path / "locks" / "deadly.tries").exists()
+
+
+def test_torchrun_starts_each_process_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(Letters(tmp_path), ["a", "b", "c", "d"]) == {}
+    assert [name for name, _ in did(tmp_path)] == ["c", "d", "a", "b"]
+
+
+def test_slurm_jobs_share_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PYTHONPATH", there()["PYTHONPATH"])
+    names = [f"part{i}" for i in range(4)]
+    said: list[str] = []
+    assert run(Letters(tmp_path), names, How("slurm", 2, cluster="local"), said.append) == {}
+    assert sorted(name for name, _ in did(tmp_path)) == names
+    assert said == []
+    assert any((tmp_path / "logs").iterdir())
+
+
+def test_ray_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", there()["PYTHONPATH"])
+    names = [f"part{i}" for i in range(4)]
+    assert run(Letters(tmp_path), names, How("ray", 2)) == {}
+    assert sorted(name for name, _ in did(tmp_path)) == names
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
+def test_ray_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SteadyClipError, match=r'pip install "steadyclip\[ray\]"'):
+        run(Letters(tmp_path), ["a"], How("ray"))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory):
+    """A pool of 40 pairs in parts of seven, with copies in other parts, and six fine-tune images."""
+    folder = tmp_path_factory.mktemp("world")
+    model = tiny("clip")
+    sources = [write_parquet(folder / "a.parquet", 0, 30), write_parquet(folder / "b.parquet", 3, 10)]
+    return model, embed_pool(model, sources, folder / "pool", part_rows=7), picture_set(folder / "images")
+
+
+OPTIONS = {"k": 4, "near_duplicate": None, "distinct": 0.9999, "unit_rows": 10}
+
+
+@pytest.mark.parametrize("how", [How(), How(jobs=2), How("slurm", 2, cluster="local"), How("ray", 2)], ids=str)
+def test_every_engine_writes_the_same_file(world, tmp_path: Path, how: How) -> None:
+    for package in {"slurm": ["submitit"], "ray": ["ray"]}.get(how.engine, []):
+        pytest.importorskip(package)
+    model, pool, images = world
+    once = retrieve(model, pool, images, tmp_path / "once.parquet", **{**OPTIONS, "unit_rows": 1000})
+    made = retrieve(model, pool, images, tmp_path / "made.parquet", how=how, **OPTIONS)
+    assert made.path.read_bytes() == once.path.read_bytes()
+    assert not (tmp_path / "made.parquet.parts").exists()
+    for key in images.keys:  # copies of a picture are one pair
+        texts = [pair.text for pair in made.of(key)]
+        assert len(set(texts)) == len(texts) == 4
+
+
+def test_units_that_are_done_are_not_searched_again(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from steadyclip.anchors import finding
+
+    model, pool, images = world
+    expected = retrieve(model, pool, images, tmp_path / "expected.parquet", **OPTIONS)
+    searched, real = [], finding.search_unit
+
+    def search_unit(unit, *arguments):
+        if len(searched) == 2:
+            raise DataError("the disk is gone.")
+        searched.append(unit.first)
+        return real(unit, *arguments)
+
+    monkeypatch.setattr(finding, "search_unit", search_unit)
+    with pytest.raises(DataError, match=r"units of the pool could not be searched, .*: the disk is gone\. The others"):
+        retrieve(model, pool, images, tmp_path / "out.parquet", **OPTIONS)
+    kept = list((tmp_path / "out.parquet.parts").glob("0*.safetensors"))
+    assert len(kept) == 2
+    kept[0].write_bytes(b"damaged")
+    before = list(searched)
+    monkeypatch.setattr(finding, "search_unit", lambda unit, *rest: (searched.append(unit.first), real(unit, *rest))[1])
+    again = retrieve(model, pool, images, tmp_path / "out.parquet", **OPTIONS)
+    assert again.path.read_bytes() == expected.path.read_bytes()
+    later = searched[len(before) :]
+    assert len(set(later) & set(before)) == 1  # the damaged one
+
+
+def test_waiting_for_another_process(tmp_path: Path) -> None:
+    with subprocess.Popen(alone(tmp_path, ["a"], seconds=1), env=there()) as other:
+        while not (tmp_path / "log").exists():
+            time.sleep(0.05)
+        assert take_parts(Letters(tmp_path), ["a", "b"]) == {}
+        assert other.wait() == 0
+    assert sorted(name for name, _ in did(tmp_path)) == ["a", "b"]
