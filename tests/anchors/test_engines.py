@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from anchor_world import picture_set, write_parquet
+from anchor_world import picture_set, write_parquet, write_tar
 from engine_world import Letters
 
+from steadyclip import load
 from steadyclip.anchors import embed_pool, retrieve
 from steadyclip.anchors.engines import TRIES, How, run, take_parts
 from steadyclip.core.errors import DataError, SteadyClipError
-from steadyclip.models.testing import tiny
+from steadyclip.models.testing import tiny, write_tiny
 
 
 def did(folder: Path) -> list[tuple[str, str]]:
@@ -104,6 +105,44 @@ def world(tmp_path_factory: pytest.TempPathFactory):
     return model, embed_pool(model, sources, folder / "pool", part_rows=7), picture_set(folder / "images")
 
 
+def content(folder: Path) -> dict[str, bytes]:
+    """The files of a pool, without locks and logs."""
+    found = (path for path in folder.rglob("*") if path.is_file() and "logs" not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found if path.suffix != ".lock"}
+
+
+@pytest.mark.parametrize("how", [How(jobs=2), How("slurm", 2, cluster="local"), How("ray", 2)], ids=str)
+def test_every_engine_embeds_the_same_pool(tmp_path: Path, how: How) -> None:
+    for package in {"slurm": ["submitit"], "ray": ["ray"]}.get(how.engine, []):
+        pytest.importorskip(package)
+    write_tiny("clip", tmp_path / "model")
+    model = load(tmp_path / "model")
+    sources = [write_tar(tmp_path / f"{i}.tar", 5 * i, 5) for i in range(4)]
+    embed_pool(model, sources, tmp_path / "once", batch_size=2)
+    embed_pool(model, sources, tmp_path / "made", batch_size=2, how=how)
+    assert content(tmp_path / "made") == content(tmp_path / "once")
+
+
+def test_a_part_that_cannot_be_embedded_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from steadyclip.anchors import embedding
+
+    model, real = tiny("clip"), embedding.embed_part
+    sources = [write_tar(tmp_path / f"{i}.tar", 5 * i, 5) for i in range(3)]
+    whole = embed_pool(model, sources, tmp_path / "whole")
+
+    def full(model, part, *rest) -> None:
+        if part.name == "1.tar":
+            raise DataError("the disk is full.")
+        real(model, part, *rest)
+
+    monkeypatch.setattr(embedding, "embed_part", full)
+    with pytest.raises(DataError, match=r"1 of 3 parts of the pool could not be embedded; .* 00001-1-tar: the disk is"):
+        embed_pool(model, sources, tmp_path / "pool")
+    assert len(list((tmp_path / "pool").glob("*/part.json"))) == 2
+    monkeypatch.setattr(embedding, "embed_part", real)
+    assert embed_pool(model, sources, tmp_path / "pool").hash == whole.hash
+
+
 OPTIONS = {"k": 4, "near_duplicate": None, "distinct": 0.9999, "unit_rows": 10}
 
 
@@ -135,7 +174,7 @@ def test_units_that_are_done_are_not_searched_again(world, tmp_path: Path, monke
         return real(unit, *arguments)
 
     monkeypatch.setattr(finding, "search_unit", search_unit)
-    with pytest.raises(DataError, match=r"units of the pool could not be searched, .*: the disk is gone\. The others"):
+    with pytest.raises(DataError, match=r"units of the pool could not be searched; .* \d+: the disk is gone\."):
         retrieve(model, pool, images, tmp_path / "out.parquet", **OPTIONS)
     kept = list((tmp_path / "out.parquet.parts").glob("0*.safetensors"))
     assert len(kept) == 2

@@ -66,6 +66,19 @@ def test_a_part_goes_on_from_any_pair(kind, tmp_path) -> None:
         assert [(row.key, row.text, row.load()) for row in part.rows(start)] == through[start:]
 
 
+@pytest.mark.parametrize("how", ["header", "cut"])
+def test_a_damaged_or_cut_shard_is_named_and_what_is_before_is_used(how, model, tmp_path) -> None:
+    shard = write_tar(tmp_path / "shard.tar", 0, 6)
+    content = shard.read_bytes()
+    with tarfile.open(shard) as tar:
+        at = [member.offset for member in tar][8]  # the picture of the fifth pair
+    shard.write_bytes(content[:at] + (b"x" * 512 + content[at + 512 :] if how == "header" else b""))
+    said: list[str] = []
+    pool = embed_pool(model, [shard], tmp_path / "pool", log=said.append)
+    assert len(pool) == 4
+    assert said[-1].startswith("left out shard.tar/after pair-3: the shard is broken here (")
+
+
 def test_the_same_command_again_computes_nothing(model, tmp_path, monkeypatch) -> None:
     source = write_parquet(tmp_path / "pairs.parquet", 0, 9)
     pool = embed_pool(model, [source], tmp_path / "pool", batch_size=4)

@@ -9,6 +9,8 @@ Shapes: B pairs in a batch, C channels, H W pixels, D feature width.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -25,16 +27,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steadyclip.anchors.engines import How, run
 from steadyclip.anchors.journal import Journal
 from steadyclip.anchors.pool import KINDS, ROWS, FinishedPart, Manifest, Pool, Sources, digest
-from steadyclip.anchors.sources import PART_ROWS, Row, find_parts
+from steadyclip.anchors.sources import PART_ROWS, Part, Row, find_parts
 from steadyclip.core.errors import DataError
-from steadyclip.core.files import file_digest, owning, replacing, text_of_path
+from steadyclip.core.files import expanded, file_digest, replacing, text_of_path
 from steadyclip.core.progress import Progress
 from steadyclip.data.content import threads
 from steadyclip.data.decode import UnreadableImage, decode, quiet
 from steadyclip.data.tables import write_table
-from steadyclip.models import DualEncoder, Tokens
+from steadyclip.models import DualEncoder, Tokens, load
 
 JOURNAL = "rows.jsonl"
 _AHEAD = 3
@@ -57,12 +60,13 @@ def embed_pool(
     text_column: str | None = None,
     part_rows: int = PART_ROWS,
     workers: int = 4,
+    how: How | None = None,
     progress: Progress | None = None,
     log: Callable[[str], None] = print,
-) -> Pool | None:
+) -> Pool:
     """Features of all pairs of ``sources`` under the frozen ``model``; goes on with what is in ``out``.
 
-    Start it several times to share the work between processes: each takes parts that nobody works on.
+    Started several times, the processes share the work: each takes parts that nobody works on, and waits for the rest.
 
     Args:
         model: pretrained; what has been trained in it does not count.
@@ -72,19 +76,22 @@ def embed_pool(
         text_column: column of the texts.
         part_rows: pairs of a table that a process takes at a time.
         workers: threads that decode images, one at least.
+        how: who does the parts; by default this process. All others load the model by its name.
         progress: called with pairs done and an estimate of all.
-        log: takes one line on each pair that was left out, and on what other processes are doing.
-
-    Returns:
-        The pool, or None while other processes are at work on its last parts.
+        log: takes one line on each pair that was left out.
 
     Raises:
-        DataError: a source cannot be used, ``out`` holds a pool of other sources or weights, or no pair can be read.
+        DataError: a source cannot be used, ``out`` holds a pool of other sources or weights, no pair can be read, or a
+            part could not be embedded.
     """
     out = Path(out)
-    parts = find_parts(sources, text_column, part_rows)
-    folders = [out / f"{i:05}-{re.sub(r'[^A-Za-z0-9]+', '-', part.name)}" for i, part in enumerate(parts)]
-    files = {text_of_path(str(part.path)): part.path.stat().st_size for part in parts}
+    names = tuple(str(expanded(source).absolute()) for source in sources)
+    work = EmbeddedParts(
+        model.name, model.weights_hash, names, out.absolute(), batch_size, text_column, part_rows, workers,
+        str(model.device),
+    )  # fmt: skip
+    parts = work.parts
+    files = {text_of_path(str(part.path)): part.path.stat().st_size for part in parts.values()}
     manifest = Manifest(
         model.name, model.weights_hash, repr(model.preprocess), model.embed_dim, batch_size,
         Sources(files, text_column, part_rows),
@@ -97,44 +104,121 @@ def embed_pool(
         raise DataError(f"{out} holds other files: name an empty folder for the pool.")
     else:
         manifest.write(out)
-    done = 0
-
-    def advance(share: float) -> None:
-        """``done`` pairs are the ``share`` of all that is done, in parts."""
-        if progress and done:
-            progress(done, max(done, round(done * len(parts) / share)))
-
-    with torch.inference_mode(), model.frozen(), quiet():
-        for number, (part, folder) in enumerate(zip(parts, folders, strict=True)):
-            journal = Journal(folder / JOURNAL, Batch)
-            with owning(folder.with_suffix(".lock")) as owner:
-                if owner:
-                    log(f"{part.name} is being embedded by {owner}")
-                elif about := _finished(folder, log):
-                    journal.path.unlink(missing_ok=True)  # a run may have been killed before it was
-                    done += about.rows + len(about.skipped)
-                else:
-                    start = sum(len(batch.pairs) for batch in journal)
-                    done += start
-                    with contextlib.closing(_embedded(model, part.rows(start), batch_size, workers)) as batches:
-                        for pairs, place, features in batches:
-                            arrays = (feature.cpu().numpy().astype("<f4").tobytes() for feature in features)
-                            journal.append(Batch(pairs, dict(zip(KINDS, arrays, strict=False))))
-                            for pair in pairs:
-                                if "reason" in pair:
-                                    log(f"left out {pair['key']}: {pair['reason']}")
-                            done += len(pairs)
-                            advance(number + part.share(place))
-                    finish_part(folder, part.name, model.embed_dim)
-            advance(number + 1)
-    finished = [about for folder in folders if (about := FinishedPart.read(folder))]
-    if len(finished) < len(folders):
-        return None
+    how = how or How()
+    if how == How():  # here, with the model that is loaded, and a bar
+        work = _Here(**{field.name: getattr(work, field.name) for field in dataclasses.fields(work)})
+        work.use(model, progress, log)
+    if failed := run(work, list(parts), how, log):
+        name, reason = next(iter(failed.items()))
+        raise DataError(
+            f"{len(failed)} of {len(parts)} parts of the pool could not be embedded; the others are kept, and the same "
+            f"command goes on with them. {name}: {reason}"
+        )
+    for name in parts:  # of a run that was killed before it could
+        (out / name / JOURNAL).unlink(missing_ok=True)
+    finished = [about for name in parts if (about := FinishedPart.read(out / name))]
     if not any(about.rows for about in finished):
         key, reason = next(iter(finished[0].skipped), ("", "it is empty"))
         raise DataError(f"no pair of the pool can be used, for instance {key}: {reason}.")
     msgspec.structs.replace(manifest, parts=finished).write(out)
     return Pool.open(out)
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedParts:
+    """Work by names of a pool's parts, see ``engines.Work``; the fields are as for ``embed_pool``."""
+
+    model: str
+    weights: str
+    sources: tuple[str, ...]
+    out: Path
+    batch_size: int
+    text_column: str | None
+    part_rows: int
+    workers: int
+    device: str = "cpu"
+
+    @property
+    def logs(self) -> Path:
+        return self.out / "logs"
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Name of its folder -> a part of the pool."""
+        return _parts(self.sources, self.text_column, self.part_rows)
+
+    def lock(self, name: str) -> Path:
+        return self.out / f"{name}.lock"
+
+    def done(self, name: str) -> bool:
+        return _finished(self.out / name, print) is not None
+
+    def __call__(self, name: str) -> None:
+        model = _model(self.model, self.device)
+        if model.weights_hash != self.weights:
+            raise DataError(f"{self.model} has other weights here than where the pool was begun: share its folder.")
+        embed_part(model, self.parts[name], self.out / name, self.batch_size, self.workers)
+
+
+class _Here(EmbeddedParts):
+    """The work in this process, with the model that is loaded."""
+
+    def use(self, model: DualEncoder, progress: Progress | None, log: Callable[[str], None]) -> None:
+        object.__setattr__(self, "held", (model, progress, log, {}))
+
+    def __call__(self, name: str) -> None:
+        model, progress, log, counts = self.__dict__["held"]
+        places = list(self.parts)
+
+        def advance(pairs: int, share: float) -> None:
+            """``pairs`` of the part, which are the ``share`` of it, are done."""
+            counts[name] = pairs
+            done = sum(counts.values())
+            if progress and done:
+                progress(done, max(done, round(done * len(places) / (len(counts) - 1 + share))))
+
+        embed_part(model, self.parts[name], self.out / name, self.batch_size, self.workers, log, advance)
+
+
+@functools.lru_cache(maxsize=1)
+def _model(name: str, device: str) -> DualEncoder:
+    """The model of a further process."""
+    return load(name, device=device)
+
+
+@functools.lru_cache(maxsize=4)
+def _parts(sources: tuple[str, ...], text_column: str | None, part_rows: int) -> dict[str, Part]:
+    found = find_parts(sources, text_column, part_rows)
+    return {f"{i:05}-{re.sub(r'[^A-Za-z0-9]+', '-', part.name)}": part for i, part in enumerate(found)}
+
+
+def embed_part(
+    model: DualEncoder,
+    part: Part,
+    folder: Path,
+    batch_size: int,
+    workers: int,
+    log: Callable[[str], None] = print,
+    advance: Callable[[int, float], None] = lambda pairs, share: None,
+) -> None:
+    """The features of one part, in ``folder``; goes on behind the last batch that is there.
+
+    ``advance`` is called with the pairs that are done and their share of the part.
+    """
+    journal = Journal(folder / JOURNAL, Batch)
+    with torch.inference_mode(), model.frozen(), quiet():
+        done = sum(len(batch.pairs) for batch in journal)
+        with contextlib.closing(_embedded(model, part.rows(done), batch_size, workers)) as batches:
+            for pairs, place, features in batches:
+                arrays = (feature.cpu().numpy().astype("<f4").tobytes() for feature in features)
+                journal.append(Batch(pairs, dict(zip(KINDS, arrays, strict=False))))
+                for pair in pairs:
+                    if "reason" in pair:
+                        log(f"left out {pair['key']}: {pair['reason']}")
+                done += len(pairs)
+                advance(done, part.share(place))
+        finish_part(folder, part.name, model.embed_dim)
+    advance(done, 1.0)
 
 
 def _finished(folder: Path, log: Callable[[str], None]) -> FinishedPart | None:

@@ -160,8 +160,8 @@ def find(
     if failed := run(work, names, how, log):
         name, reason = next(iter(failed.items()))
         raise DataError(
-            f"{len(failed)} of {len(names)} units of the pool could not be searched, for instance {name}: {reason.rstrip(".")}. "
-            "The others are kept, and the same command goes on with them."
+            f"{len(failed)} of {len(names)} units of the pool could not be searched; the others are kept, and the same "
+            f"command goes on with them. {name}: {reason}"
         )
     if work.made():
         return None

@@ -132,7 +132,7 @@ class TarPart:
         """Sample, suffix, content and place of each file; a broken shard ends with one without suffix: why it is."""
         sample = "the start"
         try:
-            with tarfile.open(self.path, "r|*") as tar:
+            with tarfile.open(self.path, "r|*", tarinfo=_Strict) as tar:
                 for member in tar:
                     inside = PurePosixPath(member.name)
                     stem, _, suffix = inside.name.partition(".")
@@ -168,6 +168,19 @@ class TarPart:
             name = next((name for name in names if about.get(name)), "")
             return first_text(about.get(name), key, name)
         return members.get(".txt", (b"", 0))[0].decode("utf-8", "replace"), False
+
+
+class _Strict(tarfile.TarInfo):
+    """Headers of a shard, where a damaged or a missing one is an error: tarfile takes either for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tar: Any) -> tarfile.TarInfo:  # pyright: ignore[reportIncompatibleMethodOverride]
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.InvalidHeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
+        except tarfile.EmptyHeaderError:
+            raise tarfile.ReadError("it was cut off") from None
 
 
 Part = TablePart | TarPart

@@ -118,6 +118,7 @@ class AnchorsEmbed:
     """Pairs in a forward pass."""
     workers: Workers = 4
     """Threads that decode images."""
+    shared: OmitArgPrefixes[_Engine] = _Engine()
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
 
@@ -132,12 +133,9 @@ class AnchorsEmbed:
         with progress_bar("pool") as progress:
             pool = embed_pool(
                 model, sources, self.out, batch_size=self.batch_size, text_column=self.text_column,
-                workers=self.workers, progress=progress, log=say,
+                workers=self.workers, how=self.shared.how(), progress=progress, log=say,
             )  # fmt: skip
-        if pool is None:
-            say(f"nothing is left to do here: {self.out} is ready when the other processes have finished")
-        else:
-            say(f"pool: {self.out} ({len(pool)} pairs, hash {pool.hash}), embedded by {model.name}")
+        say(f"pool: {self.out} ({len(pool)} pairs, hash {pool.hash}), embedded by {model.name}")
 
 
 @dataclasses.dataclass(frozen=True)
