@@ -20,6 +20,9 @@ from steadyclip.anchors.engines import TRIES, How, run, take_parts
 from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.models.testing import tiny, write_tiny
 
+# Ray warns of its own settings
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+
 
 def did(folder: Path) -> list[tuple[str, str]]:
     return [tuple(line.split()) for line in (folder / "log").read_text().splitlines()]  # type: ignore[misc]

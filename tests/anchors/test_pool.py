@@ -66,6 +66,35 @@ def test_a_part_goes_on_from_any_pair(kind, tmp_path) -> None:
         assert [(row.key, row.text, row.load()) for row in part.rows(start)] == through[start:]
 
 
+def test_parquet_files_of_img2dataset(model, tmp_path) -> None:
+    table = pa.table(
+        {
+            "key": ["0000", "0001", "0002"],
+            "jpg": pa.array([png(0), None, png(2)], pa.binary()),
+            "txt": ["image number 0", "image number 1", "image number 2"],
+            "status": ["success", "failed_to_download", "success"],
+        }
+    )
+    parquet.write_table(table, tmp_path / "00000.parquet")
+    said: list[str] = []
+    pool = embed_pool(model, [tmp_path / "00000.parquet"], tmp_path / "pool", log=said.append)
+    assert said == ["left out 0001: no image (failed_to_download)"]
+    assert [(pair.text, pair.image) for pair in pool.pairs([0, 1])] == [
+        ("image number 0", png(0)), ("image number 2", png(2)),
+    ]  # fmt: skip
+
+
+def test_shards_of_img2dataset_that_were_not_finished_are_left_out(tmp_path, capsys) -> None:
+    for i in range(3):
+        write_tar(tmp_path / f"{i:05}.tar", 5 * i, 5)
+        (tmp_path / f"{i:05}.parquet").write_bytes(b"what img2dataset says of the shard")
+    assert len(find_parts([tmp_path])) == 3  # of another program: nothing is known of them
+    for i in range(2):
+        (tmp_path / f"{i:05}_stats.json").write_text("{}")
+    assert [part.name for part in find_parts([tmp_path])] == ["00000.tar", "00001.tar"]
+    assert "1 shards have no _stats.json" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("how", ["header", "cut"])
 def test_a_damaged_or_cut_shard_is_named_and_what_is_before_is_used(how, model, tmp_path) -> None:
     shard = write_tar(tmp_path / "shard.tar", 0, 6)

@@ -26,7 +26,9 @@ from steadyclip.data.images import FileStore, image_bytes, row_key
 from steadyclip.data.listing import path_key
 from steadyclip.data.tables import PARQUET, TEXT, Table, first_text, text_of
 
-TEXT_COLUMNS = ("text", "caption")
+TEXT_COLUMNS = ("text", "caption", "txt")
+IMAGE_COLUMNS = ("image", "path", "jpg", "png", "webp")
+"""The last three are those of img2dataset, whose column `status` says why an image is missing."""
 KEY_COLUMNS = ("path", "key", "__key__")
 TARS = (".tar", ".tar.gz", ".tgz")
 MAX_TEXT, MAX_IMAGE = 4 * 2**20, 256 * 2**20
@@ -61,9 +63,10 @@ class TablePart:
     first: int
     last: int
     prefix: str
+    status: str | None = None
 
     def rows(self, start: int) -> Iterator[Row]:
-        columns = [name for name in dict.fromkeys((self.image, self.text, self.key)) if name]
+        columns = [name for name in dict.fromkeys((self.image, self.text, self.key, self.status)) if name]
         rows = self.table.rows(columns, self.first + start, self.last)
         several = 0
         for place, (number, row) in enumerate(rows, start=self.first + start):
@@ -73,7 +76,10 @@ class TablePart:
                 key = path_key(key, self.path.parent)
             text, more = first_text(row[self.text], where, self.text)
             several += more
-            yield Row(self.prefix + key, text, self._load(key, row[self.image]), place)
+            load = self._load(key, row[self.image])
+            if row[self.image] is None and self.status:
+                load = partial(_refuse, key, f"no image ({row[self.status]})")
+            yield Row(self.prefix + key, text, load, place)
         _tell(several, self.name)
 
     def fetch(self, places: Sequence[tuple[int, int]]) -> Iterator[bytes]:
@@ -226,6 +232,11 @@ def _files(source: Path) -> list[Path]:
             f"{source} is no source of pairs: give a table with path and text (.csv, or .parquet, also with images), "
             "a .tar shard, or a folder of them."
         )
+    whole = [path for path in shards if path.with_name(f"{path.name.partition('.')[0]}_stats.json").is_file()]
+    if whole and (unfinished := [path.name for path in shards if path not in whole]):
+        named = ", ".join(unfinished[:3])
+        warn(f"{source}: {len(unfinished)} shards have no _stats.json, so they are not finished; left out: {named}")
+        shards = whole
     if not shards and len(tables) > 1 and any(path.suffix.lower() in TEXT for path in tables):
         names = ", ".join(table.name for table in tables[:3])
         raise DataError(f"{source} holds several tables ({names}): name the one to read.")
@@ -239,7 +250,7 @@ def _table_parts(path: Path, text_column: str | None, part_rows: int, prefix: st
         return next((name for name in names if name in table.columns), None)
 
     texts = (text_column,) if text_column else TEXT_COLUMNS
-    text, image = first_of(*texts) or texts[0], first_of("image", "path") or "image"
+    text, image = first_of(*texts) or texts[0], first_of(*IMAGE_COLUMNS) or "image"
     table.need(text, remedy="Rename one, or name another with --text-column.")
     table.need(image, remedy="Rename one.")
     rows = len(table)
@@ -248,8 +259,9 @@ def _table_parts(path: Path, text_column: str | None, part_rows: int, prefix: st
     for first in range(0, rows, part_rows):
         last = min(rows, first + part_rows)
         yield TablePart(
-            path, f"{text_of_path(path.name)}:{first}", table, image, text, first_of(*KEY_COLUMNS), first, last, prefix
-        )
+            path, f"{text_of_path(path.name)}:{first}", table, image, text, first_of(*KEY_COLUMNS), first, last, prefix,
+            first_of("status"),
+        )  # fmt: skip
 
 
 def _tell(several: int, name: str) -> None:
