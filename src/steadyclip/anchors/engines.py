@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,10 @@ TRIES = 3
 class Work(Protocol):
     """What is done for each part. A value that can be pickled: it names files, and holds nothing large."""
 
-    device: str
+    @property
+    def device(self) -> str:
+        """Where it computes; "cuda" takes another GPU in each process."""
+        ...
 
     @property
     def logs(self) -> Path:
@@ -205,6 +209,7 @@ def _through_ray(work: Work, names: Sequence[str], how: How, log: Callable[[str]
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise SteadyClipError(f"Ray cannot be reached ({first}): leave RAY_ADDRESS out to start it here.") from None
     try:
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         ray.data.DataContext.get_current().enable_progress_bars = False
         gpus = 1 if work.device.startswith("cuda") else 0
         done = ray.data.from_items([{"name": name} for name in names], override_num_blocks=len(names)).map_batches(

@@ -211,9 +211,10 @@ def _nearest(unit: Unit, queries: Queries, k: int, device: torch.device | str) -
             chunk = {kind: torch.from_numpy(array).to(device) for kind, array in arrays.items()}
             for i, before in enumerate(best):
                 cosine = {kind: _product(blocks[kind][i], chunk[kind], buffers[kind]) for kind in kinds}
-                score_QN = cosine[wanted[-1]]
-                if len(wanted) > 1:
-                    score_QN.add_(cosine[wanted[0]]).div_(2)
+                *others, last = wanted
+                score_QN = cosine[last]  # of "image" and "text" the text's: the image's are still needed
+                for kind in others:
+                    score_QN.add_(cosine[kind]).div_(len(wanted))
                 if near is not None:
                     score_QN.masked_fill_(cosine["image"] > near + 3 * _STEP, -math.inf)
                 score_QK, at_QK = _top(score_QN, k)

@@ -183,9 +183,9 @@ class _Strict(tarfile.TarInfo):
     def fromtarfile(cls, tar: Any) -> tarfile.TarInfo:  # pyright: ignore[reportIncompatibleMethodOverride]
         try:
             return super().fromtarfile(tar)
-        except tarfile.InvalidHeaderError as error:
+        except tarfile.InvalidHeaderError as error:  # pyright: ignore[reportAttributeAccessIssue]
             raise tarfile.ReadError(str(error)) from None
-        except tarfile.EmptyHeaderError:
+        except tarfile.EmptyHeaderError:  # pyright: ignore[reportAttributeAccessIssue]
             raise tarfile.ReadError("it was cut off") from None
 
 
