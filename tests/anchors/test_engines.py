@@ -93,10 +93,22 @@ def test_ray_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert sorted(name for name, _ in did(tmp_path)) == names
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
-def test_ray_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SteadyClipError, match=r'pip install "steadyclip\[ray\]"'):
-        run(Letters(tmp_path), ["a"], How("ray"))
+@pytest.mark.parametrize(("engine", "extra"), [("ray", "ray"), ("slurm", "slurm")])
+def test_an_engine_that_is_not_there_is_named_before_work_starts(engine, extra, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, {"ray": "ray", "slurm": "submitit"}[engine], None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SteadyClipError, match=rf'pip install "steadyclip\[{extra}\]"'):
+        How(engine)
+
+
+ENGINES = [("local", 2), ("slurm", 2), ("ray", 2)]
+
+
+def engine(name: str, jobs: int) -> How:
+    """Skips where it is not installed."""
+    for package in {"slurm": ["submitit"], "ray": ["ray"]}.get(name, []):
+        pytest.importorskip(package)
+    return How(name, jobs, cluster="local")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +126,9 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in found if path.suffix != ".lock"}
 
 
-@pytest.mark.parametrize("how", [How(jobs=2), How("slurm", 2, cluster="local"), How("ray", 2)], ids=str)
-def test_every_engine_embeds_the_same_pool(tmp_path: Path, how: How) -> None:
-    for package in {"slurm": ["submitit"], "ray": ["ray"]}.get(how.engine, []):
-        pytest.importorskip(package)
+@pytest.mark.parametrize(("name", "jobs"), ENGINES)
+def test_every_engine_embeds_the_same_pool(tmp_path: Path, name: str, jobs: int) -> None:
+    how = engine(name, jobs)
     write_tiny("clip", tmp_path / "model")
     model = load(tmp_path / "model")
     sources = [write_tar(tmp_path / f"{i}.tar", 5 * i, 5) for i in range(4)]
@@ -149,10 +160,9 @@ def test_a_part_that_cannot_be_embedded_costs_no_other(tmp_path: Path, monkeypat
 OPTIONS = {"k": 4, "near_duplicate": None, "distinct": 0.9999, "unit_rows": 10}
 
 
-@pytest.mark.parametrize("how", [How(), How(jobs=2), How("slurm", 2, cluster="local"), How("ray", 2)], ids=str)
-def test_every_engine_writes_the_same_file(world, tmp_path: Path, how: How) -> None:
-    for package in {"slurm": ["submitit"], "ray": ["ray"]}.get(how.engine, []):
-        pytest.importorskip(package)
+@pytest.mark.parametrize(("name", "jobs"), [("local", 1), *ENGINES])
+def test_every_engine_writes_the_same_file(world, tmp_path: Path, name: str, jobs: int) -> None:
+    how = engine(name, jobs)
     model, pool, images = world
     once = retrieve(model, pool, images, tmp_path / "once.parquet", **{**OPTIONS, "unit_rows": 1000})
     made = retrieve(model, pool, images, tmp_path / "made.parquet", how=how, **OPTIONS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import logging
 import os
 import time
@@ -18,7 +19,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from steadyclip.core.errors import SteadyClipError
 from steadyclip.core.files import owning
-from steadyclip.core.slurm import submit
+from steadyclip.core.slurm import need_submitit, submit
 
 Engine = Literal["local", "slurm", "ray"]
 """``local`` is also what torchrun starts, once for each process."""
@@ -70,6 +71,13 @@ class How:
     jobs: int = 1
     slurm: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     cluster: str = "slurm"
+
+    def __post_init__(self) -> None:
+        """Raises ``SteadyClipError`` where the engine is not installed: before work starts."""
+        if self.engine == "slurm":
+            need_submitit()
+        if self.engine == "ray" and importlib.util.find_spec("ray") is None:
+            raise SteadyClipError('ray is not installed: pip install "steadyclip[ray]".')
 
 
 def run(work: Work, names: Sequence[str], how: How | None = None, log: Callable[[str], None] = print) -> dict[str, str]:
@@ -198,11 +206,9 @@ class _Actor:
 
 def _through_ray(work: Work, names: Sequence[str], how: How, log: Callable[[str], None]) -> None:
     """Names of parts, never their content, go through Ray, which places and restarts what does them."""
-    try:
-        import ray  # pyright: ignore[reportMissingImports]
-        import ray.data  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise SteadyClipError('--engine ray needs Ray: pip install "steadyclip[ray]".') from None
+    import ray  # pyright: ignore[reportMissingImports]
+    import ray.data  # pyright: ignore[reportMissingImports]
+
     try:
         ray.init(address=os.environ.get("RAY_ADDRESS"), logging_level="warning", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -9,6 +9,15 @@ from typing import Any
 from steadyclip.core.errors import SteadyClipError
 
 
+def need_submitit() -> Any:
+    """The package. Raises ``SteadyClipError`` where it is not installed."""
+    try:
+        import submitit  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise SteadyClipError('slurm needs submitit: pip install "steadyclip[slurm]".') from None
+    return submitit
+
+
 def submit(
     calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]],
     folder: Path,
@@ -27,10 +36,7 @@ def submit(
     Raises:
         SteadyClipError: submitit is not installed, there is no Slurm here, or it refuses a parameter.
     """
-    try:
-        import submitit  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise SteadyClipError('slurm needs submitit: pip install "steadyclip[slurm]".') from None
+    submitit = need_submitit()
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         executor.update_parameters(**{"name": "steadyclip", "timeout_min": 240, **(parameters or {})})

@@ -14,7 +14,7 @@ from typing import Any
 
 from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.core.precision import keep_freed_memory
-from steadyclip.core.slurm import submit
+from steadyclip.core.slurm import need_submitit, submit
 from steadyclip.experiments.cell import Bench, Outcome, attempt
 from steadyclip.experiments.protocols import Cell
 
@@ -136,15 +136,14 @@ def through_submitit(parameters: Mapping[str, Any] | None = None, cluster: str =
     Raises:
         SteadyClipError: see ``core.slurm.submit``.
     """
+    submitit = need_submitit()
 
     def launch(cells: Sequence[Cell], bench: Bench) -> Iterator[tuple[Cell, Outcome]]:
         there = dataclasses.replace(_without_bars(bench), out=bench.out.resolve())
         jobs = submit([(attempt, (cell, there)) for cell in cells], bench.out / "slurm", parameters, cluster)
-        from submitit.helpers import as_completed  # pyright: ignore[reportMissingImports]
-
         running = {id(job): cell for job, cell in zip(jobs, cells, strict=True)}
         try:
-            for job in as_completed(jobs):
+            for job in submitit.helpers.as_completed(jobs):
                 cell = running.pop(id(job))
                 try:
                     outcome = job.result()
