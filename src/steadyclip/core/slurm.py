@@ -27,8 +27,9 @@ def submit(
     parameters: Mapping[str, Any] | None = None,
     cluster: str = "slurm",
 ) -> list[Any]:
-    """A submitit job for each call; logs are in ``folder``. A job whose time is over is queued again, and makes the same
-    call, which must go on with what it left.
+    """A submitit job for each call; logs are in ``folder``.
+
+    A job whose time is over is queued again, and makes the same call, which must go on with what it left.
 
     Args:
         calls: functions and their arguments.
