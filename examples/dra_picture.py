@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     data = load_data("lab-things")
     model, method = load("icons-small"), get_method("dra")
-    recipe = Recipe(learning_rate=2e-3, steps=options.steps, batch_size=32, warmup_steps=5)
+    recipe = Recipe(learning_rate=9e-3, steps=options.steps, batch_size=32, warmup_steps=5, clip_norm=1.0)
     task = data.task(shots=options.shots, seed=1, subset="base")
     fit(model, method, task, recipe=recipe, config=TrainConfig(seed=1, progress=False))
     test = data.test_set()

@@ -21,9 +21,9 @@ from steadyclip.data.cutout import attentive_cutout
 from steadyclip.methods import Recipe
 from steadyclip.training import TrainConfig
 
-CLASSES = ("camera or video", "bag or suitcase", "pet or wild animal", "dessert or candy", "boat", "car or truck")
+CLASSES = ("bicycle", "bird", "backpack", "cat", "coffee cup", "microscope")
 COLORS = {"full": "#d95f02", "orthsr": "#1f6fb4"}
-RATES = {"full": 1e-4, "orthsr": 5e-4}  # for icons-small
+RATES = {"full": 1e-4, "orthsr": 3e-4}  # for icons-small
 
 
 def main() -> None:
