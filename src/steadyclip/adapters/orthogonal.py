@@ -21,7 +21,6 @@ from steadyclip.adapters.base import AdapterSpec, Layer
 from steadyclip.core.errors import ModelError
 from steadyclip.models import Adapter, DualEncoder, Tower
 
-
 _SOLVED = 64
 """Width of matrices that are inverted as a whole."""
 

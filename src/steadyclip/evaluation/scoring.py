@@ -75,8 +75,8 @@ def evaluate(
     Args:
         subset: which classes these are, for the record: "all", "base" or "new".
         templates: prompts with ``{}`` for the name; the set's own by default.
-        cache: folder where image features of the frozen model are kept. Used for methods that train nothing by
-            gradient steps (``recipe`` is None), as their image features are the frozen model's, and for ``drift``.
+        cache: folder where image features of the frozen model are kept. Used for methods that train nothing below
+            the image features, for weights that are the pretrained ones, and for ``drift``.
         run: the training run (``run.json``), None for a model that was not trained. Shots and seed of the record are
             its ``task.shots`` and ``seed``; a method that learns nothing has neither.
         note: anything a reader of the numbers must know, such as a class list of its own.
@@ -141,14 +141,15 @@ def evaluate(
     if cut := cut_texts(model, prompts):
         blank = replace(blank, note=" ".join(filter(None, [note, f"{cut}."])))
     encode = partial(image_features, model, image_set, batch_size=batch_size, workers=workers, precision=precision)
-    frozen = "image" not in method.touched
+    frozen = "image" not in method.touched or _unchanged(model)
     with progress_bar(image_set.name) if progress else nullcontext() as advance:
         features = encode(cache=cache if frozen else None, frozen=frozen, progress=advance)
     predicted_N, confidence_N = scorer.predict(features.rows)
     seconds = time.perf_counter() - start
     moved = None
     if drift:
-        moved = measure(scorer, features.features_ND, encode(cache=cache, frozen=True).features_ND)
+        before = features if frozen else encode(cache=cache, frozen=True)
+        moved = measure(scorer, features.features_ND, before.features_ND)
     labels_N, classes = features.labels_N, len(image_set.classes)
     correct_N, groups = predicted_N == labels_N, image_set.group_numbers(features.keys)
     if keep:
@@ -173,6 +174,13 @@ def evaluate(
         images_per_second=None if features.cached else len(labels_N) / seconds,
         drift=moved,
     )
+
+
+def _unchanged(model: DualEncoder) -> bool:
+    """Only its own weights can be trained, and they are the pretrained ones: its features are the frozen model's."""
+    if len(model.adapters) or not (weights := model.frozen_weights()):
+        return False
+    return all(torch.equal(model.get_parameter(name), value) for name, value in weights.items())
 
 
 def _confusions(

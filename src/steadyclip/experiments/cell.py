@@ -164,14 +164,19 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
         if twice := len(images) - len(images.unlike(trained)):
             notes.append(f"{twice} of {len(images)} test images are also trained or validated on.")
         note = " ".join(filter(None, notes))
-        with contextlib.nullcontext() if alpha is None else averaged(model, alpha):
-            record = evaluate(
-                model, row.method, images, subset=test.subset, run=run, workers=config.workers,
-                cache=config.feature_folder, drift=row.recipe is not None, note=note, precision=config.precision,
-                whole=_whole(test.data, bench.root),
-            )  # fmt: skip
-        record = replace(record, method=replace(record.method, label=row.label), settings=row.settings, role=test.role)
-        records[test] = record if alpha is None else at_alpha(record, alpha)
+        as_trained = records.get(dataclasses.replace(test, wise_alpha=None))
+        if alpha == 1 and as_trained:  # the same weights
+            records[test] = at_alpha(as_trained, alpha)
+        else:
+            with contextlib.nullcontext() if alpha is None else averaged(model, alpha):
+                record = evaluate(
+                    model, row.method, images, subset=test.subset, run=run, workers=config.workers,
+                    cache=config.feature_folder, drift=row.recipe is not None, note=note, precision=config.precision,
+                    whole=_whole(test.data, bench.root),
+                )  # fmt: skip
+            named = replace(record.method, label=row.label)
+            record = replace(record, method=named, settings=row.settings, role=test.role)
+            records[test] = record if alpha is None else at_alpha(record, alpha)
         records[test].write(bench.record_file(cell, test))
     return tuple(records[test] for test in cell.tests)
 

@@ -118,9 +118,12 @@ class Planner:
         return f
 
     @torch.no_grad()
-    def fill(self, f: Features, reads: Iterable[Read]) -> None:
-        """Compute ``reads`` (canonical) of any state into ``f`` without gradients."""
-        for p in self._waves(f, [read for read in reads if read not in f.raw]):
+    def fill(self, f: Features, reads: Iterable[Read], known: TextRows | None = None) -> None:
+        """Compute ``reads`` (canonical) of any state into ``f`` without gradients.
+
+        ``known``: tuned texts that have been computed since the weights changed, and where these are added.
+        """
+        for p in self._waves(f, [read for read in reads if read not in f.raw], known):
             p.give(_joined([self.encode(p, start) for start in p.starts]))
 
     def passes(self, f: Features, reads: Iterable[Read], known: TextRows) -> Iterator[Pass]:
@@ -132,11 +135,11 @@ class Planner:
         yield from self._image_passes(f, [read for read in tuned if read.tower == "image"], self.chunks["image"])
         yield from self._text_passes(f, [read for read in tuned if read.tower == "text"], self.chunks["text"], known)
 
-    def _waves(self, f: Features, reads: Sequence[Read]) -> Iterator[Pass]:
+    def _waves(self, f: Features, reads: Sequence[Read], known: TextRows | None) -> Iterator[Pass]:
         """Texts, then images as soon as what their views read is there, then texts that depend on the images."""
         texts, images = ([read for read in reads if read.tower == tower] for tower in ("text", "image"))
         early = [read for read in texts if read.state == "frozen" or not self.conditional]
-        yield from self._text_passes(f, early, SCORED_AT_ONCE)
+        yield from self._text_passes(f, early, SCORED_AT_ONCE, known)
         while images:
             ready = [read for read in images if self.canonical(read.view.reads) <= f.raw.keys()]
             if not ready:
@@ -169,7 +172,7 @@ class Planner:
         if len(self._frozen_texts) > _REMEMBERED:
             self._frozen_texts.clear()
         for state, same in _by_state(reads):
-            table = self._frozen_texts if state == "frozen" else {} if known is None else known
+            table = self._frozen_texts if state == "frozen" else known if known is not None and state == "tuned" else {}
             p = self._text_pass(f, state, same, chunk, table)
             if p.rows:
                 yield p

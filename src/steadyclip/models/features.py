@@ -150,7 +150,12 @@ def _encoded(
 
 
 def _prepared(
-    model: DualEncoder, image_set: ImageSet, places: range, batch_size: int, workers: int, skipped: list[tuple[str, str]]
+    model: DualEncoder,
+    image_set: ImageSet,
+    places: range,
+    batch_size: int,
+    workers: int,
+    skipped: list[tuple[str, str]],
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of the readable images at ``places``, uint8, and where they stand in the set; the others go to
     ``skipped``.
