@@ -23,6 +23,7 @@ from torch import Tensor
 from steadyclip.heads import Head
 from steadyclip.models import DualEncoder
 from steadyclip.models.encoder import Side, turned_off
+from steadyclip.models.trunk import Trunk, untouched
 from steadyclip.objectives.features import Batch, Features, Image, Read, State, TextView, seeded
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Pass:
         chunk: rows at once; None takes all. With gradients, a pass in chunks is made twice: see ``Made``.
         given: what learned tokens depend on, one row for each text.
         slots: the texts follow learned tokens.
+        trunk: shares the blocks below what is attached with the passes of other states over the same rows.
     """
 
     tower: Side
@@ -63,6 +65,7 @@ class Pass:
     chunk: int | None
     given: Tensor | None = None
     slots: bool = False
+    trunk: Trunk | None = None
 
     @property
     def starts(self) -> range:
@@ -163,8 +166,14 @@ class Planner:
                 f.raw[read] = out[read.what].split(sizes)[views.index(read.view)]
 
         words = (f.seed, *f.words, "image", state, *views)
-        rows = torch.cat(pixels) if len(pixels) > 1 else pixels[0]
-        return Pass("image", state, rows, give, words, frozenset(read.what for read in reads), chunk)
+        rows = f.once(("rows", *views), lambda: torch.cat(pixels) if len(pixels) > 1 else pixels[0])
+        trunk = f.once(("trunk", *views), self._trunk)
+        return Pass("image", state, rows, give, words, frozenset(read.what for read in reads), chunk, trunk=trunk)
+
+    def _trunk(self) -> Trunk | None:
+        tower = self.model.image_tower
+        depth = untouched(self.model, tower)
+        return Trunk(tower, depth) if depth else None
 
     def _text_passes(
         self, f: Features, reads: Sequence[Read], chunk: int | None, known: TextRows | None = None
@@ -246,7 +255,8 @@ class Planner:
             mode, wanted = self.model.frozen(), frozenset()
         elif p.state == "average":  # without dropout
             values, mode = self.average, turned_off(self.model.modules(), "training")
-        with seeded(*p.words, start), self.arithmetic(), mode:
+        trunk = p.trunk.shared() if p.trunk and len(p.starts) == 1 else contextlib.nullcontext()
+        with seeded(*p.words, start), self.arithmetic(), mode, trunk:
             return self.model.run(p.tower, inputs, patches="patches" in p.wanted, values=values, wanted=wanted)
 
     def _tokenize(self, texts: tuple[str, ...], slots: bool) -> dict[str, Tensor]:

@@ -122,19 +122,20 @@ def _encoded(
     size, total = max(1, _SHARD // batch_size) * batch_size, len(image_set)
     shards: list[tuple[Rows, Skipped]] = []
     files: list[Path] = []
+    skipped: Skipped = ()
     for start in range(0, total, size):
         places = range(start, min(start + size, total))
         file = path.with_name(f"{path.stem}-{start}.part") if path and total > size else None
         found = _read(file) if file else None
         if found is None or len(next(iter(found[0].values()), ())) + len(found[1]) != len(places):  # other batches
-            outputs, skipped = [], []
-            for images_BCHW, index_B in _prepared(model, image_set, places, batch_size, workers, skipped):
+            outputs, broken = [], []
+            for images_BCHW, index_B in _prepared(model, image_set, places, batch_size, workers, broken):
                 pixels_BCHW = model.preprocess.normalize(images_BCHW.to(model.device, non_blocking=True))
                 # Stays on the device until the end of the shard: one wait instead of one for each batch.
                 outputs.append(model.run("image", pixels_BCHW))
                 if progress:
                     progress(int(index_B[-1]) + 1, total)
-            found = _joined(outputs), tuple(skipped)
+            found = _joined(outputs), tuple(broken)
             if file:
                 _write(file, *found)
         shards.append(found)
