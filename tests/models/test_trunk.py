@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from steadyclip.adapters import Bottleneck, LowRank, Prompts, Weights
+from steadyclip.core.precision import arithmetic
 from steadyclip.methods import get_method
 from steadyclip.models.testing import installed_families, tiny
 from steadyclip.models.trunk import Trunk, untouched
@@ -68,6 +69,19 @@ def test_an_error_inside_leaves_the_model_as_it_was() -> None:
     with torch.no_grad():
         assert torch.equal(model.run("image", IMAGES)["feature"], expected)
         assert not torch.equal(model.run("image", IMAGES.flip(0))["feature"], expected)
+
+
+def test_another_arithmetic_takes_a_pass_of_its_own() -> None:
+    model = tiny("clip")
+    Bottleneck(first_block=2).attach(model)
+    trunk = Trunk(model.image_tower, 1)
+    with torch.no_grad(), arithmetic(model.device, "bf16"), trunk.shared():
+        rough = model.run("image", IMAGES)["feature"]
+    with torch.no_grad(), trunk.shared():
+        found = model.run("image", IMAGES)["feature"]
+    with torch.no_grad():
+        assert torch.equal(found, model.run("image", IMAGES)["feature"])
+    assert not torch.equal(found, rough)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from steadyclip.core.errors import ModelError, UsageError
-from steadyclip.core.precision import Precision, arithmetic
+from steadyclip.core.precision import AskedPrecision, arithmetic
 from steadyclip.methods.planner import TextRows
 from steadyclip.models.features import evaluating
 from steadyclip.objectives import Batch, Image, Plain
@@ -45,7 +45,7 @@ class Scorer:
         method: Method,
         names: Sequence[str],
         templates: Sequence[str],
-        precision: Precision = "fp32",
+        precision: AskedPrecision = "auto",
     ) -> None:
         if not names or not templates:
             raise UsageError(f"a head needs class names and templates; there are {len(names)} and {len(templates)}.")

@@ -18,7 +18,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from steadyclip.core.precision import Precision
+from steadyclip.core.precision import AskedPrecision, best_precision
 from steadyclip.core.progress import progress_bar
 from steadyclip.core.provenance import commit, now, numeric_flags, versions
 from steadyclip.evaluation import metrics
@@ -63,7 +63,7 @@ def evaluate(
     note: str = "",
     progress: bool = False,
     drift: bool = False,
-    precision: Precision = "fp32",
+    precision: AskedPrecision = "auto",
     seen: int = 0,
     whole: str = "",
     keep: Callable[[Answers], object] | None = None,
@@ -83,7 +83,7 @@ def evaluate(
         progress: show a bar on a terminal, one plain line elsewhere.
         drift: also measure how far the features of images and prompts are from the frozen model's, at the cost of
             encoding the images once more where they are not in the cache.
-        precision: arithmetic of the forward passes; the record keeps it.
+        precision: arithmetic of the forward passes, "auto" as for ``TrainConfig``; the record keeps it.
         seen: test images that were left out of ``image_set`` since the run was trained or validated on them; the record
             keeps it.
         whole: hash of all test images of the data set (``ImageSet.content``), of which these may be a part; the record
@@ -97,6 +97,7 @@ def evaluate(
         UsageError: a precision that is not known.
     """
     templates = tuple(templates or image_set.templates)
+    precision = best_precision(precision, model.device)
     run = run if method.learns else None
     domains = sorted({domain for domain in image_set.domains if domain is not None})
     blank = Record(
@@ -130,7 +131,7 @@ def evaluate(
         precision=precision,
         device=model.device.type,
         threads=torch.get_num_threads(),
-        flags=numeric_flags(),
+        flags=numeric_flags(model.device.type),
     )
     start = time.perf_counter()
     try:

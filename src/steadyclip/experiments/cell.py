@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.core.files import owning, slug, write_atomic
-from steadyclip.core.precision import best_device
+from steadyclip.core.precision import best_device, best_precision
 from steadyclip.data.task import read_split, seen_by
 from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, TaskInfo, record_name, scored_among
 from steadyclip.experiments.protocols import Cell, Sample, Source, Target, open_data
@@ -58,7 +58,8 @@ class Bench:
     def config_of(self, cell: Cell) -> TrainConfig:
         """How the cell is trained."""
         changes: dict[str, Any] = {**cell.row.config, "seed": cell.seed or 1, "feature_folder": self.out / "features"}
-        return dataclasses.replace(self.config, **changes)
+        config = dataclasses.replace(self.config, **changes)
+        return dataclasses.replace(config, precision=best_precision(config.precision, best_device(config.device)))
 
     def folder(self, cell: Cell) -> Path:
         """The cell's own. Its name ends in a hash of the facts that decide the result, so that other settings, another

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from steadyclip.core.precision import tf32
 from steadyclip.heads import Head
 from steadyclip.models import DualEncoder
 from steadyclip.models.encoder import Side, turned_off
@@ -172,7 +173,7 @@ class Planner:
 
     def _trunk(self) -> Trunk | None:
         tower = self.model.image_tower
-        depth = untouched(self.model, tower)
+        depth = 0 if self.model.compiled else untouched(self.model, tower)  # blocks are not skipped in a compiled graph
         return Trunk(tower, depth) if depth else None
 
     def _text_passes(
@@ -252,12 +253,17 @@ class Planner:
             self.prompts.given = given[at]
         values, mode, wanted = None, contextlib.nullcontext(), p.wanted - {"feature", "patches"}
         if p.state == "frozen":
-            mode, wanted = self.model.frozen(), frozenset()
+            mode, wanted = self._frozen(), frozenset()
         elif p.state == "average":  # without dropout
             values, mode = self.average, turned_off(self.model.modules(), "training")
         trunk = p.trunk.shared() if p.trunk and len(p.starts) == 1 else contextlib.nullcontext()
         with seeded(*p.words, start), self.arithmetic(), mode, trunk:
             return self.model.run(p.tower, inputs, patches="patches" in p.wanted, values=values, wanted=wanted)
+
+    @contextlib.contextmanager
+    def _frozen(self) -> Iterator[None]:
+        with self.model.frozen(), tf32(self.model.device):
+            yield
 
     def _tokenize(self, texts: tuple[str, ...], slots: bool) -> dict[str, Tensor]:
         tokens = self.model.tokenize(texts, slots=slots)

@@ -10,7 +10,7 @@ import json
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import write_atomic
-from steadyclip.core.precision import Precision, arithmetic
+from steadyclip.core.precision import AskedPrecision, arithmetic, best_precision, enough_memory, tf32
 from steadyclip.core.progress import Progress
 from steadyclip.data.batches import loader_of
 from steadyclip.models.encoder import DualEncoder, turned_off
@@ -76,7 +76,7 @@ def image_features(
     workers: int = 0,
     cache: str | Path | None = None,
     frozen: bool = False,
-    precision: Precision = "fp32",
+    precision: AskedPrecision = "auto",
     progress: Progress | None = None,
 ) -> ImageFeatures:
     """Features of all readable images of ``image_set`` under the model's evaluation preprocessing.
@@ -97,6 +97,7 @@ def image_features(
         raise ValueError("only the features of the frozen model are cached: pass frozen=True or no cache")
     if not len(image_set):
         raise DataError(f"{image_set.name}: there is no image to score.")
+    precision = best_precision(precision, model.device)
     path, found = None, None
     if cache is not None:  # named after everything the features depend on
         key = [model.weights_hash, precision, repr(model.preprocess), image_set.hash, image_set.content]
@@ -106,7 +107,11 @@ def image_features(
     if cached := found is not None:
         rows, skipped = found
     else:
-        with evaluating(model), arithmetic(model.device, precision), model.frozen() if frozen else nullcontext():
+        state = (model.frozen(), tf32(model.device)) if frozen else ()
+        tried, advice = f"{batch_size} images at once do not fit on {model.device}", "Lower batch_size (--batch-size)."
+        with evaluating(model), enough_memory(tried, advice), ExitStack() as stack:
+            for each in (arithmetic(model.device, precision), *state):
+                stack.enter_context(each)
             rows, skipped = _encoded(model, image_set, batch_size, workers, path, progress)
     unreadable = dict(skipped)
     there = [i for i, key in enumerate(image_set.keys) if key not in unreadable]

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
+from torch.backends.cuda import flash_sdp_enabled
 
 from steadyclip.models.towers import Block, Tower
 
@@ -30,11 +32,21 @@ class Trunk:
         self.below: list[Block] = tower.blocks[:depth]
         self.tokens_BND: Tensor | None = None
         self._next = tower.blocks[depth].module
+        self._kind = tower.blocks[depth].fc1.weight.device.type
+        self._arithmetic: Any = None
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Around one pass: the first goes through the blocks, the others go on from what it made there."""
-        known = self.tokens_BND
+        """Around one pass: the first goes through the blocks, and others go on from what it made there.
+
+        Only where they have the same arithmetic: on a processor in bf16, attention is computed in another way where
+        gradients are needed (``core.precision.arithmetic``).
+        """
+        kind, arithmetic = self._kind, self._arithmetic
+        self._arithmetic = (
+            torch.is_autocast_enabled(kind), flash_sdp_enabled(), torch.get_float32_matmul_precision()
+        )  # fmt: skip
+        known = self.tokens_BND if self._arithmetic == arithmetic else None
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             if known is not None:
