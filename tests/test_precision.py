@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 def test_an_unknown_precision_is_named() -> None:
-    with pytest.raises(UsageError, match=r"precision='fp16' must be one of fp32, bf16"), arithmetic(CPU, "fp16"):  # pyright: ignore
+    with pytest.raises(UsageError, match=r"precision='fp16' must be one of auto, fp32, bf16"), arithmetic(CPU, "fp16"):  # pyright: ignore
         pass
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadyclip.adapters import Orthogonal, OrthogonalMaps
-from steadyclip.adapters.orthogonal import _Turn, cayley
+from steadyclip.adapters.orthogonal import _inverse, _Turn, cayley
 from steadyclip.core.errors import ModelError
 from steadyclip.models import DualEncoder, Tower, load
 from steadyclip.models.testing import tiny
@@ -211,8 +211,8 @@ def test_parameter_count_of_the_paper() -> None:
 
 def test_layers_of_one_width_are_solved_in_one_call_for_a_forward_pass(monkeypatch) -> None:
     calls: list[tuple[int, ...]] = []
-    solve = torch.linalg.solve_ex
-    monkeypatch.setattr(torch.linalg, "solve_ex", lambda A, B: (calls.append(tuple(A.shape)), solve(A, B))[1])
+    inverse = torch.linalg.inv_ex
+    monkeypatch.setattr(torch.linalg, "inv_ex", lambda M: (calls.append(tuple(M.shape)), inverse(M))[1])
     model, _ = adapted(layers=("q", "out", "fc1", "fc2"))
     model.encode_image(IMAGES)
     assert sorted(calls) == [(2, 4, 16, 16), (3 * 2, 4, 8, 8)]  # 2 blocks of the tower, K = 4
@@ -222,6 +222,14 @@ def test_layers_of_one_width_are_solved_in_one_call_for_a_forward_pass(monkeypat
         model.encode_image(IMAGES)
         model.encode_image(IMAGES)  # without gradients they are kept while nothing changes
     assert len(calls) == 6
+
+
+@pytest.mark.parametrize("size", [1, 64, 65, 130, 257])
+@pytest.mark.parametrize("scale", [0.01, 10.0])
+def test_an_inverse_by_quarters_is_the_inverse(size: int, scale: float) -> None:
+    draw = torch.randn(2, size, size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
+    M = torch.eye(size, dtype=torch.float64) + scale * (draw - draw.mT)
+    torch.testing.assert_close(_inverse(M), torch.linalg.inv(M), atol=1e-9, rtol=1e-9)
 
 
 # ---- the maps are never stale

@@ -73,13 +73,13 @@ class TestCache:
     @pytest.fixture(autouse=True)
     def count_encodings(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.encodings = 0
-        loader = module.loader
+        encoded = module._encoded
 
         def counted(*args, **options):
             self.encodings += 1
-            return loader(*args, **options)
+            return encoded(*args, **options)
 
-        monkeypatch.setattr(module, "loader", counted)
+        monkeypatch.setattr(module, "_encoded", counted)
 
     def test_second_time_is_read(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
         first = image_features(model, pictures, cache=tmp_path / "cache", frozen=True)
@@ -148,6 +148,106 @@ class TestCache:
     def test_only_frozen_features(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="frozen"):
             image_features(model, pictures, cache=tmp_path / "cache")
+
+
+class TestShards:
+    @pytest.fixture(autouse=True)
+    def small_shards(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "_SHARD", 10)
+
+    def test_a_set_in_shards_is_the_set_at_once(
+        self, model: DualEncoder, pictures: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "images" / pictures.keys[13]).write_bytes(b"")
+        seen: list[tuple[int, int]] = []
+        found = image_features(
+            model, pictures, batch_size=5, cache=tmp_path, frozen=True, progress=lambda *at: seen.append(at)
+        )
+        monkeypatch.setattr(module, "_SHARD", 100)
+        whole = image_features(model, pictures, batch_size=5)
+        assert torch.equal(found.features_ND, whole.features_ND)
+        assert torch.equal(found.labels_N, whole.labels_N)
+        assert (found.keys, found.skipped) == (whole.keys, whole.skipped)
+        assert seen == [(5, 24), (10, 24), (15, 24), (20, 24), (24, 24)]
+        assert [file.suffix for file in tmp_path.glob("features-*")] == [".safetensors"]
+
+    def test_a_killed_call_goes_on_behind_the_last_shard(
+        self, model: DualEncoder, pictures: ImageSet, tmp_path: Path
+    ) -> None:
+        def stop(done: int, total: int) -> None:
+            if done > 15:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            image_features(model, pictures, batch_size=5, cache=tmp_path, frozen=True, progress=stop)
+        assert len([*tmp_path.glob("features-*.part")]) == 1
+        seen: list[int] = []
+        found = image_features(
+            model, pictures, batch_size=5, cache=tmp_path, frozen=True, progress=lambda done, _: seen.append(done)
+        )
+        assert seen == [15, 20, 24]
+        assert torch.equal(found.features_ND, image_features(model, pictures, batch_size=5).features_ND)
+
+    def test_a_damaged_shard_is_computed_again(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
+        whole = image_features(model, pictures, batch_size=5, cache=tmp_path, frozen=True)
+        (file,) = tmp_path.glob("features-*.safetensors")
+        file.rename(file.with_name(f"{file.stem}-0.part"))
+        bad = file.with_name(f"{file.stem}-10.part")
+        bad.write_bytes(b"nothing")
+        # the first shard now holds all 24 rows, which no shard of 10 images can
+        again = image_features(model, pictures, batch_size=5, cache=tmp_path, frozen=True)
+        assert torch.equal(again.features_ND, whole.features_ND)
+
+    def test_too_many_unreadable_images_end_it_early(
+        self, model: DualEncoder, pictures: ImageSet, tmp_path: Path
+    ) -> None:
+        for key in pictures.keys[:15]:
+            (tmp_path / "images" / key).write_bytes(b"")
+        seen: list[int] = []
+        with pytest.raises(DataError, match="noise: 15 of 24 images cannot be read"):
+            image_features(model, pictures, batch_size=5, progress=lambda done, _: seen.append(done))
+        assert seen == [20]
+
+
+class TestPixelsInMemory:
+    @pytest.fixture(autouse=True)
+    def count_reads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        module._kept.clear()
+        self.reads = 0
+        read = ImageSet.read
+
+        def counted(*args, **options):
+            self.reads += 1
+            return read(*args, **options)
+
+        monkeypatch.setattr(ImageSet, "read", counted)
+
+    def test_images_are_decoded_once(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
+        (tmp_path / "images" / pictures.keys[4]).write_bytes(b"")
+        first, second = (image_features(model, pictures, batch_size=5) for _ in range(2))
+        assert self.reads == 24
+        assert torch.equal(first.features_ND, second.features_ND)
+        assert (first.keys, first.skipped) == (second.keys, second.skipped)
+        assert len(first.skipped) == 1
+
+    def test_other_bytes_are_other_images(self, model: DualEncoder, pictures: ImageSet, tmp_path: Path) -> None:
+        before = image_features(model, pictures)
+        (tmp_path / "images" / pictures.keys[0]).write_bytes((tmp_path / "images" / pictures.keys[1]).read_bytes())
+        after = image_features(model, pictures)
+        assert self.reads == 48
+        assert torch.equal(after.features_ND[0], before.features_ND[1])
+
+    def test_no_more_is_kept_than_there_is_room(
+        self, model: DualEncoder, pictures: ImageSet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_ROOM", 4 * 3 * 32 * 32 * 20)
+        image_features(model, pictures)
+        assert not module._kept  # more than a quarter
+        for first in range(5):
+            image_features(model, pictures.subset(range(first, first + 19)))
+        assert len(module._kept) == 4
+        image_features(model, pictures.subset(range(4, 23)))
+        assert self.reads == 24 + 5 * 19
 
 
 def test_frozen_features_of_a_trained_model(pictures: ImageSet) -> None:

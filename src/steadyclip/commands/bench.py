@@ -14,7 +14,7 @@ from steadyclip.commands.options import EMBEDDED, FOR_PHOTOS, check_values, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.extensions import DATA, MODELS, absent, load_extension
 from steadyclip.core.limits import Count, Limits, Seed, Workers
-from steadyclip.core.precision import Precision
+from steadyclip.core.precision import AskedPrecision
 from steadyclip.experiments.protocols import ProtocolName, make_plan
 from steadyclip.experiments.settings import RecipeChoice
 from steadyclip.training.config import TrainConfig
@@ -75,7 +75,7 @@ class Bench:
     """`slurm` submits every cell as a job through submitit."""
     slurm: tuple[str, ...] = ()
     """Settings of the jobs as name=value: timeout_min=120 slurm_partition=gpu gpus_per_node=1."""
-    precision: Precision = "fp32"
+    precision: AskedPrecision = "auto"
     """Arithmetic of the forward pass, in training and in scoring."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""

@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from steadyclip.commands.options import DataOptions, SubsetName, one_row, say, show, tell
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.limits import BatchSize, Workers
-from steadyclip.core.precision import Precision, best_device
+from steadyclip.core.precision import AskedPrecision, best_device
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
@@ -57,7 +57,7 @@ class Evaluate:
     """Processes that decode images."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
-    precision: Precision = "fp32"
+    precision: AskedPrecision = "auto"
     """Arithmetic of the forward pass."""
     wise_alpha: float | Literal["val"] | None = None
     """Average the weights first: 0 is the pretrained model, 1 the trained one; `val` takes what is best on the

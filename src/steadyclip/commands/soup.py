@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from steadyclip.commands.options import say
 from steadyclip.core.errors import UsageError
 from steadyclip.core.limits import Workers
-from steadyclip.core.precision import Precision, best_device
+from steadyclip.core.precision import AskedPrecision, best_device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Soup:
     """Processes that decode validation images."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
-    precision: Precision = "fp32"
+    precision: AskedPrecision = "auto"
     """Arithmetic of scoring validation images."""
 
     def __call__(self) -> None:

@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from steadyclip.commands.flags import keep_config
 from steadyclip.commands.options import EMBEDDED, DataOptions, model_for, one_row, say, show, tell
 from steadyclip.core.limits import Count, Seed, Workers
-from steadyclip.core.precision import Precision
+from steadyclip.core.precision import AskedPrecision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Tune:
     """Of the sample and of the training."""
     dry_run: bool = False
     """Check the images, show the plan, and stop."""
-    precision: Precision = "fp32"
+    precision: AskedPrecision = "auto"
     """Arithmetic of the forward pass."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""

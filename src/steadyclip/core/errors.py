@@ -16,6 +16,10 @@ class SteadyClipError(Exception):
     exit_code: ClassVar[int] = 1
 
 
+class OutOfMemory(SteadyClipError):
+    """What was to be computed does not fit into the memory of the device."""
+
+
 class UsageError(SteadyClipError):
     """The command was given wrong words (unknown method, knob, flag value)."""
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, get_args
 
-from steadyclip.core.errors import UsageError
+from steadyclip.core.errors import SteadyClipError, UsageError
+from steadyclip.core.progress import warn
 
 if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "bf16"]
+AskedPrecision = Literal["auto", "fp32", "bf16"]
+"""What users say; `auto` is bf16 on a GPU that has it, and fp32 elsewhere."""
 
 
 def best_device(name: str) -> str:
@@ -36,8 +40,66 @@ def best_device(name: str) -> str:
     return name
 
 
+def best_precision(asked: AskedPrecision, device: str | torch.device) -> Precision:
+    """The precision that ``asked`` stands for on ``device``. A GPU without bf16 takes fp32, and says so once.
+
+    Raises:
+        UsageError: a precision that is not known.
+    """
+    if asked not in get_args(AskedPrecision):
+        raise UsageError(f"precision={asked!r} must be one of {', '.join(get_args(AskedPrecision))}.")
+    if not str(device).startswith("cuda"):
+        return "fp32" if asked == "auto" else asked
+    return "fp32" if asked == "fp32" or not _has_bf16(str(device)) else "bf16"
+
+
+@functools.cache
+def _has_bf16(device: str) -> bool:
+    import torch
+
+    with torch.cuda.device(device):
+        there = torch.cuda.is_bf16_supported(including_emulation=False)
+    if not there:
+        warn(f"{torch.cuda.get_device_name(device)} cannot compute in bf16: fp32 is taken instead")
+    return there
+
+
 @contextlib.contextmanager
-def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
+def tf32(device: torch.device) -> Iterator[None]:
+    """On a GPU, float32 products inside have 10 bits of mantissa: enough for features of the frozen model."""
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory has run out, on a GPU or in the machine."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+@contextlib.contextmanager
+def enough_memory(what: str, advice: str) -> Iterator[None]:
+    """Raises SteadyClipError, one line with what was tried and what helps, where memory runs out inside."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch's own error is a RuntimeError
+        if not no_memory(error):
+            raise
+        raise SteadyClipError(f"out of memory: {what}. {advice}") from None
+
+
+@contextlib.contextmanager
+def arithmetic(device: torch.device, precision: AskedPrecision) -> Iterator[None]:
     """Models run with ``precision`` inside: bf16 is autocast; weights, losses and features stay in fp32.
 
     On a processor, the backward pass of the fused attention is slow in bf16 for the short sequences of CLIP: a training
@@ -47,8 +109,7 @@ def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
     Raises:
         UsageError: a precision that is not known.
     """
-    if precision not in get_args(Precision):
-        raise UsageError(f"precision={precision!r} must be one of {', '.join(get_args(Precision))}.")
+    precision = best_precision(precision, device)
     import torch
     from torch.backends import cuda
     from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -28,9 +28,9 @@ def versions() -> dict[str, str]:
     }
 
 
-def numeric_flags() -> dict[str, Any]:
+def numeric_flags(device: str = "cpu") -> dict[str, Any]:
     """What else changes the last digits of sums, beside device and threads: the processor's instructions, and switches
-    of torch."""
+    of torch; on a GPU, the arithmetic of the frozen model, too (``core.precision.tf32``)."""
     import torch
     from torch import backends
 
@@ -39,6 +39,7 @@ def numeric_flags() -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "float32": torch.get_float32_matmul_precision(),
         "cudnn_benchmark": backends.cudnn.benchmark,
+        **({"frozen_float32": "tf32"} if device == "cuda" else {}),
     }
 
 

@@ -50,7 +50,8 @@ def measure(scorer: Scorer, features_ND: Tensor, frozen_ND: Tensor) -> Drift:
     f = planner.features(scorer.names, scorer.templates, batch, scoring=True)
     views = [Classes(templates=(template,)) for template in scorer.templates]
     with evaluating(scorer.model):
-        planner.fill(f, planner.canonical(Text(view, state) for view in views for state in ("tuned", "frozen")))
+        reads = planner.canonical(Text(view, state) for view in views for state in ("tuned", "frozen"))
+        planner.fill(f, reads, scorer.known)
         pairs = [(f[Text(view, "tuned")], f[Text(view, "frozen")]) for view in views]
         text_MD = torch.cat([tuned.flatten(0, -2) for tuned, _ in pairs]).cpu()
         frozen_MD = torch.cat([frozen.expand_as(tuned).flatten(0, -2) for tuned, frozen in pairs]).cpu()

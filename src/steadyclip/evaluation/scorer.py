@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from steadyclip.core.errors import ModelError, UsageError
-from steadyclip.core.precision import Precision, arithmetic
+from steadyclip.core.precision import AskedPrecision, arithmetic
+from steadyclip.methods.planner import TextRows
 from steadyclip.models.features import evaluating
 from steadyclip.objectives import Batch, Image, Plain
 
@@ -29,6 +30,9 @@ _CONDITIONAL = 8
 class Scorer:
     """Tells ``names`` apart by a model with a method's pieces on it. Class texts are computed once, when it is made.
 
+    Attributes:
+        known: the rows of single tuned texts, for whoever needs them again.
+
     Raises:
         ModelError: the head is one that learns, and was not trained.
         NoHead: the method cannot classify among these names.
@@ -41,7 +45,7 @@ class Scorer:
         method: Method,
         names: Sequence[str],
         templates: Sequence[str],
-        precision: Precision = "fp32",
+        precision: AskedPrecision = "auto",
     ) -> None:
         if not names or not templates:
             raise UsageError(f"a head needs class names and templates; there are {len(names)} and {len(templates)}.")
@@ -61,11 +65,12 @@ class Scorer:
         self.reads = self.planner.canonical([Image(), *self.planner.head.reads(scoring=True)])
         if views := {read.view for read in self.reads if read.tower == "image"} - {Plain()}:
             raise UsageError(f"the head of {method.name!r} reads {views}, but a score is of plain images only.")
+        self.known: TextRows = {}
         self.texts = {}
         if not self.planner.conditional:
             f = self.planner.features(self.names, self.templates, None, scoring=True)
             with evaluating(model):
-                self.planner.fill(f, [read for read in self.reads if read.tower == "text"])
+                self.planner.fill(f, [read for read in self.reads if read.tower == "text"], self.known)
             self.texts = f.raw
 
     def logits(self, rows: Mapping[str, Tensor]) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from steadyclip.core.precision import Precision
+from steadyclip.core.precision import AskedPrecision, best_precision
 from steadyclip.core.progress import progress_bar
 from steadyclip.core.provenance import commit, now, numeric_flags, versions
 from steadyclip.evaluation import metrics
@@ -63,7 +63,7 @@ def evaluate(
     note: str = "",
     progress: bool = False,
     drift: bool = False,
-    precision: Precision = "fp32",
+    precision: AskedPrecision = "auto",
     seen: int = 0,
     whole: str = "",
     keep: Callable[[Answers], object] | None = None,
@@ -75,15 +75,15 @@ def evaluate(
     Args:
         subset: which classes these are, for the record: "all", "base" or "new".
         templates: prompts with ``{}`` for the name; the set's own by default.
-        cache: folder where image features of the frozen model are kept. Used for methods that train nothing by
-            gradient steps (``recipe`` is None), as their image features are the frozen model's, and for ``drift``.
+        cache: folder where image features of the frozen model are kept. Used for methods that train nothing below
+            the image features, for weights that are the pretrained ones, and for ``drift``.
         run: the training run (``run.json``), None for a model that was not trained. Shots and seed of the record are
             its ``task.shots`` and ``seed``; a method that learns nothing has neither.
         note: anything a reader of the numbers must know, such as a class list of its own.
         progress: show a bar on a terminal, one plain line elsewhere.
         drift: also measure how far the features of images and prompts are from the frozen model's, at the cost of
             encoding the images once more where they are not in the cache.
-        precision: arithmetic of the forward passes; the record keeps it.
+        precision: arithmetic of the forward passes, "auto" as for ``TrainConfig``; the record keeps it.
         seen: test images that were left out of ``image_set`` since the run was trained or validated on them; the record
             keeps it.
         whole: hash of all test images of the data set (``ImageSet.content``), of which these may be a part; the record
@@ -97,6 +97,7 @@ def evaluate(
         UsageError: a precision that is not known.
     """
     templates = tuple(templates or image_set.templates)
+    precision = best_precision(precision, model.device)
     run = run if method.learns else None
     domains = sorted({domain for domain in image_set.domains if domain is not None})
     blank = Record(
@@ -130,7 +131,7 @@ def evaluate(
         precision=precision,
         device=model.device.type,
         threads=torch.get_num_threads(),
-        flags=numeric_flags(),
+        flags=numeric_flags(model.device.type),
     )
     start = time.perf_counter()
     try:
@@ -141,14 +142,15 @@ def evaluate(
     if cut := cut_texts(model, prompts):
         blank = replace(blank, note=" ".join(filter(None, [note, f"{cut}."])))
     encode = partial(image_features, model, image_set, batch_size=batch_size, workers=workers, precision=precision)
-    frozen = "image" not in method.touched
+    frozen = "image" not in method.touched or _unchanged(model)
     with progress_bar(image_set.name) if progress else nullcontext() as advance:
         features = encode(cache=cache if frozen else None, frozen=frozen, progress=advance)
     predicted_N, confidence_N = scorer.predict(features.rows)
     seconds = time.perf_counter() - start
     moved = None
     if drift:
-        moved = measure(scorer, features.features_ND, encode(cache=cache, frozen=True).features_ND)
+        before = features if frozen else encode(cache=cache, frozen=True)
+        moved = measure(scorer, features.features_ND, before.features_ND)
     labels_N, classes = features.labels_N, len(image_set.classes)
     correct_N, groups = predicted_N == labels_N, image_set.group_numbers(features.keys)
     if keep:
@@ -173,6 +175,13 @@ def evaluate(
         images_per_second=None if features.cached else len(labels_N) / seconds,
         drift=moved,
     )
+
+
+def _unchanged(model: DualEncoder) -> bool:
+    """Only its own weights can be trained, and they are the pretrained ones: its features are the frozen model's."""
+    if len(model.adapters) or not (weights := model.frozen_weights()):
+        return False
+    return all(torch.equal(model.get_parameter(name), value) for name, value in weights.items())
 
 
 def _confusions(

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.core.files import owning, slug, write_atomic
-from steadyclip.core.precision import best_device
+from steadyclip.core.precision import best_device, best_precision
 from steadyclip.data.task import read_split, seen_by
 from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record, TaskInfo, record_name, scored_among
 from steadyclip.experiments.protocols import Cell, Sample, Source, Target, open_data
@@ -58,7 +58,8 @@ class Bench:
     def config_of(self, cell: Cell) -> TrainConfig:
         """How the cell is trained."""
         changes: dict[str, Any] = {**cell.row.config, "seed": cell.seed or 1, "feature_folder": self.out / "features"}
-        return dataclasses.replace(self.config, **changes)
+        config = dataclasses.replace(self.config, **changes)
+        return dataclasses.replace(config, precision=best_precision(config.precision, best_device(config.device)))
 
     def folder(self, cell: Cell) -> Path:
         """The cell's own. Its name ends in a hash of the facts that decide the result, so that other settings, another
@@ -164,14 +165,19 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
         if twice := len(images) - len(images.unlike(trained)):
             notes.append(f"{twice} of {len(images)} test images are also trained or validated on.")
         note = " ".join(filter(None, notes))
-        with contextlib.nullcontext() if alpha is None else averaged(model, alpha):
-            record = evaluate(
-                model, row.method, images, subset=test.subset, run=run, workers=config.workers,
-                cache=config.feature_folder, drift=row.recipe is not None, note=note, precision=config.precision,
-                whole=_whole(test.data, bench.root),
-            )  # fmt: skip
-        record = replace(record, method=replace(record.method, label=row.label), settings=row.settings, role=test.role)
-        records[test] = record if alpha is None else at_alpha(record, alpha)
+        as_trained = records.get(dataclasses.replace(test, wise_alpha=None))
+        if alpha == 1 and as_trained:  # the same weights
+            records[test] = at_alpha(as_trained, alpha)
+        else:
+            with contextlib.nullcontext() if alpha is None else averaged(model, alpha):
+                record = evaluate(
+                    model, row.method, images, subset=test.subset, run=run, workers=config.workers,
+                    cache=config.feature_folder, drift=row.recipe is not None, note=note, precision=config.precision,
+                    whole=_whole(test.data, bench.root),
+                )  # fmt: skip
+            named = replace(record.method, label=row.label)
+            record = replace(record, method=named, settings=row.settings, role=test.role)
+            records[test] = record if alpha is None else at_alpha(record, alpha)
         records[test].write(bench.record_file(cell, test))
     return tuple(records[test] for test in cell.tests)
 

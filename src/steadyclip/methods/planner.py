@@ -20,9 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from steadyclip.core.precision import tf32
 from steadyclip.heads import Head
 from steadyclip.models import DualEncoder
 from steadyclip.models.encoder import Side, turned_off
+from steadyclip.models.trunk import Trunk, untouched
 from steadyclip.objectives.features import Batch, Features, Image, Read, State, TextView, seeded
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Pass:
         chunk: rows at once; None takes all. With gradients, a pass in chunks is made twice: see ``Made``.
         given: what learned tokens depend on, one row for each text.
         slots: the texts follow learned tokens.
+        trunk: shares the blocks below what is attached with the passes of other states over the same rows.
     """
 
     tower: Side
@@ -63,6 +66,7 @@ class Pass:
     chunk: int | None
     given: Tensor | None = None
     slots: bool = False
+    trunk: Trunk | None = None
 
     @property
     def starts(self) -> range:
@@ -118,9 +122,12 @@ class Planner:
         return f
 
     @torch.no_grad()
-    def fill(self, f: Features, reads: Iterable[Read]) -> None:
-        """Compute ``reads`` (canonical) of any state into ``f`` without gradients."""
-        for p in self._waves(f, [read for read in reads if read not in f.raw]):
+    def fill(self, f: Features, reads: Iterable[Read], known: TextRows | None = None) -> None:
+        """Compute ``reads`` (canonical) of any state into ``f`` without gradients.
+
+        ``known``: tuned texts that have been computed since the weights changed, and where these are added.
+        """
+        for p in self._waves(f, [read for read in reads if read not in f.raw], known):
             p.give(_joined([self.encode(p, start) for start in p.starts]))
 
     def passes(self, f: Features, reads: Iterable[Read], known: TextRows) -> Iterator[Pass]:
@@ -132,11 +139,11 @@ class Planner:
         yield from self._image_passes(f, [read for read in tuned if read.tower == "image"], self.chunks["image"])
         yield from self._text_passes(f, [read for read in tuned if read.tower == "text"], self.chunks["text"], known)
 
-    def _waves(self, f: Features, reads: Sequence[Read]) -> Iterator[Pass]:
+    def _waves(self, f: Features, reads: Sequence[Read], known: TextRows | None) -> Iterator[Pass]:
         """Texts, then images as soon as what their views read is there, then texts that depend on the images."""
         texts, images = ([read for read in reads if read.tower == tower] for tower in ("text", "image"))
         early = [read for read in texts if read.state == "frozen" or not self.conditional]
-        yield from self._text_passes(f, early, SCORED_AT_ONCE)
+        yield from self._text_passes(f, early, SCORED_AT_ONCE, known)
         while images:
             ready = [read for read in images if self.canonical(read.view.reads) <= f.raw.keys()]
             if not ready:
@@ -160,8 +167,14 @@ class Planner:
                 f.raw[read] = out[read.what].split(sizes)[views.index(read.view)]
 
         words = (f.seed, *f.words, "image", state, *views)
-        rows = torch.cat(pixels) if len(pixels) > 1 else pixels[0]
-        return Pass("image", state, rows, give, words, frozenset(read.what for read in reads), chunk)
+        rows = f.once(("rows", *views), lambda: torch.cat(pixels) if len(pixels) > 1 else pixels[0])
+        trunk = f.once(("trunk", *views), self._trunk)
+        return Pass("image", state, rows, give, words, frozenset(read.what for read in reads), chunk, trunk=trunk)
+
+    def _trunk(self) -> Trunk | None:
+        tower = self.model.image_tower
+        depth = 0 if self.model.compiled else untouched(self.model, tower)  # blocks are not skipped in a compiled graph
+        return Trunk(tower, depth) if depth else None
 
     def _text_passes(
         self, f: Features, reads: Sequence[Read], chunk: int | None, known: TextRows | None = None
@@ -169,7 +182,7 @@ class Planner:
         if len(self._frozen_texts) > _REMEMBERED:
             self._frozen_texts.clear()
         for state, same in _by_state(reads):
-            table = self._frozen_texts if state == "frozen" else {} if known is None else known
+            table = self._frozen_texts if state == "frozen" else known if known is not None and state == "tuned" else {}
             p = self._text_pass(f, state, same, chunk, table)
             if p.rows:
                 yield p
@@ -240,11 +253,17 @@ class Planner:
             self.prompts.given = given[at]
         values, mode, wanted = None, contextlib.nullcontext(), p.wanted - {"feature", "patches"}
         if p.state == "frozen":
-            mode, wanted = self.model.frozen(), frozenset()
+            mode, wanted = self._frozen(), frozenset()
         elif p.state == "average":  # without dropout
             values, mode = self.average, turned_off(self.model.modules(), "training")
-        with seeded(*p.words, start), self.arithmetic(), mode:
+        trunk = p.trunk.shared() if p.trunk and len(p.starts) == 1 else contextlib.nullcontext()
+        with seeded(*p.words, start), self.arithmetic(), mode, trunk:
             return self.model.run(p.tower, inputs, patches="patches" in p.wanted, values=values, wanted=wanted)
+
+    @contextlib.contextmanager
+    def _frozen(self) -> Iterator[None]:
+        with self.model.frozen(), tf32(self.model.device):
+            yield
 
     def _tokenize(self, texts: tuple[str, ...], slots: bool) -> dict[str, Tensor]:
         tokens = self.model.tokenize(texts, slots=slots)

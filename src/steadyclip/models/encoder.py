@@ -55,6 +55,7 @@ class DualEncoder(nn.Module):
         self.adapters = nn.ModuleDict()
         self.head: Any = None  # of a method: trained, saved and moved along; features do not depend on it
         self.tuned = True  # False inside ``frozen``
+        self.compiled: Callable[..., dict[str, Tensor]] | None = None  # inside ``compiling.compiled``
         self.preprocess = preprocess
         self.image_tower, self.text_tower = backend.towers(network)
         self._backend = backend
@@ -170,7 +171,8 @@ class DualEncoder(nn.Module):
             adapter.wanted = names
         try:
             args = tower, inputs, patches
-            output = torch.func.functional_call(self, dict(values), args) if values else self(*args)
+            call = self.compiled or self
+            output = torch.func.functional_call(self, dict(values), args) if values else call(*args)
         finally:
             for adapter in adapters:
                 adapter.wanted = frozenset()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +23,9 @@ from torch.nn import functional as F
 
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import write_atomic
-from steadyclip.core.precision import Precision, arithmetic
+from steadyclip.core.precision import AskedPrecision, arithmetic, best_precision, enough_memory, tf32
 from steadyclip.core.progress import Progress
-from steadyclip.data import loader
+from steadyclip.data.batches import loader_of
 from steadyclip.models.encoder import DualEncoder, turned_off
 from steadyclip.models.towers import digest
 
@@ -33,6 +35,16 @@ if TYPE_CHECKING:
 
 _TEXTS = 4096
 """Texts that are tokenized at once to see which are cut."""
+_SHARD = 8192
+"""Images after which features are written to the disk, where they are kept there at all."""
+_ROOM = 2**29
+"""Bytes of decoded test images that stay in memory; a single set may take a quarter of them."""
+
+Rows = dict[str, Tensor]
+"""(N, ...) raw outputs of the image tower by name."""
+Skipped = tuple[tuple[str, str], ...]
+"""(key, reason) of images that cannot be read."""
+_kept: OrderedDict[str, tuple[list[tuple[Tensor, Tensor]], list[tuple[str, str]]]] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -64,14 +76,15 @@ def image_features(
     workers: int = 0,
     cache: str | Path | None = None,
     frozen: bool = False,
-    precision: Precision = "fp32",
+    precision: AskedPrecision = "auto",
     progress: Progress | None = None,
 ) -> ImageFeatures:
     """Features of all readable images of ``image_set`` under the model's evaluation preprocessing.
 
     Args:
         cache: folder for the features of the frozen model; only with ``frozen``. A cached file is used if the weights,
-            the precision, the preprocessing, and the names and content of the images are the same.
+            the precision, the preprocessing, and the names and content of the images are the same. A large set is
+            written in shards while it is computed; a call that was killed goes on behind the last of them.
         frozen: the pretrained model's features, whatever has been trained.
         precision: of the forward passes; features are float32 anyway.
         progress: called after each batch with the images done and the images in all.
@@ -84,6 +97,7 @@ def image_features(
         raise ValueError("only the features of the frozen model are cached: pass frozen=True or no cache")
     if not len(image_set):
         raise DataError(f"{image_set.name}: there is no image to score.")
+    precision = best_precision(precision, model.device)
     path, found = None, None
     if cache is not None:  # named after everything the features depend on
         key = [model.weights_hash, precision, repr(model.preprocess), image_set.hash, image_set.content]
@@ -93,25 +107,98 @@ def image_features(
     if cached := found is not None:
         rows, skipped = found
     else:
-        batches = loader(image_set, model.preprocess.pixels, batch_size=batch_size, workers=workers)
-        outputs, done = [], 0
-        with evaluating(model), arithmetic(model.device, precision), model.frozen() if frozen else nullcontext():
-            for images_BCHW, _, index_B in batches:
-                # Stays on the device until the end: one wait instead of one per batch.
-                pixels_BCHW = model.preprocess.normalize(images_BCHW.to(model.device, non_blocking=True))
-                outputs.append(model.run("image", pixels_BCHW))
-                done += len(index_B)
-                if progress:
-                    progress(done, len(image_set))
-        skipped = tuple((key, reason) for key, reason in batches.skipped)
-        image_set.accept(skipped)
-        rows = {what: torch.cat([output[what] for output in outputs]).cpu() for what in outputs[0]}
-        if path is not None:
-            write_atomic(path, save(rows, {"skipped": json.dumps(skipped), "checksum": digest(rows)}))
+        state = (model.frozen(), tf32(model.device)) if frozen else ()
+        tried, advice = f"{batch_size} images at once do not fit on {model.device}", "Lower batch_size (--batch-size)."
+        with evaluating(model), enough_memory(tried, advice), ExitStack() as stack:
+            for each in (arithmetic(model.device, precision), *state):
+                stack.enter_context(each)
+            rows, skipped = _encoded(model, image_set, batch_size, workers, path, progress)
     unreadable = dict(skipped)
     there = [i for i, key in enumerate(image_set.keys) if key not in unreadable]
     labels_N = torch.tensor([image_set.labels[i] for i in there])
     return ImageFeatures(rows, labels_N, tuple(image_set.keys[i] for i in there), skipped, cached)
+
+
+def _encoded(
+    model: DualEncoder, image_set: ImageSet, batch_size: int, workers: int, path: Path | None, progress: Progress | None
+) -> tuple[Rows, Skipped]:
+    """What ``image_features`` computes, shard by shard. With ``path`` it is written there, and each shard of several
+    is on disk as soon as it is done, so that a call that was killed goes on behind it."""
+    size, total = max(1, _SHARD // batch_size) * batch_size, len(image_set)
+    shards: list[tuple[Rows, Skipped]] = []
+    files: list[Path] = []
+    skipped: Skipped = ()
+    for start in range(0, total, size):
+        places = range(start, min(start + size, total))
+        file = path.with_name(f"{path.stem}-{start}.part") if path and total > size else None
+        found = _read(file) if file else None
+        if found is None or len(next(iter(found[0].values()), ())) + len(found[1]) != len(places):  # other batches
+            outputs, broken = [], []
+            for images_BCHW, index_B in _prepared(model, image_set, places, batch_size, workers, broken):
+                pixels_BCHW = model.preprocess.normalize(images_BCHW.to(model.device, non_blocking=True))
+                # Stays on the device until the end of the shard: one wait instead of one for each batch.
+                outputs.append(model.run("image", pixels_BCHW))
+                if progress:
+                    progress(int(index_B[-1]) + 1, total)
+            found = _joined(outputs), tuple(broken)
+            if file:
+                _write(file, *found)
+        shards.append(found)
+        files += [file] if file else []
+        skipped = tuple(each for _, skipped in shards for each in skipped)
+        image_set.accept(skipped, every_class=len(shards) * size >= total)  # before more time is spent on it
+    rows = _joined([rows for rows, _ in shards if rows])
+    if path is not None:
+        _write(path, rows, skipped)
+    for file in files:
+        file.unlink(missing_ok=True)
+    return rows, skipped
+
+
+def _prepared(
+    model: DualEncoder,
+    image_set: ImageSet,
+    places: range,
+    batch_size: int,
+    workers: int,
+    skipped: list[tuple[str, str]],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of the readable images at ``places``, uint8, and where they stand in the set; the others go to
+    ``skipped``.
+
+    Those of a small set stay in the memory of this process: a table scores many trainings, and each time the trained
+    and the frozen model, on the same images. They are known by their content.
+    """
+    name, found = "", None
+    if len(places) == len(image_set) and 3 * math.prod(model.preprocess.size) * len(image_set) <= _ROOM // 4:
+        name = repr((model.preprocess, image_set.hash, image_set.content, batch_size))
+        found = _kept.pop(name, None)
+    batches, broken = found or ([], [])
+    if found:
+        yield from batches
+    else:
+        cut = [places[at : at + batch_size] for at in range(0, len(places), batch_size)]
+        decoded = loader_of(
+            image_set, model.preprocess.pixels, [[(i, None) for i in part] for part in cut], workers=workers
+        )
+        for images_BCHW, _, index_B in decoded:
+            if name:
+                batches.append((images_BCHW, index_B))
+            yield images_BCHW, index_B
+        broken = decoded.skipped
+    skipped += broken
+    if name:
+        _kept[name] = batches, broken  # at the end, as the last that was used
+        while sum(images.nbytes for kept, _ in _kept.values() for images, _ in kept) > _ROOM:
+            _kept.popitem(last=False)
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    return {what: torch.cat([rows[what] for rows in parts]).cpu() for what in parts[0]} if parts else {}
+
+
+def _write(path: Path, rows: Rows, skipped: Skipped) -> None:
+    write_atomic(path, save(rows, {"skipped": json.dumps(skipped), "checksum": digest(rows)}))
 
 
 @contextmanager
@@ -139,7 +226,7 @@ def cut_texts(model: DualEncoder, texts: Sequence[str]) -> str:
     return f"{len(cut)} of {len(texts)} texts are cut at the {length} tokens that the model reads, such as {cut[0]!r}"
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], tuple[tuple[str, str], ...]] | None:
+def _read(path: Path) -> tuple[Rows, Skipped] | None:
     """The rows and the skipped images in a file of the cache; None if there is none, or it is damaged."""
     try:
         with safe_open(path, "pt") as file:

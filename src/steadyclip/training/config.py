@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from steadyclip.core.errors import UsageError, require, require_choices
 from steadyclip.core.limits import BatchSize, Count, Minutes, Seed, Workers, check_limits
-from steadyclip.core.precision import Precision
+from steadyclip.core.precision import AskedPrecision
 
 if TYPE_CHECKING:
     from steadyclip.methods.recipe import Recipe
@@ -24,10 +24,14 @@ class RunConfig:
     """Run folder; the same command again resumes there. None keeps nothing on disk."""
     seed: Seed = 1
     """Fixes initial adapters, order, augmentation and dropout."""
-    precision: Precision = "fp32"
-    """Arithmetic of the forward pass; weights and optimizer stay in fp32."""
+    precision: AskedPrecision = "auto"
+    """Arithmetic of the forward pass; weights and optimizer stay in fp32. `auto` is bf16 on CUDA, fp32 elsewhere."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the towers: a slow start and faster steps. `auto` does it on CUDA only."""
+    microbatch: Literal["auto", "off"] = "off"
+    """`auto`: where a batch does not fit into the memory, it is computed in as many parts as it takes to fit."""
     workers: Workers = 0
     """Processes that decode images; 0 decodes in the training process."""
     checkpoint_steps: Count | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from steadyclip.core.errors import SteadyClipError, UsageError
+from steadyclip.core.errors import OutOfMemory, SteadyClipError, UsageError
 from steadyclip.core.precision import arithmetic
 from steadyclip.core.progress import warn
 from steadyclip.core.provenance import numeric_flags
@@ -22,6 +22,7 @@ from steadyclip.evaluation.records import Results
 from steadyclip.evaluation.scorer import Scorer
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
+from steadyclip.models.compiling import Compiled
 from steadyclip.models.features import image_features
 from steadyclip.objectives import Batch
 from steadyclip.objectives.features import seeded
@@ -30,6 +31,7 @@ from steadyclip.training.cache import FeatureCache, cacheable, fill_head
 from steadyclip.training.checkpoint import Checkpoint, save_checkpoint
 from steadyclip.training.config import TrainConfig
 from steadyclip.training.feed import Feed, Sample
+from steadyclip.training.fitting import Fitting
 from steadyclip.training.monitor import Best, Losses, TrainProgress, flat_row, stop_request
 from steadyclip.training.run import RunFolder, Stopped, identity
 from steadyclip.training.schedule import learning_rate, load_optimizer, make_optimizer, optimizer_tensors
@@ -58,6 +60,7 @@ class Loop:
         config: TrainConfig,
         accelerator: Accelerator,
         folder: RunFolder | None,
+        compiled: Compiled | None = None,
     ) -> None:
         """The method is attached to ``model`` already.
 
@@ -70,6 +73,9 @@ class Loop:
         if not self.step.trained:
             raise UsageError(f"method {method.name!r} has a recipe, but none of its pieces has anything to train.")
         self.step.planner.arithmetic = lambda: arithmetic(model.device, config.precision)
+        self.fitting = Fitting(self.step, config.microbatch, compiled)
+        if config.microbatch == "auto" and not self.alone:
+            raise UsageError("microbatch=auto looks at one process, and there are several: set accumulate instead.")
         self.names = {p: name for name, p in self.step.trained.items()}
         self.optimizer = make_optimizer(recipe, self.names)
         shard = accelerator.process_index, accelerator.num_processes
@@ -116,7 +122,10 @@ class Loop:
                     if not asked:
                         raise
                     self._stop(done, asked[0])
-                self._step(done, sample)
+                try:
+                    self._step(done, sample)
+                except OutOfMemory as error:
+                    raise self._saved(done, error) from None
                 done += 1
                 progress.update(completed=done)
                 if self.alone and self.model.device.type == "cpu":  # elsewhere it waits for the device, or for others
@@ -149,12 +158,17 @@ class Loop:
             processes=self.accelerator.num_processes,
             device=self.accelerator.device.type,
             threads=torch.get_num_threads(),
-            flags=numeric_flags(),
+            flags=numeric_flags(self.model.device.type) | self._compiler(),
             loss={"mean": last["loss"], **last["terms"]},
             unreadable=tuple(sorted(self.feed.skipped.items())),
             seconds=seconds,
             images_per_second=done * self.feed.batch_size / seconds,
         )
+
+    def _compiler(self) -> dict[str, Any]:
+        """What became of the compiler, if there was to be one."""
+        compiled = self.fitting.compiled
+        return {"compiled": compiled.reason or True} if compiled else {}
 
     def _begin(self) -> None:
         """Continue from the last checkpoint, or fill the head; then make the average and the cached features."""
@@ -174,7 +188,9 @@ class Loop:
 
     def _step(self, step: int, sample: Sample) -> None:
         batch = self._batch(sample, step)
-        totals = self.step.gradients(batch, step_seed(self.config.seed, step), self.feed.batch_size)
+        totals = self.fitting.gradients(batch, step_seed(self.config.seed, step), self.feed.batch_size)
+        if self.step.accumulate != self.config.accumulate:
+            self.choices["parts"] = self.step.accumulate
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.names, self.recipe.clip_norm)
         for group in self.optimizer.param_groups:
@@ -323,8 +339,19 @@ class Loop:
         self.losses.restore(state["losses"])
         self.feed.skipped.update(state["unreadable"])
         self.seconds_before, self.choices = state["seconds"], state["choices"]
+        self.step.accumulate = self.choices.get("parts", self.step.accumulate)
         if best := state.get("best"):
             self.best.restore(best, checkpoint.tensors("best") if "best" in state["sums"] else {})
+
+    def _saved(self, done: int, error: OutOfMemory) -> OutOfMemory:
+        """The error, once everything before the step that failed is saved."""
+        if self.folder is None or not self.alone:
+            return OutOfMemory(f"{error}.")
+        self._save(done)
+        return OutOfMemory(
+            f"{error}. All of the {done} steps before are saved in {self.folder.path}: the same command goes on from "
+            "there."
+        )
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began

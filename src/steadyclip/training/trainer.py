@@ -7,6 +7,7 @@ Nothing random carries over from step to step: torch is seeded anew with (seed, 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ import torch
 from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, ModelError, SteadyClipError, UsageError
-from steadyclip.core.precision import arithmetic, best_device
+from steadyclip.core.precision import arithmetic, best_device, best_precision
 from steadyclip.core.provenance import now, numeric_flags
 from steadyclip.core.seeds import step_seed
 from steadyclip.evaluation.records import Results, Run
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
+from steadyclip.models.compiling import compiled
 from steadyclip.objectives.streams import Stream
 from steadyclip.training.cache import fill_head
 from steadyclip.training.config import TrainConfig, check_recipe
@@ -92,6 +94,7 @@ def fit(
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     place: dict[str, Any] = {"log_with": list(config.log), "project_dir": config.out} if config.log else {}
+    config = dataclasses.replace(config, precision=best_precision(config.precision, device))
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", **_there(config, place))
     model.to(accelerator.device)
     # Before a folder is made: streams may need files that are missing.
@@ -118,7 +121,8 @@ def _fit(
 ) -> FitResult:
     """The training, in a folder that this process owns or without one."""
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
-    with torch.random.fork_rng(cuda):  # the caller's random state is as it was when the training is over
+    # the caller's random state is as it was when the training is over
+    with torch.random.fork_rng(cuda), compiled(model, config.compile) as compiler:
         torch.manual_seed(step_seed(config.seed, "adapt"))
         if folder and folder.run.finished:
             restore(model, method, folder.run.task.classes, folder.path)
@@ -128,7 +132,7 @@ def _fit(
             method.attach(model, task.classes)
             method.check_model(model, task)
             if recipe is not None:
-                loop = Loop(model, method, task, streams, recipe, config, accelerator, folder)
+                loop = Loop(model, method, task, streams, recipe, config, accelerator, folder, compiler)
         except SteadyClipError:  # nothing was trained, so the model is as it was
             model.detach_all()
             model.requires_grad_(False)
@@ -189,7 +193,7 @@ def _solve(model: DualEncoder, method: Method, task: ImageTask, config: TrainCon
     seconds = time.perf_counter() - start
     return Results(
         steps=0, choices=choices, seconds=seconds, images_per_second=encoded / seconds if encoded else None,
-        device=model.device.type, threads=torch.get_num_threads(), flags=numeric_flags(),
+        device=model.device.type, threads=torch.get_num_threads(), flags=numeric_flags(model.device.type),
     )  # fmt: skip
 
 
