@@ -110,9 +110,11 @@ class Reference:
         return cls(pictures, levels, pixels, features, logits, texts if plain else (), engine.text(texts))
 
 
-def by_parts(compute: Callable[[np.ndarray], Sequence[np.ndarray]], rows: np.ndarray) -> list[np.ndarray]:
-    """The outputs of ``compute`` for all ``rows``, a part at a time."""
-    parts = [compute(rows[start : start + AT_ONCE]) for start in range(0, len(rows), AT_ONCE)]
+def by_parts(
+    compute: Callable[[np.ndarray], Sequence[np.ndarray]], rows: np.ndarray, size: int = AT_ONCE
+) -> list[np.ndarray]:
+    """The outputs of ``compute`` for all ``rows``, ``size`` of them at a time."""
+    parts = [compute(rows[start : start + size]) for start in range(0, len(rows), size)]
     return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
@@ -165,11 +167,18 @@ def need_texts(what: str, reference: Reference, features_MD: np.ndarray, toleran
     Raises:
         ExportFailed: they are not within ``tolerance``.
     """
-    found = {"texts": len(features_MD), **compare_features(reference.text_features, features_MD)}
-    cosine, difference = found["smallest_cosine"], found["largest_feature_difference"]
+    found = compare_features(reference.text_features, features_MD)
+    need_features(f"{what}, texts", found, tolerance)
+    return {"texts": len(features_MD), **found}
+
+
+def need_features(what: str, figures: dict[str, Any], tolerance: Tolerance) -> None:
+    """Raises ExportFailed unless figures of ``compare_features`` are within ``tolerance``."""
+    cosine, difference = figures["smallest_cosine"], figures["largest_feature_difference"]
     if cosine is None or cosine < tolerance.cosine or difference > (tolerance.features or 2):
-        raise ExportFailed(f"{what}: texts have other features (cosine {cosine}, at most {difference} apart) {_GONE}")
-    return found
+        raise ExportFailed(
+            f"{what}: other features than the model's (cosine {cosine}, up to {difference} apart) {_GONE}"
+        )
 
 
 def spelled(what: str, figures: dict[str, Any]) -> str:

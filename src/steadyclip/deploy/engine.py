@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from steadyclip.data.pixels import Pixels
-from steadyclip.deploy.classifier import identity_of
 
 if TYPE_CHECKING:
     from steadyclip.methods import Method
@@ -51,11 +50,6 @@ class Engine(Protocol):
     def renamed(self, names: Sequence[str], templates: Sequence[str]) -> Engine:
         """The same for other class names or prompts. Raises NoHead where it knows only its own."""
         ...
-
-    @property
-    def identity(self) -> str:
-        """16 hex digits over all that decides the logits."""
-        return identity_of(self.weights, self.names, self.templates)
 
 
 class TorchEngine(Engine):

@@ -144,8 +144,12 @@ def export(
         raise UsageError(f"--to must be one of {', '.join(_WRITERS)}, not {to!r}.")
     if check < 1:
         raise UsageError(f"--check must be 1 or more, not {check}.")
+    for flag, given in (("int8", int8), ("only", only)):
+        if given and to != "onnx":
+            raise UsageError(f"--{flag} belongs to --to onnx, not to --to {to}.")
+    if int8 and dtype == "fp16":
+        raise UsageError("--int8 is made of the graph in fp32: leave --dtype fp16 out.")
     writer: Any = importlib.import_module(f"steadyclip.deploy.{_WRITERS[to]}_target")
-    writer.ready(int8=int8, only=only, dtype=dtype)
     with building(Path(out), force=force, ours=EXPORT) as folder:
         opened = open_source(source, names=names, templates=templates, device=device)
         if names or templates:
