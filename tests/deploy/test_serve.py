@@ -5,14 +5,10 @@ import contextlib
 import http.client
 import io
 import json
-import os
 import random
 import re
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -28,31 +24,11 @@ from PIL import Image
 import steadyclip as sc
 from steadyclip.cli import main
 
+from .conftest import serving
+
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 TOKEN = "a long secret"
-
-
-@contextlib.contextmanager
-def serving(run: Path, *more: str, token: str = "") -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """The command in a process of its own, on a free port."""
-    words = [sys.executable, "-m", "steadyclip", "serve", str(run), "--port", "0", *more]
-    environment = {**os.environ, "STEADYCLIP_TOKEN": token, "OMP_NUM_THREADS": "1"}
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
-    ):
-        assert process.stdout is not None
-        line = ""
-        for line in process.stdout:
-            if found := re.search(r"listening at http://127\.0\.0\.1:(\d+)", line):
-                yield int(found[1]), process
-                break
-        if process.poll() is None:
-            process.terminate()
-        code = process.wait(timeout=20)
-        errors.seek(0)
-        assert (code, errors.read()) == (0, "")  # whatever was sent: no traceback, no token, no picture in the log
 
 
 @pytest.fixture(scope="module")

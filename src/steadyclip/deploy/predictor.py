@@ -72,7 +72,7 @@ class Predictor:
 
     def __init__(
         self,
-        source: str | Path,
+        source: str | Path | Opened,
         *,
         names: Sequence[str] = (),
         templates: Sequence[str] = (),
@@ -83,7 +83,7 @@ class Predictor:
 
         Args:
             source: folder that `steadyclip train` or `steadyclip export` wrote; a .onnx file of such a folder; or a
-                pretrained model as ``load`` takes it, with ``names``.
+                pretrained model as ``load`` takes it, with ``names``; or what ``open_source`` gave.
             names: class names to choose among, by default its own. Temperature and threshold hold for its own only.
             templates: prompts with ``{}``, by default its own.
             backend: "onnx" reads an export for onnxruntime and imports no torch (extra ``onnx``).
@@ -94,7 +94,7 @@ class Predictor:
             SteadyClipError: the source is not there or cannot be used.
         """
         self.opened: Opened | None = None
-        if backend == "onnx" or Path(source).suffix == ".onnx":
+        if isinstance(source, str | Path) and (backend == "onnx" or Path(source).suffix == ".onnx"):
             from steadyclip.deploy.onnx_engine import open_onnx
 
             engine, calibration = open_onnx(Path(source))
@@ -102,7 +102,9 @@ class Predictor:
             from steadyclip.core.precision import best_device
             from steadyclip.deploy.opening import open_source
 
-            opened = open_source(source, names=names, templates=templates, device=best_device(device))
+            opened = source
+            if isinstance(opened, str | Path):
+                opened = open_source(opened, names=names, templates=templates, device=best_device(device))
             engine = TorchEngine(opened.model, opened.method, opened.classes, opened.templates, opened.weights)
             calibration, self.opened = opened.calibration, opened
         self._set(engine, calibration)

@@ -10,7 +10,6 @@ import functools
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -24,6 +23,7 @@ from starlette.requests import ClientDisconnect
 from steadyclip import __version__
 from steadyclip.core.errors import SteadyClipError
 from steadyclip.deploy.decoding import Decoder, TooLarge
+from steadyclip.deploy.page import asset, page_of
 from steadyclip.deploy.serving import requests
 from steadyclip.deploy.serving.batching import Batcher, Full, Kind
 from steadyclip.deploy.serving.guard import Guard, Refusal
@@ -312,7 +312,7 @@ class Service:
 
     async def page(self) -> Response:
         """A page to try it on."""
-        text = (files("steadyclip.deploy.serving") / "page.html").read_text(encoding="utf-8")
+        text = page_of("", f'<script type="module">\n{asset("service.js")}</script>')
         return HTMLResponse(text, headers={"content-security-policy": _POLICY, "x-content-type-options": "nosniff"})
 
 
