@@ -84,7 +84,7 @@ def test_half_precision_and_other_names(run_of, data, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "line"),
     [("dra[steps=1]", "adapts the image tower by token_rank, which cannot be folded .* take --to onnx"),
-     ("tip-adapter", "has a cache of training images as its head, which is no linear function .* take --to onnx"),
+     ("tip-adapter", "apart by a cache of training images, which is no linear function .* take --to onnx"),
      ("cocoop[steps=1]", "makes other class texts for each image; name images by the run itself")],
 )  # fmt: skip
 def test_what_cannot_be_folded(row: str, line: str, run_of, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def why_not(engine: TorchEngine) -> str:
     if engine.scorer.planner.conditional:
         return "makes other class texts for each image"
     if not method.head.mergeable:
-        return f"has {method.head.what} as its head, which is no linear function of the image features"
+        return f"tells classes apart by {method.head.what}, which is no linear function of the image features"
     stuck = [adapter for adapter in method.adapters if not adapter.mergeable]
     if any("image" in adapter.touches for adapter in stuck):
         names = " and ".join(piece_name(type(adapter)) for adapter in stuck)

@@ -37,12 +37,12 @@ _PIPELINE_IMAGES = 4
 
 def check(engine: TorchEngine) -> None:
     """Raises ModelError where transformers has no class for the model."""
+    refuse_unfoldable(engine, "hf")
     if engine.model.family == "open_clip":
         raise ModelError(
             f"{engine.model.name} is a model of open_clip, which transformers does not read: take --to open_clip or "
             "--to onnx."
         )
-    refuse_unfoldable(engine, "hf")
 
 
 def write(job: Job) -> dict[str, Any]:
