@@ -134,14 +134,10 @@ def as_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def choose(page, name: str, content: bytes) -> None:
-    """Choose a file by the keyboard alone."""
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "file"
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    kind = "image/jpeg" if name.endswith(".jpg") else "text/plain" if name.endswith(".txt") else "image/png"
-    chooser.value.set_files({"name": name, "mimeType": kind, "buffer": content})
+def as_file(name: str, content: bytes) -> dict:
+    """As Playwright wants it."""
+    kind = {".jpg": "image/jpeg", ".png": "image/png", ".txt": "text/plain"}[Path(name).suffix]
+    return {"name": name, "mimeType": kind, "buffer": content}
 
 
 def shown(page, column: int) -> tuple[str, dict[str, float]]:
@@ -163,7 +159,11 @@ def test_the_page_of_the_service(width: int, page, calibrated: Path, photos: Pat
     with serving(calibrated) as (port, _):
         page.goto(f"http://127.0.0.1:{port}/")
         page.get_by_text("It tells 4 classes apart. Below a probability of").wait_for()
-        choose(page, name, content)
+        page.keyboard.press("Tab")  # no mouse
+        assert page.evaluate("document.activeElement.id") == "file"
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Enter")
+        chooser.value.set_files(as_file(name, content))
         page.get_by_text("After training").wait_for()
         (label, scores), want = shown(page, 1), predictor(content)
         assert label == (want.label or "unsure")
@@ -189,7 +189,7 @@ def test_the_folder_for_a_browser(page, hosted, calibrated: Path, data, photos: 
     for name, content in pictures(photos):
         page.goto(hosted(folder))
         page.get_by_text("It tells 4 classes apart").wait_for()
-        choose(page, name, content)
+        page.locator("#file").set_input_files(as_file(name, content))
         page.get_by_text("After training").wait_for()
         exact = page.evaluate(
             "async bytes => (await backend.predict(new Blob([new Uint8Array(bytes)]), false)).answers", list(content)
@@ -200,7 +200,7 @@ def test_the_folder_for_a_browser(page, hosted, calibrated: Path, data, photos: 
         assert found == pytest.approx(dict(zip(want.names, want.probabilities, strict=True)), abs=near), name
         assert shown(page, 1)[0] == (want.label or "unsure")
     look(page, "web-360")
-    choose(page, "notes.txt", b"no image")
+    page.locator("#file").set_input_files(as_file("notes.txt", b"no image"))
     page.get_by_text("This browser cannot read the file as an image.").wait_for()
     assert page.locator("#answers section").count() == 0
 
