@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.data.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -96,8 +97,15 @@ class TorchEngine(Engine):
     def text(self, texts: Sequence[str]) -> np.ndarray:
         from steadyclip.models.features import evaluating
 
-        with self.lock, evaluating(self.model):
-            return self.model.encode_text(list(texts)).cpu().numpy()
+        try:
+            with self.lock, evaluating(self.model):
+                return self.model.encode_text(list(texts)).cpu().numpy()
+        except ModelError:
+            if self.model.prompted is None:
+                raise
+            raise UsageError(
+                f"{self.method.row} takes no texts of your own: its learned tokens are made for each class or image."
+            ) from None
 
     def renamed(self, names: Sequence[str], templates: Sequence[str]) -> TorchEngine:
         return TorchEngine(self.model, self.method, names, templates, self.weights, self.lock)
