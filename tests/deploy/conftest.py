@@ -75,13 +75,14 @@ def serving(run: Path, *more: str, token: str = "") -> Iterator[tuple[int, subpr
         subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
     ):
         assert process.stdout is not None
-        line = ""
-        for line in process.stdout:
-            if found := re.search(r"listening at http://127\.0\.0\.1:(\d+)", line):
-                yield int(found[1]), process
-                break
-        if process.poll() is None:
-            process.terminate()
+        try:
+            for line in process.stdout:
+                if found := re.search(r"listening at http://127\.0\.0\.1:(\d+)", line):
+                    yield int(found[1]), process
+                    break
+        finally:
+            if process.poll() is None:
+                process.terminate()
         code = process.wait(timeout=20)
         errors.seek(0)
         assert (code, errors.read()) == (0, "")  # whatever was sent: no traceback, no token, no picture in the log

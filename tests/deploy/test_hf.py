@@ -55,7 +55,8 @@ def test_the_code_of_the_card_says_what_the_run_says(run_of, data, photos: Path,
 @pytest.mark.parametrize(
     ("row", "family", "names"),
     [(LORA, "siglip", "any"), (LORA, "siglip2", "any"), ("full[steps=2]", "clip", "any"),
-     ("linear-probe", "clip", "fixed"), ("coop[steps=2]", "clip", "fixed"), ("tcp[steps=1]", "clip", "fixed"), ("taskres[steps=2]", "siglip", "fixed"),
+     ("linear-probe", "clip", "fixed"), ("coop[steps=2]", "clip", "fixed"), ("tcp[steps=1]", "clip", "fixed"),
+     ("taskres[steps=2]", "siglip", "fixed"),
      ("zero-shot", "clip", "any")],
 )  # fmt: skip
 def test_read_again_it_says_the_same(

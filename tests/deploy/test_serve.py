@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import io
 import json
+import os
 import random
 import re
 import signal
@@ -246,3 +247,18 @@ def test_told_to_end_it_finishes_what_is_in_work(run_of, picture: bytes, capsys)
         process.send_signal(signal.SIGTERM)
         asking.join(timeout=20)
         assert found == [200]
+
+
+@pytest.mark.heavy
+def test_a_decoding_process_that_dies_is_replaced(run_of, picture: bytes) -> None:
+    with serving(run_of(), "--no-before", "--workers", "1") as (port, process):
+        want = send(port, "POST", "/predict", picture)[1]
+        for _ in range(2):
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            assert workers
+            for pid in workers:
+                os.kill(int(pid), signal.SIGKILL)
+            found = [send(port, "POST", "/predict", picture) for _ in range(3)]
+            assert {status for status, *_ in found} <= {200, 503}
+            assert found[-1][:2] == (200, want)

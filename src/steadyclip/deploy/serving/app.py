@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -246,7 +247,10 @@ class Service:
     async def _row(self, predictor: Predictor, kind: Kind, picture: bytes) -> np.ndarray:
         """Probabilities (C,) or features (D,) of the image in ``picture``."""
         self._reserve(1)
-        levels = await asyncio.wrap_future(self.decoder.submit(picture, "the image"))
+        try:
+            levels = await asyncio.wrap_future(self.decoder.submit(picture, "the image"))
+        except BrokenProcessPool:
+            raise Refusal(503, "a decoding process died: try again.", **{"retry-after": "1"}) from None
         if isinstance(levels, TooLarge):
             raise Refusal(413, f"the image {levels}.")
         if isinstance(levels, str):
