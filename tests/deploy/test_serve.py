@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import steadyclip as sc
@@ -262,3 +263,19 @@ def test_a_decoding_process_that_dies_is_replaced(run_of, picture: bytes) -> Non
             found = [send(port, "POST", "/predict", picture) for _ in range(3)]
             assert {status for status, *_ in found} <= {200, 503}
             assert found[-1][:2] == (200, want)
+
+
+def test_the_command_of_the_compose_file(run_of, tmp_path: Path) -> None:
+    docker = Path(__file__).parents[2] / "docker"
+    words = yaml.safe_load((docker / "compose.yaml").read_text())["services"]["steadyclip"]["command"]
+    (job,) = yaml.safe_load((docker / "prometheus.yml").read_text())["scrape_configs"]
+    assert job["authorization"]["credentials_file"] == words[-1] == "/run/secrets/token"
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    here = {"0.0.0.0": "127.0.0.1", words[-1]: str(tmp_path / "token")}
+    verb, model, *options = [here.get(word, word) for word in words]
+    assert (verb, model) == ("serve", "/model")
+    with serving(run_of(), *options) as (port, _):
+        status, answer, _ = send(port, "GET", "/metrics", authorization=f"Bearer {TOKEN}")
+        assert status == 200
+        assert "steadyclip_requests" in answer["text"]
+        assert send(port, "GET", "/metrics")[0] == 401
