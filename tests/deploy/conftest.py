@@ -1,6 +1,12 @@
 """Runs of tiny models on four colors, with names that are awkward to write."""
 
-from collections.abc import Callable
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +63,26 @@ def run_of(data: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         return made[row, family]
 
     return run
+
+
+@contextlib.contextmanager
+def serving(run: Path, *more: str, token: str = "") -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """The command in a process of its own, on a free port."""
+    words = [sys.executable, "-m", "steadyclip", "serve", str(run), "--port", "0", *more]
+    environment = {**os.environ, "STEADYCLIP_TOKEN": token, "OMP_NUM_THREADS": "1"}
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if found := re.search(r"listening at http://127\.0\.0\.1:(\d+)", line):
+                    yield int(found[1]), process
+                    break
+        finally:
+            if process.poll() is None:
+                process.terminate()
+        code = process.wait(timeout=20)
+        errors.seek(0)
+        assert (code, errors.read()) == (0, "")  # whatever was sent: no traceback, no token, no picture in the log

@@ -55,7 +55,8 @@ def test_the_code_of_the_card_says_what_the_run_says(run_of, data, photos: Path,
 @pytest.mark.parametrize(
     ("row", "family", "names"),
     [(LORA, "siglip", "any"), (LORA, "siglip2", "any"), ("full[steps=2]", "clip", "any"),
-     ("linear-probe", "clip", "fixed"), ("coop[steps=2]", "clip", "fixed"), ("taskres[steps=2]", "siglip", "fixed"),
+     ("linear-probe", "clip", "fixed"), ("coop[steps=2]", "clip", "fixed"), ("tcp[steps=1]", "clip", "fixed"),
+     ("taskres[steps=2]", "siglip", "fixed"),
      ("zero-shot", "clip", "any")],
 )  # fmt: skip
 def test_read_again_it_says_the_same(
@@ -84,7 +85,7 @@ def test_half_precision_and_other_names(run_of, data, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "line"),
     [("dra[steps=1]", "adapts the image tower by token_rank, which cannot be folded .* take --to onnx"),
-     ("tip-adapter", "has a cache of training images as its head, which is no linear function .* take --to onnx"),
+     ("tip-adapter", "apart by a cache of training images, which is no linear function .* take --to onnx"),
      ("cocoop[steps=1]", "makes other class texts for each image; name images by the run itself")],
 )  # fmt: skip
 def test_what_cannot_be_folded(row: str, line: str, run_of, tmp_path: Path) -> None:

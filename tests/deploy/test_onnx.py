@@ -77,7 +77,7 @@ def test_what_is_refused(graph: Path, run_of, tmp_path: Path, capsys) -> None:
         sc.Predictor(tmp_path / "bad", backend="onnx")
     with pytest.raises(ModelError, match=r"--to onnx cannot hold cocoop.*other class texts for each image"):
         export(run_of("cocoop[steps=1]"), "onnx", tmp_path / "export", check=2)
-    assert main(["export", str(run_of()), "--to", "onnx", "--out", "x", "--int8", "--dtype", "fp16"]) == 1
+    assert main(["export", str(run_of()), "--to", "onnx", "--out", "x", "--int8", "--dtype", "fp16"]) == 2
     assert "--int8 is made of the graph in fp32" in capsys.readouterr().err
 
 

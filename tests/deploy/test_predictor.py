@@ -107,6 +107,13 @@ def test_a_pretrained_model_by_names(run_of, files: list[Path]) -> None:
         sc.Predictor(model)
 
 
+def test_texts_where_tokens_are_made_for_each_class(run_of, files: list[Path]) -> None:
+    predictor = sc.Predictor(run_of("tcp[steps=1]"))
+    assert predictor(files[0]).label
+    with pytest.raises(UsageError, match="takes no texts of your own: its learned tokens are made for each class"):
+        predictor.embed_text("a red bicycle")
+
+
 def test_importing_it_needs_no_torch() -> None:
     code = "import sys, steadyclip.deploy.predictor; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,9 +10,6 @@ import random
 import re
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -23,36 +20,17 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import steadyclip as sc
 from steadyclip.cli import main
 
+from .conftest import serving
+
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 TOKEN = "a long secret"
-
-
-@contextlib.contextmanager
-def serving(run: Path, *more: str, token: str = "") -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """The command in a process of its own, on a free port."""
-    words = [sys.executable, "-m", "steadyclip", "serve", str(run), "--port", "0", *more]
-    environment = {**os.environ, "STEADYCLIP_TOKEN": token, "OMP_NUM_THREADS": "1"}
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
-    ):
-        assert process.stdout is not None
-        line = ""
-        for line in process.stdout:
-            if found := re.search(r"listening at http://127\.0\.0\.1:(\d+)", line):
-                yield int(found[1]), process
-                break
-        if process.poll() is None:
-            process.terminate()
-        code = process.wait(timeout=20)
-        errors.seek(0)
-        assert (code, errors.read()) == (0, "")  # whatever was sent: no traceback, no token, no picture in the log
 
 
 @pytest.fixture(scope="module")
@@ -270,3 +248,34 @@ def test_told_to_end_it_finishes_what_is_in_work(run_of, picture: bytes, capsys)
         process.send_signal(signal.SIGTERM)
         asking.join(timeout=20)
         assert found == [200]
+
+
+@pytest.mark.heavy
+def test_a_decoding_process_that_dies_is_replaced(run_of, picture: bytes) -> None:
+    with serving(run_of(), "--no-before", "--workers", "1") as (port, process):
+        want = send(port, "POST", "/predict", picture)[1]
+        for _ in range(2):
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            assert workers
+            for pid in workers:
+                os.kill(int(pid), signal.SIGKILL)
+            found = [send(port, "POST", "/predict", picture) for _ in range(3)]
+            assert {status for status, *_ in found} <= {200, 503}
+            assert found[-1][:2] == (200, want)
+
+
+def test_the_command_of_the_compose_file(run_of, tmp_path: Path) -> None:
+    docker = Path(__file__).parents[2] / "docker"
+    words = yaml.safe_load((docker / "compose.yaml").read_text())["services"]["steadyclip"]["command"]
+    (job,) = yaml.safe_load((docker / "prometheus.yml").read_text())["scrape_configs"]
+    assert job["authorization"]["credentials_file"] == words[-1] == "/run/secrets/token"
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    here = {"0.0.0.0": "127.0.0.1", words[-1]: str(tmp_path / "token")}
+    verb, model, *options = [here.get(word, word) for word in words]
+    assert (verb, model) == ("serve", "/model")
+    with serving(run_of(), *options) as (port, _):
+        status, answer, _ = send(port, "GET", "/metrics", authorization=f"Bearer {TOKEN}")
+        assert status == 200
+        assert "steadyclip_requests" in answer["text"]
+        assert send(port, "GET", "/metrics")[0] == 401

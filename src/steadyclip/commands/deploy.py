@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -26,12 +27,14 @@ class Export:
     examples: ClassVar = (
         "steadyclip export runs/photos --to hf --out photos-hf --data photos",
         "steadyclip export runs/photos --to onnx --out photos-onnx --data photos --int8",
+        "steadyclip export runs/photos --to web --out photos-web --runtime node_modules/onnxruntime-web",
     )
 
     source: Positional[str]
     """Folder that `steadyclip train` or `steadyclip export` wrote, or a pretrained model with --names."""
-    to: Literal["hf", "open_clip", "onnx"]
-    """`hf`: transformers. `open_clip`. `onnx`: onnxruntime and transformers.js."""
+    to: Literal["hf", "open_clip", "onnx", "web"]
+    """`hf`: transformers. `open_clip`. `onnx`: onnxruntime and transformers.js. `web`: a folder for a web server, whose
+    page runs the model in the browser."""
     out: Path
     """Folder to write."""
     names: tuple[str, ...] = ()
@@ -50,6 +53,10 @@ class Export:
     """Also write an int8 classifier (onnx)."""
     only: Literal["classifier"] | None = None
     """`classifier` leaves the towers out (onnx)."""
+    runtime: Path | None = None
+    """Folder of the npm package onnxruntime-web, whose files are copied (web)."""
+    before: bool = False
+    """Also write the pretrained model, so that the page shows both: twice the size (web)."""
     plugin: str | None = None
     """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
     force: bool = False
@@ -68,11 +75,13 @@ class Export:
         with _termination():
             info = export(
                 self.source, self.to, self.out, names=read_names(self.names), templates=self.templates, data=data,
-                check=self.check, dtype=self.dtype, int8=self.int8, only=self.only,
-                force=self.force, device=best_device(self.device), say=say,
+                check=self.check, dtype=self.dtype, int8=self.int8, only=self.only, runtime=self.runtime,
+                before=self.before, force=self.force, device=best_device(self.device), say=say,
             )  # fmt: skip
         size = sum(path.stat().st_size for path in self.out.rglob("*") if path.is_file())
         say(f"export: {self.out} ({len(info.files) + 1} files, {size / 1e6:.1f} MB)")
+        if self.to == "web":
+            say(f"to look at it: python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(self.out))} 8001")
         if data is None:
             print("compared on made images: name --data to compare on real ones", file=sys.stderr)
 

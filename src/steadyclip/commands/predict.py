@@ -22,30 +22,41 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class SourceOptions:
-    """What answers, and among which names."""
+class EngineOptions:
+    """What computes the answers."""
 
     plugin: str | None = None
     """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
-    names: tuple[str, ...] = ()
-    """Classes to choose among, or @FILE with one a line; by default those of the run. A pretrained model needs them."""
-    templates: tuple[str, ...] = ()
-    """Prompts with {} for the class name; by default those of the run."""
     backend: Literal["torch", "onnx"] = "torch"
     """`onnx` reads an export for onnxruntime, without torch."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
 
-    def open(self, source: str) -> Predictor:
+    def open(self, source: str, names: Sequence[str] = (), templates: Sequence[str] = ()) -> Predictor:
+        """The predictor of ``source``."""
         from steadyclip.deploy import Predictor
 
         if self.plugin:  # a run folder never imports a file by itself
             from steadyclip.methods import find_method
 
             find_method(self.plugin)
-        names = read_names(self.names)
         device = "cpu" if self.backend == "onnx" else best_device(self.device)
-        return Predictor(source, names=names, templates=self.templates, backend=self.backend, device=device)
+        return Predictor(source, names=names, templates=templates, backend=self.backend, device=device)
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+    """What answers, and among which names."""
+
+    engine: OmitArgPrefixes[EngineOptions]
+    names: tuple[str, ...] = ()
+    """Classes to choose among, or @FILE with one a line; by default those of the run. A pretrained model needs them."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the class name; by default those of the run."""
+
+    def open(self, source: str) -> Predictor:
+        """The predictor of ``source``."""
+        return self.engine.open(source, read_names(self.names), self.templates)
 
 
 @dataclasses.dataclass(frozen=True)

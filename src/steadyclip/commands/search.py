@@ -5,32 +5,24 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from steadyclip.commands.options import print_json, say
+from steadyclip.commands.predict import EngineOptions
 from steadyclip.core.errors import UsageError
 from steadyclip.core.limits import BatchSize, Count, Workers
-from steadyclip.core.precision import best_device
 
 if TYPE_CHECKING:
     from steadyclip.deploy import Predictor
 
-Backend = Literal["torch", "onnx"]
 
-
-def _open(source: str, backend: Backend, device: str, plugin: str | None = None) -> Predictor:
+def _open(source: str, engine: EngineOptions) -> Predictor:
     """A predictor whose class names do not matter."""
-    from steadyclip.deploy import Predictor
     from steadyclip.deploy.opening import has_names
 
-    if plugin:
-        from steadyclip.methods import find_method
-
-        find_method(plugin)
-    names = () if has_names(source) else ("image",)
-    return Predictor(source, names=names, backend=backend, device="cpu" if backend == "onnx" else best_device(device))
+    return engine.open(source, () if has_names(source) else ("image",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +33,7 @@ class Embed:
     """Folder that `steadyclip train` or `steadyclip export` wrote, or a pretrained model, as for `train --model`."""
     images: Positional[tuple[str, ...]]
     """Images, folders, patterns, lists, or `-`, as for `steadyclip predict`."""
+    engine: OmitArgPrefixes[EngineOptions]
     out: Path
     """Folder to write."""
     half: bool = False
@@ -53,12 +46,6 @@ class Embed:
     """Images in a forward pass."""
     workers: Workers = 0
     """Processes that decode images; 0 decodes on threads."""
-    plugin: str | None = None
-    """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
-    backend: Backend = "torch"
-    """`onnx` reads an export for onnxruntime, without torch."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
 
     def __call__(self) -> None:
         from steadyclip.core.progress import progress_bar
@@ -68,7 +55,7 @@ class Embed:
         if not self.images:
             raise UsageError("name at least one image or folder: steadyclip embed RUN FOLDER --out FEATURES")
         paths = find_pictures(self.images, recursive=self.recursive, stdin=sys.stdin)
-        predictor = _open(self.source, self.backend, self.device, self.plugin)
+        predictor = _open(self.source, self.engine)
         with progress_bar("embed") as progress:
             found = embed_folder(
                 predictor, self.source, paths, self.out, half=self.half, rows=self.shard, batch_size=self.batch_size,
@@ -88,6 +75,7 @@ class Search:
 
     features: Positional[Path]
     """Folder that `steadyclip embed` wrote."""
+    engine: OmitArgPrefixes[EngineOptions]
     words: Positional[str | None] = None
     """What the images show: a whole sentence, as no template is applied."""
     image: Path | None = None
@@ -100,12 +88,6 @@ class Search:
     """Write a page of thumbnails."""
     json: bool = False
     """Print JSON instead of lines."""
-    plugin: str | None = None
-    """path/to/mine.py:Mine, where the run was trained by a method of yours: the file is run."""
-    backend: Backend = "torch"
-    """`onnx` reads an export for onnxruntime, without torch."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
 
     def __call__(self) -> None:
         from steadyclip.core.files import write_atomic
@@ -115,7 +97,7 @@ class Search:
         if (self.words is None) == (self.image is None):
             raise UsageError('give words or --image: steadyclip search FEATURES "a red bicycle"')
         about = open_embedding(self.features)
-        predictor = _open(self.source or about.source, self.backend, self.device, self.plugin)
+        predictor = _open(self.source or about.source, self.engine)
         query_D = predictor.embed(self.image) if self.image else predictor.embed_text(self.words or "")
         found = search(self.features, query_D, predictor.engine.weights, self.top)
         if self.html:

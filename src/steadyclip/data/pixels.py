@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from steadyclip.data.decode import to_rgb
+
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
 
@@ -41,7 +43,7 @@ class Pixels:
 
     def levels(self, image: Image.Image) -> np.ndarray:
         """The resized and cropped image, (H, W, 3) uint8."""
-        image = opaque(image)
+        image = to_rgb(image)
         height, width = self.resize_to
         if self.resize == "shortest":
             short, long = sorted(image.size)
@@ -67,13 +69,3 @@ class Pixels:
 
     def _offset(self, have: int, want: int) -> int:
         return (have - want) // 2 if self.crop_rounding == "down" else round((have - want) / 2)
-
-
-def opaque(image: Image.Image) -> Image.Image:
-    """RGB, with transparency laid on white."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
-    return image.convert("RGB")

@@ -7,6 +7,7 @@ CLIP (Radford et al., 2021), notebook "Prompt engineering for ImageNet".
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
@@ -32,6 +33,14 @@ _HAND = {
 
 _ID = re.compile(r"[A-Za-z]?[\d\W_]*\d[\d\W_]*")
 _NUMBERED = re.compile(r"\d+[\W_]+[^\W\d]")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def as_trained(text: str, family: str) -> str:
+    """A text as the checkpoints of a family were trained on it; not every saved tokenizer does that itself."""
+    if family == "siglip":  # big_vision's "canonicalize"
+        return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
+    return text.lower() if family == "siglip2" else text
 
 
 def doubtful_names(classes: Sequence[str]) -> Iterator[str]:

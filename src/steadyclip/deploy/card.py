@@ -148,9 +148,14 @@ def _use(info: ExportInfo, about: Classifier) -> list[str]:
         lines = [*lines[:-2], "In this folder (the pipeline knows neither the names nor the prompt, so give both):", ""]
     if info.target == "hf":
         blocks.append(_ROWS)
+    if info.target == "web":
+        lines += [
+            "`index.html` runs the model in the browser, by onnxruntime-web (MIT license; in this folder). It needs a "
+            "web server, such as `python -m http.server --bind 127.0.0.1 8001`.", "",
+        ]  # fmt: skip
     if info.target == "open_clip":
         blocks.append(_OPEN_CLIP)
-    blocks.append(_STEADYCLIP.format(source='".", backend="onnx"' if info.target == "onnx" else '"."'))
+    blocks.append(_STEADYCLIP.format(source='".", backend="onnx"' if info.target in ("onnx", "web") else '"."'))
     for block in blocks:
         lines += ["```python", block, "```", ""]
     if info.target == "hf":

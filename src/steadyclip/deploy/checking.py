@@ -103,23 +103,31 @@ class Reference:
         levels = np.stack([engine.pixels.levels(image) for image in pictures.images])
         pixels = engine.pixels.normalized(levels)
         features, logits = by_parts(engine.outputs, pixels)
-        template = engine.model.prompted or engine.templates[-1]
-        texts = tuple(template.replace("{}", name) for name in engine.names[:TEXTS])
-        # Where learned tokens precede the words, no text of a user's own goes through the tower.
-        plain = engine.model.prompted is None
-        return cls(pictures, levels, pixels, features, logits, texts if plain else (), engine.text(texts))
+        texts: tuple[str, ...] = ()
+        if engine.model.prompted is None:  # where learned tokens precede the words, no plain graph or file takes texts
+            texts = tuple(engine.templates[-1].replace("{}", name) for name in engine.names[:TEXTS])
+        rows = engine.text(texts) if texts else np.empty((0, features.shape[1]), np.float32)
+        return cls(pictures, levels, pixels, features, logits, texts, rows)
+
+    @property
+    def unit(self) -> float:
+        """What differences of logits are measured in: 1, or less where a head gives the classes nearly the same."""
+        spread = float(np.median(np.ptp(self.logits, axis=1)))
+        return min(1.0, spread) if spread > 0 else 1.0
 
 
-def by_parts(compute: Callable[[np.ndarray], Sequence[np.ndarray]], rows: np.ndarray) -> list[np.ndarray]:
-    """The outputs of ``compute`` for all ``rows``, a part at a time."""
-    parts = [compute(rows[start : start + AT_ONCE]) for start in range(0, len(rows), AT_ONCE)]
+def by_parts(
+    compute: Callable[[np.ndarray], Sequence[np.ndarray]], rows: np.ndarray, size: int = AT_ONCE
+) -> list[np.ndarray]:
+    """The outputs of ``compute`` for all ``rows``, ``size`` of them at a time."""
+    parts = [compute(rows[start : start + size]) for start in range(0, len(rows), size)]
     return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What must hold: the smallest cosine of features, the largest difference of features and of logits (None: not
-    asked), the share of equal first names."""
+    """What must hold: the smallest cosine of features, the largest difference of features and of logits, in
+    ``Reference.unit`` (None: not asked), the share of equal first names."""
 
     cosine: float
     features: float | None
@@ -135,17 +143,18 @@ INT8 = Tolerance(0.99, None, None, 0.97)
 def compare(reference: Reference, features_ND: np.ndarray, logits_NC: np.ndarray) -> dict[str, Any]:
     """Figures of an export: its features (of any length) and logits of the reference's images.
 
-    First names are equal, too, where the reference itself has the two within 0.001.
+    First names are equal, too, where the reference itself has the two within 0.001 of its ``unit``.
     """
     first_N = logits_NC.argmax(axis=1)
     own_N = np.take_along_axis(reference.logits, first_N[:, None], axis=1)[:, 0]
-    equal_N = own_N >= reference.logits.max(axis=1) - _TIE
+    equal_N = own_N >= reference.logits.max(axis=1) - _TIE * reference.unit
     finite = bool(np.isfinite(logits_NC).all())
     return {
         "images": len(first_N),
         "made_images": reference.pictures.made,
         **compare_features(reference.features, features_ND),
         "largest_logit_difference": float(np.abs(logits_NC - reference.logits).max()) if finite else None,
+        "logit_unit": reference.unit,
         "equal_first_names": int(equal_N.sum()) if finite else 0,
     }
 
@@ -165,11 +174,18 @@ def need_texts(what: str, reference: Reference, features_MD: np.ndarray, toleran
     Raises:
         ExportFailed: they are not within ``tolerance``.
     """
-    found = {"texts": len(features_MD), **compare_features(reference.text_features, features_MD)}
-    cosine, difference = found["smallest_cosine"], found["largest_feature_difference"]
+    found = compare_features(reference.text_features, features_MD)
+    need_features(f"{what}, texts", found, tolerance)
+    return {"texts": len(features_MD), **found}
+
+
+def need_features(what: str, figures: dict[str, Any], tolerance: Tolerance) -> None:
+    """Raises ExportFailed unless figures of ``compare_features`` are within ``tolerance``."""
+    cosine, difference = figures["smallest_cosine"], figures["largest_feature_difference"]
     if cosine is None or cosine < tolerance.cosine or difference > (tolerance.features or 2):
-        raise ExportFailed(f"{what}: texts have other features (cosine {cosine}, at most {difference} apart) {_GONE}")
-    return found
+        raise ExportFailed(
+            f"{what}: other features than the model's (cosine {cosine}, up to {difference} apart) {_GONE}"
+        )
 
 
 def spelled(what: str, figures: dict[str, Any]) -> str:
@@ -187,10 +203,12 @@ def holds(figures: dict[str, Any], tolerance: Tolerance) -> bool:
     """Whether figures of ``compare`` are within ``tolerance``."""
     if None in figures.values():
         return False
-    limits = (("largest_feature_difference", tolerance.features), ("largest_logit_difference", tolerance.logits))
     return (
         figures["smallest_cosine"] >= tolerance.cosine
-        and all(limit is None or figures[name] <= limit for name, limit in limits)
+        and (tolerance.features is None or figures["largest_feature_difference"] <= tolerance.features)
+        and (
+            tolerance.logits is None or figures["largest_logit_difference"] <= tolerance.logits * figures["logit_unit"]
+        )
         and figures["equal_first_names"] >= tolerance.names * figures["images"]
     )
 
@@ -198,7 +216,7 @@ def holds(figures: dict[str, Any], tolerance: Tolerance) -> bool:
 def need(what: str, figures: dict[str, Any], tolerance: Tolerance) -> None:
     """Raises ExportFailed unless ``figures`` are within ``tolerance``."""
     if not holds(figures, tolerance):
-        logits = "" if tolerance.logits is None else f", logits within {tolerance.logits:g}"
+        logits = "" if tolerance.logits is None else f", logits within {tolerance.logits * figures['logit_unit']:g}"
         raise ExportFailed(
             f"{spelled(what, figures)}; needed are {100 * tolerance.names:g} % equal first names and a cosine of "
             f"{tolerance.cosine:g}{logits} {_GONE}"

@@ -72,21 +72,28 @@ class Decoder:
 
     def __enter__(self) -> Self:
         self._quiet.__enter__()
-        self._pool: Executor = (
-            # Fresh processes: a fork of a process with threads may hang.
-            ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _begin)
-            if self.workers
-            else ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
-        )
+        self._pool = self._new_pool()
         return self
+
+    def _new_pool(self) -> Executor:
+        if self.workers:  # fresh processes: a fork of a process with threads may hang
+            return ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _begin)
+        return ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
 
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown(cancel_futures=True)
         self._quiet.__exit__(None, None, None)
 
     def submit(self, picture: Picture, key: str) -> Future[np.ndarray | str]:
-        """The levels of one picture as they will be, or the reason why it cannot be read."""
-        return self._pool.submit(_levels_or_reason, picture, key, self.pixels, self.most)
+        """The levels of one picture as they will be, or the reason why it cannot be read.
+
+        Where a process dies, all that was in work raises ``BrokenProcessPool``; the next call starts new ones.
+        """
+        try:
+            return self._pool.submit(_levels_or_reason, picture, key, self.pixels, self.most)
+        except BrokenProcessPool:
+            self._pool = self._new_pool()
+            return self._pool.submit(_levels_or_reason, picture, key, self.pixels, self.most)
 
     def ordered(
         self, pictures: Iterable[tuple[str, Picture]], ahead: int

@@ -7,7 +7,6 @@ Shapes: N images of a shard, D feature width.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.files import owning, replacing
@@ -97,7 +97,7 @@ def embed_folder(
     about = Embedding(
         source=source, weights=predictor.engine.weights, dim=dim, dtype=dtype.name, rows=rows, listed=listed
     )
-    with owning(out / ".lock") as owner:
+    with owning(out / ".lock", leave=False) as owner:
         if owner is not None:
             raise DataError(f"{out} is being written by {owner}: wait for it, or name another folder.")
         if (out / ABOUT).is_file():
@@ -123,12 +123,8 @@ def embed_folder(
             raise DataError(
                 f"none of the {len(paths)} images can be read, for instance {skipped[0][0]}: {skipped[0][1]}."
             )
-        from msgspec.structs import replace
-
         about = replace(about, images=images, skipped=tuple(skipped), finished=True)
         about.write(out / ABOUT)
-    with contextlib.suppress(OSError):
-        (out / ".lock").unlink()
     return about
 
 

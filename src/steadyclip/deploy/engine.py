@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.data.pixels import Pixels
-from steadyclip.deploy.classifier import identity_of
 
 if TYPE_CHECKING:
     from steadyclip.methods import Method
@@ -51,11 +51,6 @@ class Engine(Protocol):
     def renamed(self, names: Sequence[str], templates: Sequence[str]) -> Engine:
         """The same for other class names or prompts. Raises NoHead where it knows only its own."""
         ...
-
-    @property
-    def identity(self) -> str:
-        """16 hex digits over all that decides the logits."""
-        return identity_of(self.weights, self.names, self.templates)
 
 
 class TorchEngine(Engine):
@@ -102,8 +97,15 @@ class TorchEngine(Engine):
     def text(self, texts: Sequence[str]) -> np.ndarray:
         from steadyclip.models.features import evaluating
 
-        with self.lock, evaluating(self.model):
-            return self.model.encode_text(list(texts)).cpu().numpy()
+        try:
+            with self.lock, evaluating(self.model):
+                return self.model.encode_text(list(texts)).cpu().numpy()
+        except ModelError:
+            if self.model.prompted is None:
+                raise
+            raise UsageError(
+                f"{self.method.row} takes no texts of your own: its learned tokens are made for each class or image."
+            ) from None
 
     def renamed(self, names: Sequence[str], templates: Sequence[str]) -> TorchEngine:
         return TorchEngine(self.model, self.method, names, templates, self.weights, self.lock)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from steadyclip.data import ImageData
     from steadyclip.deploy.classifier import Names
 
-Target = Literal["hf", "open_clip", "onnx"]
+Target = Literal["hf", "open_clip", "onnx", "web"]
 Dtype = Literal["fp32", "fp16"]
 EXPORT = "export.json"
-_WRITERS = {"hf": "hf", "open_clip": "openclip", "onnx": "onnx"}  # modules, imported when asked for
+_WRITERS = {"hf": "hf", "open_clip": "openclip", "onnx": "onnx", "web": "web"}  # modules, imported when asked for
 
 
 class ExportInfo(Document, frozen=True, kw_only=True):
@@ -82,11 +82,12 @@ class Job:
     reference: Reference
     dtype: Dtype
     int8: bool
-    force: bool
     only: str | None
+    runtime: Path | None
+    before: bool
     say: Callable[[str], None]
 
-    def write_classifier(self, names: Names, pixels: Pixels | None = None) -> Classifier:
+    def write_classifier(self, names: Names) -> Classifier:
         """Write ``classifier.json``."""
         opened, calibration = self.opened, self.opened.calibration
         threshold = calibration.threshold.value if calibration and calibration.threshold else None
@@ -96,14 +97,14 @@ class Job:
             family=opened.model.family, dim=opened.model.embed_dim, context=opened.model.text_tower.context,
             pad=opened.model.pad, classes=opened.classes, templates=opened.templates,
             names=names, temperature=calibration.temperature if calibration else 1.0, threshold=threshold,
-            pixels=pixels or Pixels(**plain), calibration=calibration,
+            pixels=Pixels(**plain), calibration=calibration,
         )  # fmt: skip
         about.write(self.folder / CLASSIFIER)
         return about
 
 
 def export(
-    source: str | Path,
+    source: str | Path | Opened,
     to: Target,
     out: str | Path,
     *,
@@ -114,6 +115,8 @@ def export(
     dtype: Dtype = "fp32",
     int8: bool = False,
     only: str | None = None,
+    runtime: Path | None = None,
+    before: bool = False,
     force: bool = False,
     device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
@@ -124,14 +127,17 @@ def export(
     images. Only then is the folder put in place; otherwise nothing is left of it.
 
     Args:
-        source: a run folder, an export with weights, or a pretrained model with ``names``.
-        to: "hf" (transformers), "open_clip" or "onnx" (onnxruntime).
+        source: a run folder, an export with weights, or a pretrained model with ``names``; or one of these as
+            ``open_source`` gave it, which cannot be used afterwards.
+        to: "hf" (transformers), "open_clip", "onnx" (onnxruntime) or "web" (a page that runs the model in a browser).
         names, templates: others than the source's own; a calibration does not carry over to these.
         data: images to compare on; made ones without it.
         check: how many of them.
         dtype: of the weights on disk.
         int8: also write ``onnx/classifier_int8.onnx`` (onnx).
         only: "classifier" leaves the towers and ``model.onnx`` out (onnx).
+        runtime: folder of the npm package onnxruntime-web, whose files are copied (web).
+        before: also write the pretrained model, so that the page shows both (web).
         force: replace an export that is there.
         say: takes lines of progress.
 
@@ -144,10 +150,18 @@ def export(
         raise UsageError(f"--to must be one of {', '.join(_WRITERS)}, not {to!r}.")
     if check < 1:
         raise UsageError(f"--check must be 1 or more, not {check}.")
+    for flag, given, where in (
+        ("int8", int8, "onnx"), ("only", only, "onnx"), ("runtime", runtime, "web"), ("before", before, "web"),
+    ):  # fmt: skip
+        if given and to != where:
+            raise UsageError(f"--{flag} belongs to --to {where}, not to --to {to}.")
+    if int8 and dtype == "fp16":
+        raise UsageError("--int8 is made of the graph in fp32: leave --dtype fp16 out.")
     writer: Any = importlib.import_module(f"steadyclip.deploy.{_WRITERS[to]}_target")
-    writer.ready(int8=int8, only=only, dtype=dtype)
     with building(Path(out), force=force, ours=EXPORT) as folder:
-        opened = open_source(source, names=names, templates=templates, device=device)
+        opened = source
+        if not isinstance(opened, Opened):
+            opened = open_source(opened, names=names, templates=templates, device=device)
         if names or templates:
             own = opened
             opened = dataclasses.replace(
@@ -159,7 +173,7 @@ def export(
         engine = TorchEngine(opened.model, opened.method, opened.classes, opened.templates, opened.weights)
         writer.check(engine)
         reference = Reference.of(engine, pictures_of(data, check))
-        job = Job(folder, opened, engine, reference, dtype, int8, force, only, say)
+        job = Job(folder, opened, engine, reference, dtype, int8, only, runtime, before, say)
         base = base_of(opened)  # before the model is folded
         checks = writer.write(job)
         _finish(job, to, base, checks)

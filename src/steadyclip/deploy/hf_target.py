@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
 from steadyclip.core.errors import ModelError
 from steadyclip.deploy.checking import (
@@ -24,85 +23,50 @@ from steadyclip.deploy.checking import (
     need_texts,
     spelled,
 )
-from steadyclip.deploy.classifier import WEIGHTS, Classifier
-from steadyclip.deploy.folding import fold, why_not
+from steadyclip.deploy.classifier import Classifier
+from steadyclip.deploy.folding import fold, logits_of, refuse_unfoldable
 
 if TYPE_CHECKING:
     from steadyclip.deploy.engine import TorchEngine
     from steadyclip.deploy.export import Job
-    from steadyclip.deploy.folding import Plain
     from steadyclip.models import Tokens
 
 _PIPELINE_IMAGES = 4
 """Images that go through the stock pipeline, which computes all class texts anew for each of them."""
 
 
-def ready(**options: Any) -> None:
-    """Raises where the options make no sense for this target."""
-    refuse_others("hf", options)
-
-
-def refuse_others(target: str, options: dict[str, Any]) -> None:
-    """Raises ModelError for an option that only other targets know."""
-    for option, where in (("int8", "onnx"), ("only", "onnx")):
-        if options.get(option):
-            raise ModelError(f"--{option} belongs to --to {where}, not to --to {target}.")
-
-
 def check(engine: TorchEngine) -> None:
     """Raises ModelError where transformers has no class for the model."""
+    refuse_unfoldable(engine, "hf")
     if engine.model.family == "open_clip":
         raise ModelError(
             f"{engine.model.name} is a model of open_clip, which transformers does not read: take --to open_clip or "
             "--to onnx."
         )
-    refuse_unfoldable(engine, "hf")
-
-
-def refuse_unfoldable(engine: TorchEngine, target: str) -> None:
-    """Raises ModelError where there is no plain form."""
-    if why := why_not(engine):
-        nearest = (
-            "name images by the run itself, with predict or serve"
-            if engine.scorer.planner.conditional
-            else "take --to onnx, which holds it as it is"
-        )
-        raise ModelError(f"--to {target} cannot hold {engine.method.row}: it {why}; {nearest}.")
 
 
 def write(job: Job) -> dict[str, Any]:
     """Write the checkpoint and the classifier, and read them back."""
-    plain = fold(job.engine)
-    about = job.write_classifier(plain.names)
-    write_rows(job.folder, plain)
-    if job.dtype == "fp16":
-        plain.model.network.half()
-    plain.model.save(job.folder)
-    tokens = plain.model.tokenize(job.reference.texts) if about.names == "any" else None
-    checks = read_back(job.folder, job.reference, tokens, job.dtype == "fp16")
+    model, half = job.engine.model, job.dtype == "fp16"
+    rows = fold(job.engine)
+    rows.write(job.folder)
+    about = job.write_classifier(rows.names)
+    if half:
+        model.network.half()
+    model.save(job.folder)
+    tokens = model.tokenize(job.reference.texts) if about.names == "any" else None
+    checks = read_back(job.folder, job.reference, tokens, half)
     job.say(spelled("read back by transformers", checks["transformers"]))
     # For SigLIP the pipeline makes texts of 64 tokens, whatever the model has.
-    fits = about.family == "clip" or plain.model.text_tower.context == 64
+    fits = about.family == "clip" or model.text_tower.context == 64
     if about.names == "any" and len(about.templates) == 1 and fits:
-        checks["pipeline"] = through_pipeline(job.folder, about, job.reference, job.dtype == "fp16")
+        checks["pipeline"] = through_pipeline(job.folder, about, job.reference, half)
         found = checks["pipeline"]
         job.say(
             f"zero-shot pipeline of transformers: {found['equal_first_names']} of {found['images']} first names equal, "
             f"probabilities differ by at most {found['largest_probability_difference']:.1e}"
         )
     return checks
-
-
-def write_rows(folder: Path, plain: Plain) -> None:
-    """``classifier.safetensors``: weight (C, D), bias (C), scale (1), float32."""
-    scale = np.array([plain.scale], np.float32)
-    save_file({"weight": plain.weight_CD, "bias": plain.bias_C, "scale": scale}, folder / WEIGHTS)
-
-
-def logits_of(folder: Path, unit_ND: np.ndarray) -> np.ndarray:
-    """Logits (N, C) by ``classifier.safetensors``."""
-    rows = load_file(folder / WEIGHTS)
-    return rows["scale"] * unit_ND @ rows["weight"].T + rows["bias"]
 
 
 def read_back(folder: Path, reference: Reference, tokens: Tokens | None, half: bool) -> dict[str, Any]:

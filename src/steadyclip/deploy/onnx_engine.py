@@ -6,7 +6,6 @@ Shapes: B images, M texts, L tokens, C classes, D feature width.
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from steadyclip.core.errors import DataError, SteadyClipError, UsageError
+from steadyclip.data.prompts import as_trained, resolve_templates
 from steadyclip.deploy.classifier import CLASSIFIER, WEIGHTS, Calibration, Classifier
 from steadyclip.deploy.engine import Engine
 
 _AT_ONCE = 256
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def import_onnxruntime() -> Any:
@@ -60,17 +59,10 @@ def open_onnx(source: Path) -> tuple[OnnxEngine, Calibration | None]:
         DataError: there is no such export, or it has no classifier graph.
     """
     source = source.expanduser()
-    if source.is_dir():
-        folder, graph = (
-            source,
-            next(
-                (path for path in (source / "onnx" / "classifier.onnx", source / "classifier.onnx") if path.is_file()),
-                None,
-            ),
-        )
-    else:
-        graph = source if source.is_file() else None
-        folder = next((above for above in (source.parent, source.parent.parent) if Classifier.there(above)), source)
+    above = [source] if source.is_dir() else [source.parent, source.parent.parent]
+    folder = next(filter(Classifier.there, above), source)
+    graphs = [source / "onnx" / "classifier.onnx", source / "classifier.onnx"] if source.is_dir() else [source]
+    graph = next((path for path in graphs if path.is_file()), None)
     if graph is None or not Classifier.there(folder):
         missing = "classifier.onnx" if graph is None else CLASSIFIER
         raise DataError(
@@ -107,15 +99,13 @@ class OnnxEngine(Engine):
         session, tokenizer = self._words
         rows: list[np.ndarray] = []
         for start in range(0, len(texts), _AT_ONCE):
-            part = [_as_trained(text, self.about.family) for text in texts[start : start + _AT_ONCE]]
+            part = [as_trained(text, self.about.family) for text in texts[start : start + _AT_ONCE]]
             ids_ML = np.array([encoded.ids for encoded in tokenizer.encode_batch(part)], np.int64)
             rows.append(session.run(None, {"input_ids": ids_ML})[0])
         rows_MD = np.concatenate(rows).astype(np.float32)
         return rows_MD / np.linalg.norm(rows_MD, axis=1, keepdims=True)
 
     def renamed(self, names: Sequence[str], templates: Sequence[str]) -> OnnxEngine:
-        from steadyclip.data.prompts import resolve_templates
-
         names, templates = tuple(names), resolve_templates(templates)
         if self.about.names == "fixed":
             raise UsageError(
@@ -148,10 +138,3 @@ class OnnxEngine(Engine):
         length = None if self.about.family == "clip" else self.about.context
         tokenizer.enable_padding(direction="right", pad_id=self.about.pad, length=length)
         return tokenizer
-
-
-def _as_trained(text: str, family: str) -> str:
-    """Texts as the checkpoints of a family were trained on them; see ``models.huggingface``."""
-    if family == "siglip":
-        return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
-    return text.lower() if family == "siglip2" else text

@@ -11,9 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from steadyclip.core.errors import ModelError, SteadyClipError
-from steadyclip.deploy.checking import EXACT, HALF, INT8, Tolerance, compare, need, need_texts, spelled
+from steadyclip.deploy.checking import (
+    EXACT,
+    HALF,
+    INT8,
+    Tolerance,
+    by_parts,
+    compare,
+    compare_features,
+    need,
+    need_features,
+    need_texts,
+    spelled,
+)
 from steadyclip.deploy.classifier import Classifier, Names
-from steadyclip.deploy.hf_target import write_rows
+from steadyclip.deploy.folding import Rows
 from steadyclip.deploy.onnx_engine import graph_facts, import_onnxruntime, session_of
 
 if TYPE_CHECKING:
@@ -41,10 +53,8 @@ print("equal first names:", (logits.argmax(1) == known["logits"].argmax(1)).sum(
 '''
 
 
-def ready(**options: Any) -> None:
-    """Raises where a library is missing, or the options make no sense for this target."""
-    if options.get("int8") and options.get("dtype") == "fp16":
-        raise ModelError("--int8 is made of the graph in fp32: leave --dtype fp16 out.")
+def need_libraries() -> None:
+    """Raises SteadyClipError where a library is missing."""
     import_onnxruntime()
     try:
         import onnx  # noqa: F401
@@ -54,7 +64,8 @@ def ready(**options: Any) -> None:
 
 
 def check(engine: TorchEngine) -> None:
-    """Raises ModelError where no graph can hold the model."""
+    """Raises ModelError where no graph can hold the model, SteadyClipError where a library is missing."""
+    need_libraries()
     if engine.scorer.planner.conditional:
         raise ModelError(
             f"--to onnx cannot hold {engine.method.row}: it makes other class texts for each image; name images by the "
@@ -68,7 +79,8 @@ def write(job: Job) -> dict[str, Any]:
     job.engine.model.save_settings(job.folder)
     names = names_of(job.engine)
     about = job.write_classifier(names)
-    _write_rows(job)
+    if rows := Rows.of(job.engine, names):
+        rows.write(job.folder)
     checks = write_classifier_graph(job, about, job.folder / GRAPHS / CLASSIFIER)
     if job.int8:
         checks |= write_int8(job, job.folder / GRAPHS / CLASSIFIER, job.folder / GRAPHS / INT8_CLASSIFIER)
@@ -87,21 +99,6 @@ def names_of(engine: TorchEngine) -> Names:
     """ "any" where class names are plain texts to the text tower, and all that the head reads."""
     plain = engine.model.prompted is None and engine.method.head.mergeable
     return "any" if plain and not engine.scorer.planner.head.own_classes else "fixed"
-
-
-def _write_rows(job: Job) -> None:
-    """``classifier.safetensors`` where the head is a linear one."""
-    from steadyclip.deploy.folding import Plain
-
-    found = job.engine.scorer.rows()
-    if found is None:
-        return
-    model = job.engine.model
-    scale = float(model.logit_scale.detach()) if names_of(job.engine) == "any" else 1.0
-    weight_CD, bias_C = (None if values is None else values.detach().float().cpu().numpy() for values in found)
-    assert weight_CD is not None
-    bias_C = np.zeros(len(weight_CD), np.float32) if bias_C is None else bias_C.copy()
-    write_rows(job.folder, Plain(model, weight_CD / np.float32(scale), bias_C, scale, names_of(job.engine)))
 
 
 def write_classifier_graph(job: Job, about: Classifier, path: Path) -> dict[str, Any]:
@@ -137,15 +134,10 @@ def _compared(job: Job, path: Path, what: str, tolerance: Tolerance) -> dict[str
     """Figures of the classifier in ``path``, for all images at once and in batches of 1 and 3."""
     session, pixels = session_of(path), job.reference.pixels
 
-    def answers(size: int) -> tuple[np.ndarray, np.ndarray]:
-        parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
-        found = [session.run(_OUTPUTS[1:], {"pixel_values": part}) for part in parts]
-        logits, features = (np.concatenate([np.asarray(each[i]) for each in found]) for i in (0, 1))
-        return features, logits
-
     figures: dict[str, Any] = {}
     for size in (*_BATCHES, len(pixels)):
-        figures = compare(job.reference, *answers(size))
+        logits, features = by_parts(lambda part: session.run(_OUTPUTS[1:], {"pixel_values": part}), pixels, size)
+        figures = compare(job.reference, features, logits)
         need(f"{path.name} in {what}, batches of {size}", figures, tolerance)
     job.say(spelled(what, figures))
     return {what: figures}
@@ -163,12 +155,8 @@ def _write_towers(job: Job, names: Names) -> dict[str, Any]:
     pixels, batch = torch.zeros(2, *reference.pixels.shape[1:]), {"pixel_values": {0: "batch"}}
     job.say("writing vision_model.onnx ...")
     write_graph(Vision(model, dtype), {"pixel_values": pixels}, ["image_embeds"], batch, folder / "vision_model.onnx")
-    found = np.concatenate(
-        [
-            np.asarray(session_of(folder / "vision_model.onnx").run(None, {"pixel_values": part})[0])
-            for part in np.array_split(reference.pixels, max(1, len(reference.pixels) // 64))
-        ]
-    )
+    session = session_of(folder / "vision_model.onnx")
+    (found,) = by_parts(lambda part: session.run(None, {"pixel_values": part}), reference.pixels)
     checks = {"onnxruntime, vision_model": compare(reference, found, reference.logits)}
     need("vision_model.onnx in onnxruntime", checks["onnxruntime, vision_model"], tolerance)
     if not reference.texts or model.prompted is not None:
@@ -188,7 +176,7 @@ def _write_towers(job: Job, names: Names) -> dict[str, Any]:
     inputs = {"input_ids": example, "pixel_values": torch.zeros(3, *pixels.shape[1:])}
     write_graph(Both(model, dtype), inputs, outputs, axes | batch, folder / "model.onnx")
     given = {"input_ids": tokens[:5].numpy(), "pixel_values": reference.pixels[:7]}
-    image_BD = np.asarray(session_of(folder / "model.onnx").run(["image_embeds"], given)[0])
-    if np.abs(image_BD - reference.features[:7]).max() > (5e-3 if half else 1e-4):
-        raise ModelError("model.onnx gives other image features than the model (nothing was written).")
+    image_BD, text_MD = session_of(folder / "model.onnx").run(["image_embeds", "text_embeds"], given)
+    for own, rows in ((reference.features[:7], image_BD), (reference.text_features[:5], text_MD)):
+        need_features("model.onnx in onnxruntime", compare_features(own, np.asarray(rows)), tolerance)
     return checks

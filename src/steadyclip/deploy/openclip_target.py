@@ -30,8 +30,7 @@ from steadyclip.deploy.checking import (
 )
 from steadyclip.deploy.engine import TorchEngine
 from steadyclip.deploy.export import Job
-from steadyclip.deploy.folding import fold
-from steadyclip.deploy.hf_target import logits_of, refuse_others, refuse_unfoldable, write_rows
+from steadyclip.deploy.folding import fold, logits_of, refuse_unfoldable
 from steadyclip.models import DualEncoder
 from steadyclip.models.openclip import CONFIG, WEIGHTS, import_open_clip
 
@@ -58,11 +57,6 @@ _BLOCK = {
 _INTERPOLATIONS = ("bicubic", "bilinear")
 
 
-def ready(**options: Any) -> None:
-    """Raises where the options make no sense for this target."""
-    refuse_others("open_clip", options)
-
-
 def check(engine: TorchEngine) -> None:
     """Raises ModelError where open_clip has no class for the model."""
     refuse_unfoldable(engine, "open_clip")
@@ -81,10 +75,10 @@ def check(engine: TorchEngine) -> None:
 
 def write(job: Job) -> dict[str, Any]:
     """Write the checkpoint and the classifier, and read them back where open_clip is installed."""
-    plain = fold(job.engine)
-    job.write_classifier(plain.names)
-    write_rows(job.folder, plain)
-    model, half = plain.model, job.dtype == "fp16"
+    model, half = job.engine.model, job.dtype == "fp16"
+    rows = fold(job.engine)
+    rows.write(job.folder)
+    job.write_classifier(rows.names)
     if half:
         model.network.half()
     if model.family == "open_clip":
@@ -100,7 +94,7 @@ def write(job: Job) -> dict[str, Any]:
     except ModelError as error:
         job.say(f"not checked, as open_clip is not here to read it: {error}")
         return {"open_clip": {"checked": False}}
-    checks = read_back(job.folder, job.reference, half, names=plain.names == "any")
+    checks = read_back(job.folder, job.reference, half, names=rows.names == "any")
     job.say(spelled("read back by open_clip", checks["open_clip"]))
     return checks
 

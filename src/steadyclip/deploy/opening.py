@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steadyclip.core.errors import DataError, UsageError
+from steadyclip.core.errors import DataError, SteadyClipError, UsageError
 from steadyclip.deploy.classifier import CALIBRATION, CLASSIFIER, WEIGHTS, Calibration, Classifier, identity_of
 
 if TYPE_CHECKING:
@@ -80,6 +80,16 @@ def _open_run(folder: Path, device: str) -> Opened:
     weights, classes, templates = run_weights(run), run.task.classes, run.task.templates
     calibration = read_calibration(folder, identity_of(weights, classes, templates))
     return Opened(str(folder), model, method, weights, classes, templates, calibration, run)
+
+
+def pretrained(opened: Opened) -> Opened | None:
+    """The pretrained model that a run started from, among the same names; None where that is unknown or not there."""
+    if opened.run is None:
+        return None
+    with contextlib.suppress(SteadyClipError):
+        names, templates, device = opened.classes, opened.templates, str(opened.model.device)
+        return open_source(opened.run.model.name, names=names, templates=templates, device=device)
+    return None
 
 
 def read_calibration(folder: Path, identity: str) -> Calibration | None:

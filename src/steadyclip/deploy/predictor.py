@@ -65,11 +65,14 @@ class Predictor:
         templates: prompts.
         temperature: see above.
         threshold: below it the answer is "unsure"; None where there is none.
+        calibration: where these two come from.
+        engine: what computes the answers.
+        opened: the model with its method, as it was opened; None with onnxruntime.
     """
 
     def __init__(
         self,
-        source: str | Path,
+        source: str | Path | Opened,
         *,
         names: Sequence[str] = (),
         templates: Sequence[str] = (),
@@ -80,7 +83,7 @@ class Predictor:
 
         Args:
             source: folder that `steadyclip train` or `steadyclip export` wrote; a .onnx file of such a folder; or a
-                pretrained model as ``load`` takes it, with ``names``.
+                pretrained model as ``load`` takes it, with ``names``; or what ``open_source`` gave.
             names: class names to choose among, by default its own. Temperature and threshold hold for its own only.
             templates: prompts with ``{}``, by default its own.
             backend: "onnx" reads an export for onnxruntime and imports no torch (extra ``onnx``).
@@ -90,50 +93,42 @@ class Predictor:
             NoHead: it knows only its own classes, and others are asked for.
             SteadyClipError: the source is not there or cannot be used.
         """
-        if backend == "onnx" or Path(source).suffix == ".onnx":
+        self.opened: Opened | None = None
+        if isinstance(source, str | Path) and (backend == "onnx" or Path(source).suffix == ".onnx"):
             from steadyclip.deploy.onnx_engine import open_onnx
 
             engine, calibration = open_onnx(Path(source))
-            self._opened = None
         else:
             from steadyclip.core.precision import best_device
             from steadyclip.deploy.opening import open_source
 
-            opened = open_source(source, names=names, templates=templates, device=best_device(device))
+            opened = source
+            if isinstance(opened, str | Path):
+                opened = open_source(opened, names=names, templates=templates, device=best_device(device))
             engine = TorchEngine(opened.model, opened.method, opened.classes, opened.templates, opened.weights)
-            calibration, self._opened = opened.calibration, opened
+            calibration, self.opened = opened.calibration, opened
         self._set(engine, calibration)
         if names or templates:
             chosen = self.with_names(names or engine.names, templates)
-            self._set(chosen._engine, chosen.calibration)
+            self._set(chosen.engine, chosen.calibration)
 
     def _set(self, engine: Engine, calibration: Calibration | None) -> None:
-        self._engine, self.calibration = engine, calibration
+        self.engine, self.calibration = engine, calibration
         self.names, self.templates = engine.names, engine.templates
         self.temperature = calibration.temperature if calibration else 1.0
         self.threshold = calibration.threshold.value if calibration and calibration.threshold else None
 
     @property
-    def engine(self) -> Engine:
-        """What computes the answers."""
-        return self._engine
-
-    @property
-    def opened(self) -> Opened | None:
-        """The model with its method, as it was opened; None with onnxruntime."""
-        return self._opened
-
-    @property
     def dim(self) -> int:
         """D, the width of the features."""
-        return self._engine.dim
+        return self.engine.dim
 
     @property
     def hash(self) -> str:
         """16 hex digits over all that decides the answers, but the threshold."""
         from steadyclip.deploy.classifier import identity_of
 
-        return identity_of(f"{self._engine.weights}/{self.temperature!r}", self.names, self.templates)
+        return identity_of(f"{self.engine.weights}/{self.temperature!r}", self.names, self.templates)
 
     def with_names(self, names: Sequence[str], templates: Sequence[str] = ()) -> Predictor:
         """The same model for other class names or prompts; the weights are shared.
@@ -148,13 +143,13 @@ class Predictor:
         if repeated := next((name for i, name in enumerate(names) if name in names[:i]), None):
             raise UsageError(f"the class name {repeated!r} is given twice, leave one out.")
         other = object.__new__(Predictor)
-        other._opened = self._opened
+        other.opened = self.opened
         if (names, templates) == (self.names, self.templates):
-            other._set(self._engine, self.calibration)
+            other._set(self.engine, self.calibration)
             return other
         if self.calibration:
             warn("temperature and threshold were chosen for other class names or prompts, and are not used")
-        other._set(self._engine.renamed(names, templates), None)
+        other._set(self.engine.renamed(names, templates), None)
         return other
 
     @overload
@@ -233,7 +228,7 @@ class Predictor:
 
     def probabilities(self, levels_BHWC: np.ndarray) -> np.ndarray:
         """Calibrated probabilities (B, C) of decoded images, see ``Pixels.levels``."""
-        _, logits_BC = self._engine.outputs(self._engine.pixels.normalized(levels_BHWC))
+        _, logits_BC = self.engine.outputs(self.engine.pixels.normalized(levels_BHWC))
         return softmax(logits_BC / np.float32(self.temperature))
 
     def prediction(self, key: str, probabilities_C: np.ndarray, top: int, cut: float | None) -> Prediction:
@@ -275,20 +270,20 @@ class Predictor:
         """Key and features of length 1 (D,) of each picture in order, or the reason why it cannot be read."""
         for batch in self._decoded(pictures, batch_size, workers):
             good = [levels for _, levels in batch if not isinstance(levels, str)]
-            rows = iter(self._engine.image(self._engine.pixels.normalized(np.stack(good))) if good else ())
+            rows = iter(self.engine.image(self.engine.pixels.normalized(np.stack(good))) if good else ())
             for key, levels in batch:
                 yield key, levels if isinstance(levels, str) else next(rows)
 
     def embed_text(self, texts: str | Sequence[str]) -> np.ndarray:
         """Features of length 1 of whole texts (no template is applied): (D,) of one text, (M, D) of a list."""
-        rows = self._engine.text([texts] if isinstance(texts, str) else texts)
+        rows = self.engine.text([texts] if isinstance(texts, str) else texts)
         return rows[0] if isinstance(texts, str) else rows
 
     def _decoded(
         self, pictures: Iterable[tuple[str, Picture]], batch_size: int, workers: int
     ) -> Iterator[list[tuple[str, np.ndarray | str]]]:
         with (
-            Decoder(self._engine.pixels, workers) as decoder,
+            Decoder(self.engine.pixels, workers) as decoder,
             contextlib.closing(decoder.ordered(pictures, ahead=2 * batch_size)) as found,
         ):
             yield from batched(found, batch_size)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from steadyclip.core.errors import DataError, SteadyClipError, UsageError
-from steadyclip.core.files import replacing
+from steadyclip.core import files
+from steadyclip.core.errors import DataError, UsageError
 from steadyclip.deploy.predictor import Prediction
 
 LINES = (".csv", ".jsonl")
@@ -126,7 +126,7 @@ def writing(path: Path, top: int, model: str, *, resume: bool = False) -> Iterat
     """
     kind = path.suffix.lower()
     if kind in LINES:
-        with _refusing(path):
+        with files.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a" if resume else "w", encoding="utf-8", newline="")
         with file:
@@ -137,7 +137,7 @@ def writing(path: Path, top: int, model: str, *, resume: bool = False) -> Iterat
         return
     found: list[Prediction] = []
     yield found.append
-    with replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         if kind == ".json":
             objects = [as_object(prediction, model) for prediction in found]
             temporary.write_text(json.dumps(objects, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -149,19 +149,11 @@ def _line_writer(file: IO[str], path: Path, kind: str, top: int, model: str) -> 
     """Writes the line of a prediction, or the header."""
 
     def write(prediction: Prediction | None) -> None:
-        with _refusing(path):
+        with files.writing(path):
             file.write(line_of(prediction, kind, top, model) if prediction else header_of(kind, top))
             file.flush()
 
     return write
-
-
-@contextlib.contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SteadyClipError(f"cannot write {path}: {error.strerror or error}.") from error
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Any]], top: int) -> None:

@@ -24,6 +24,7 @@ class FeatureAdapterHead(TextHead):
     Source: Gao et al. 2021 (CLIP-Adapter, arXiv 2110.04544), equations 5 to 7, the image's adapter.
     """
 
+    what: ClassVar[str] = "a small net on the image features"
     learns: ClassVar[bool] = True
     mergeable: ClassVar[bool] = False  # relu
 

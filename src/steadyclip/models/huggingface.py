@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import re
-import string
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,12 +21,12 @@ from torch import Tensor
 
 from steadyclip.core.errors import ModelError
 from steadyclip.core.progress import warn
+from steadyclip.data.prompts import as_trained
 from steadyclip.models.encoder import DualEncoder
 from steadyclip.models.preprocess import Preprocess, read_json
 from steadyclip.models.towers import Backend, Block, Layout, Tokens, Tower
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj")
 _PARTS = ("layer_norm1", "layer_norm2", "mlp", *_ATTENTION, "mlp.fc1", "mlp.fc2")
 
@@ -68,12 +67,8 @@ class HuggingFace(Backend):
         self.image_settings = image_settings
 
     def tokenize(self, texts: Sequence[str], context: int | None = None) -> Tokens:
-        if self.family == "siglip":  # big_vision's "canonicalize"; not every saved tokenizer does it itself
-            texts = [" ".join(text.lower().translate(_NO_PUNCTUATION).split()) for text in texts]
-        elif self.family == "siglip2":
-            texts = [text.lower() for text in texts]
         encoded = self.tokenizer(
-            list(texts),
+            [as_trained(text, self.family) for text in texts],
             padding="longest" if self.family == "clip" else "max_length",
             padding_side="right",
             truncation=True,

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from steadyclip.core.errors import ModelError
-from steadyclip.data.decode import FULL_SIZE
-from steadyclip.data.pixels import Interpolation, Pixels, opaque
+from steadyclip.data.decode import FULL_SIZE, to_rgb
+from steadyclip.data.pixels import Interpolation, Pixels
 
 # What the checkpoint classes of transformers assume where the file is silent.
 _CLIP_DEFAULTS = {
@@ -88,7 +88,7 @@ class Preprocess(Pixels):
         full: tuple[int, int] = image.info.get(FULL_SIZE, image.size)  # the same crop, at whatever size it was decoded
         left, top, right, bottom = _random_box(full, rng, scale)
         x, y = image.width / full[0], image.height / full[1]
-        image = opaque(image).resize((width, height), self.filter, box=(x * left, y * top, x * right, y * bottom))
+        image = to_rgb(image).resize((width, height), self.filter, box=(x * left, y * top, x * right, y * bottom))
         if rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return _bytes(np.asarray(image))

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 from steadyclip import __version__
 from steadyclip.core.errors import SteadyClipError
 from steadyclip.deploy.decoding import Decoder, TooLarge
+from steadyclip.deploy.page import asset, page_of
 from steadyclip.deploy.serving import requests
 from steadyclip.deploy.serving.batching import Batcher, Full, Kind
 from steadyclip.deploy.serving.guard import Guard, Refusal
@@ -246,7 +247,10 @@ class Service:
     async def _row(self, predictor: Predictor, kind: Kind, picture: bytes) -> np.ndarray:
         """Probabilities (C,) or features (D,) of the image in ``picture``."""
         self._reserve(1)
-        levels = await asyncio.wrap_future(self.decoder.submit(picture, "the image"))
+        try:
+            levels = await asyncio.wrap_future(self.decoder.submit(picture, "the image"))
+        except BrokenProcessPool:
+            raise Refusal(503, "a decoding process died: try again.", **{"retry-after": "1"}) from None
         if isinstance(levels, TooLarge):
             raise Refusal(413, f"the image {levels}.")
         if isinstance(levels, str):
@@ -312,7 +316,7 @@ class Service:
 
     async def page(self) -> Response:
         """A page to try it on."""
-        text = (files("steadyclip.deploy.serving") / "page.html").read_text(encoding="utf-8")
+        text = page_of("", f'<script type="module">\n{asset("service.js")}</script>')
         return HTMLResponse(text, headers={"content-security-policy": _POLICY, "x-content-type-options": "nosniff"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import ipaddress
 import os
 import signal
@@ -69,7 +70,7 @@ def serve(
         from steadyclip.deploy.serving.app import Limits, Service
     except ImportError as error:
         raise SteadyClipError(f"{error.name} is not installed: pip install 'steadyclip[serve]'.") from None
-    before = pretrained(predictor) if compare else None
+    before = predictor_before(predictor) if compare else None
     service = Service(
         predictor, name, before=before, token=token, origins=origins, workers=workers, limits=Limits(**limits)
     )
@@ -107,13 +108,13 @@ def serve(
         raise SteadyClipError(f"cannot listen at {host}:{port}: it is taken, or not of this computer.")
 
 
-def pretrained(predictor: Predictor) -> Predictor | None:
+def predictor_before(predictor: Predictor) -> Predictor | None:
     """The pretrained model that a run started from, for the same names; None where that is unknown or not there."""
+    from steadyclip.deploy.opening import pretrained
     from steadyclip.deploy.predictor import Predictor
 
-    run = predictor.opened.run if predictor.opened else None
-    if run is None:
+    if predictor.opened is None:
         return None
-    with contextlib.suppress(SteadyClipError):
-        return Predictor(run.model.name, names=predictor.names, templates=predictor.templates)
-    return None
+    own = dataclasses.replace(predictor.opened, classes=predictor.names, templates=predictor.templates)
+    found = pretrained(own)
+    return Predictor(found) if found else None
