@@ -10,7 +10,7 @@ from steadyclip.adapters import LowRank, Weights
 from steadyclip.heads import TextHead
 from steadyclip.methods import Method, Recipe, registry
 from steadyclip.methods.lora import LoRA
-from steadyclip.objectives import CrossEntropy
+from steadyclip.objectives import CrossEntropy, FeatureL1
 from steadyclip.testing import check_method
 
 RECIPE = Recipe(steps=1)
@@ -124,6 +124,19 @@ def test_a_broken_promise_is_named(method: Method, promise: str, monkeypatch: py
     monkeypatch.setitem(registry._REGISTRY, "broken", type(method))
     with pytest.raises(AssertionError, match=f"broken on clip, {promise}"):
         check_method(method, families=["clip"])
+
+
+class _InNoRegistry(LoRA):
+    """As a user writes one in a file; its distance has a kink where training begins."""
+
+    name = "in no registry"
+
+    def objective(self):
+        return CrossEntropy() + 5 * FeatureL1("image")
+
+
+def test_a_method_need_not_be_registered() -> None:
+    check_method(_InNoRegistry(), families=["clip"])
 
 
 def test_a_good_method_passes_all() -> None:

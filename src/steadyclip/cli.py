@@ -9,10 +9,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Union, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_type_hints
 
 import tyro
-from tyro.conf import OmitSubcommandPrefixes, subcommand
+from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
 
 from steadyclip import __version__
 from steadyclip.commands import flags
@@ -35,10 +35,31 @@ from steadyclip.core.limits import check_limits
 from steadyclip.core.precision import best_device, keep_freed_memory
 from steadyclip.core.terminal import one_line, screens
 
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """Print a script for your shell, with which the Tab key completes commands and options."""
+
+    examples: ClassVar = (
+        "steadyclip completion bash > ~/.local/share/bash-completion/completions/steadyclip",
+        'steadyclip completion zsh > "${fpath[1]}/_steadyclip"',
+    )
+
+    shell: Positional[Literal["bash", "zsh"]]
+    """Which; open a new one afterwards."""
+
+    def __call__(self) -> None:
+        there = [name for name in _names() if name in COMMANDS or load_extension(GROUP, name, type)]
+        every: Any = Union[(*(Annotated[find_command(name), subcommand(name)] for name in there),)]
+        with contextlib.suppress(SystemExit):
+            tyro.cli(every, prog="steadyclip", args=["--tyro-print-completion", self.shell])
+
+
 COMMANDS = {
     "demo": Demo, "tune": Tune, "train": Train, "evaluate": Evaluate, "predict": Predict, "calibrate": Calibrate,
     "export": Export, "serve": Serve, "embed": Embed, "search": Search, "report": Report, "runs": Runs, "soup": Soup,
     "methods": Methods, "data": Data, "anchors": Anchors, "bench": Bench,
+    "completion": Completion,
 }  # fmt: skip
 
 _MEANT = {
@@ -176,7 +197,7 @@ def find_command(name: str) -> type:
     if command is None:
         if elsewhere := absent(GROUP, name):
             raise UsageError(f"no command {name!r} here: {elsewhere}.")
-        known = (*COMMANDS, *(point for point in extensions(GROUP) if "." not in point))
+        known = _names()
         meant = f" Did you mean {_MEANT[name]!r}?" if name in _MEANT else nearest(name, known)
         raise UsageError(f"unknown command {name!r}.{meant} Commands: {', '.join(known)}.")
     more = {point: load_extension(GROUP, point, type) for point in extensions(GROUP) if point.startswith(f"{name}.")}
@@ -189,6 +210,11 @@ def find_command(name: str) -> type:
     return dataclasses.make_dataclass(
         command.__name__, fields, bases=(command,), frozen=True, namespace={"__doc__": command.__doc__}
     )
+
+
+def _names() -> tuple[str, ...]:
+    """The commands of the core and of other installed distributions."""
+    return (*COMMANDS, *(point for point in extensions(GROUP) if "." not in point))
 
 
 def _one_line(box: str) -> str:
@@ -211,7 +237,7 @@ def overview() -> None:
     print("usage: steadyclip COMMAND [OPTIONS]\n\nFine-tune CLIP-like models without losing what they know.\n")
     more = {name: load_extension(GROUP, name, type) for name in extensions(GROUP) if "." not in name}
     for name, command in (COMMANDS | {name: cls for name, cls in more.items() if cls}).items():
-        print(f"  {name:<10}{(command.__doc__ or '').splitlines()[0]}")
+        print(f"  {name:<11}{(command.__doc__ or '').splitlines()[0]}")
     print("\nsteadyclip COMMAND --help lists a command's options; steadyclip demo shows the main job in minutes.")
 
 

@@ -72,7 +72,11 @@ def get_method(name: str, knobs: Mapping[str, Any] | None = None) -> Method:
     Raises:
         UsageError: unknown method or knob, or a value that does not fit the knob's type.
     """
-    found = find_method(name)
+    return make_method(find_method(name), knobs)
+
+
+def make_method(found: type[Method] | Method, knobs: Mapping[str, Any] | None = None) -> Method:
+    """What ``get_method`` makes of a class, or of a composition, which need not be registered."""
     method = found() if isinstance(found, type) else found
     method, values = method.with_pieces(dict(knobs or {}))
     return with_knobs(method, values)
