@@ -30,7 +30,7 @@ def test_bash_completes_commands_actions_options_and_values(tmp_path: Path, caps
     done = subprocess.run(["bash", "-c", ASK, tmp_path / "script"], capture_output=True, text=True, check=True)
     commands, *others = done.stdout.splitlines()
     assert {*COMMANDS} <= {*commands.split()}
-    assert others == ["--shots", "compare", "fp32 bf16"]
+    assert others == ["--shots", "compare", "auto fp32 bf16"]
     assert not done.stderr
 
 

@@ -174,7 +174,7 @@ def exchange(section: Section, looks: Mapping[str, Style]) -> str:
     rows = [(row, new, base) for row in section.rows if (new := _ends(row, 1)) and (base := _ends(row, 0))]
     if not section.title.endswith(f": difference to {BASELINE}") or not rows:
         return ""
-    with _drawn(f"Gain on base against change on new: {section.title}", 3.2) as chart:
+    with drawn(f"Gain on base against change on new: {section.title}", 3.2) as chart:
         (axes,) = chart.axes
         axes.axvline(0, **_DASHES)
         chart.legend[BASELINE] = axes.axhline(0, **_DASHES)
