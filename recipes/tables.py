@@ -5,7 +5,7 @@
 A table stands below ``<!-- results/FILE.csv NAME -->``. Its first column names rows of ``steadyclip bench``, and may
 say more behind a colon; the columns base, new and H are computed here. NAME is a data set, several with commas between
 them, or a suite such as `suite`: then each number is the mean over its data sets, of the seeds that have them all. To
-add a row, write its first column and run this.
+add a row, write its first column and run this. With NAME `chosen` it is the best row of each method in settings.csv.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def filled(text: str) -> str:
 
 def table(source: str, name: str, old: str) -> str:
     """The lines of a table, with the rows of the ``old`` one."""
+    if name == "chosen":
+        return chosen(ROOT / source)
     suite = find_suite(name)
     scores = read(ROOT / source, list(suite.members) if suite else name.split(","))
     labels = [line.split("|")[1].strip() for line in old.splitlines()[2:]]
@@ -56,6 +58,24 @@ def table(source: str, name: str, old: str) -> str:
             strong = "**" if round(value, 1) == top else ""
             cells.append(f"{strong}{value:.1f}{around}{strong}{change}")
         lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def chosen(path: Path) -> str:
+    """The best row of each method that was tried, with base, new and H; rows without new by base."""
+    tried: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    with path.open(newline="") as file:
+        for line in csv.DictReader(file):
+            tried[line["method"]][line["row"]].append((float(line["base"]), float(line["new"] or "nan")))
+    lines = ["| best of ten | base | new | H |", "| --- | ---: | ---: | ---: |"]
+    for rows in tried.values():
+        found = {}
+        for row, of_data in rows.items():
+            base, new = map(fmean, zip(*of_data, strict=True))
+            found[row] = (base, None, base) if new != new else (base, new, harmonic_mean((base, new)))
+        row = max(found, key=lambda one: found[one][2])
+        base, new, h = found[row]
+        lines.append(f"| `{row}` | {base:.1f} | " + ("| |" if new is None else f"{new:.1f} | {h:.1f} |"))
     return "\n".join(lines)
 
 
