@@ -12,10 +12,12 @@ from grid_world import table
 
 from steadyclip.data import ImageSet, load_data
 from steadyclip.evaluation import evaluate
+from steadyclip.experiments.before_after import BeforeAfter, to_score
 from steadyclip.methods import get_method
 from steadyclip.models import DualEncoder, features
 from steadyclip.models.testing import tiny
 from steadyclip.testing import train_a_little
+from steadyclip.training import load_run
 
 FULL = "full[steps=2,batch_size=6,learning_rate=1e-3,warmup_steps=0]"
 
@@ -73,6 +75,22 @@ def test_the_ends_of_a_curve_take_no_pass_of_their_own(world: Path, tmp_path: Pa
     found = scored(world, tmp_path, rows, (0, 0.5, 1))
     assert found["image tuned"] == 2 * images  # as trained, and half way; alpha 1 is the first, alpha 0 is frozen
     assert found["image frozen"] == images
+
+
+def test_a_curve_and_the_frozen_model_beside_it(world: Path, tmp_path: Path, rows: Counter[str]) -> None:
+    """As ``evaluate --wise-curve`` does it: alpha 0 and the frozen model are one pass."""
+    table(world, tmp_path, [FULL], seeds=(1,))
+    (folder,) = (file.parent for file in tmp_path.glob("full*/trained.safetensors"))
+    model, method, run = load_run(folder)
+    features._kept.clear()
+    rows.clear()
+    data = load_data(str(world / "photos"))
+    both = BeforeAfter(model, method, run, folder, alphas=(0.0, 0.5, 1.0), say=lambda line: None)
+    records = both.score(to_score(data, run))
+    assert len(records) == 2 * (3 + 1)
+    images = len(data.splits["test"])
+    assert rows["image tuned"] == 2 * images
+    assert rows["image frozen"] == images
 
 
 def test_the_next_training_finds_the_images_decoded(rows: Counter[str], world: Path) -> None:

@@ -135,7 +135,7 @@ class BeforeAfter:
         from steadyclip.evaluation import evaluate, evaluate_averaged
 
         if self.alphas is not None:
-            return evaluate_averaged(self.model, self.method, images, self.alphas, run=self.run, **options)
+            return evaluate_averaged(self.model, self.method, images, self.alphas, run=self.run, cache=cache, **options)
         drift = self.method.recipe is not None
         return [evaluate(self.model, self.method, images, run=self.run, cache=cache, drift=drift, **options)]
 

@@ -54,9 +54,12 @@ def compiled(model: DualEncoder, asked: Literal["auto", "on", "off"]) -> Iterato
         yield None
         return
     import torch._dynamo
+    import torch._inductor.config
 
     made = Compiled(model)
-    with torch._dynamo.config.patch(recompile_limit=_GRAPHS):
+    # Random draws are those of torch without a compiler, so that it changes the last digits only.
+    draws = torch._inductor.config.patch(fallback_random=True)
+    with torch._dynamo.config.patch(recompile_limit=_GRAPHS), draws:
         model.compiled = made
         try:
             yield made

@@ -170,7 +170,9 @@ def _prepared(
     and the frozen model, on the same images. They are known by their content.
     """
     name, found = "", None
-    if len(places) == len(image_set) and 3 * math.prod(model.preprocess.size) * len(image_set) <= _ROOM // 4:
+    size = 3 * math.prod(model.preprocess.size) * len(image_set)
+    # what is not a file would have to be read again for its content
+    if len(places) == len(image_set) and size <= _ROOM // 4 and hasattr(image_set.store, "file"):
         name = repr((model.preprocess, image_set.hash, image_set.content, batch_size))
         found = _kept.pop(name, None)
     batches, broken = found or ([], [])
