@@ -6,7 +6,7 @@ EXTRA ?= dev
 WORKERS ?= 2
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all test-oldest lint layers setup clean
+.PHONY: demo test test-all test-oldest lint layers setup docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/steadyclip demo
@@ -47,5 +47,10 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet -e ".[$(EXTRA)]" -e ./lab -c $(CONSTRAINTS)
 	touch $@
 
+# the documentation as a site, in site/; a broken link is an error
+docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet -e ".[docs]" -e ./lab -c $(CONSTRAINTS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) $(VENV)-oldest runs
+	rm -rf $(VENV) $(VENV)-oldest runs site

@@ -93,6 +93,8 @@ def test_classes_and_confusions_as_csv(folder: Path, tmp_path: Path) -> None:
     assert [int(row["images"]) for row in pairs] == sorted(expected.values(), reverse=True)
     page = (tmp_path / "page.html").read_text()
     assert "Class by class" in page
+    assert "How sure it is" in page
+    assert page.count('aria-label="Share of right answers against how sure the model was"') == 1
     assert "&amp;lt;cow" in page
 
 

@@ -153,6 +153,12 @@ def test_a_plan_trains_nothing(model: Path, colors: Path, tmp_path: Path, capsys
     assert not out.exists()
 
 
+def test_settings_of_the_row_win(model: Path, colors: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["tune", str(colors), "--model", str(model), "--method", "lora[steps=2,precision=bf16]", "--dry-run"]
+    assert main([*words, "--no-progress"]) == 0
+    assert "  length   2 steps" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("recipe", "images", "steps"),
     [

@@ -64,7 +64,8 @@ class Report:
         else:
             show(table)
             show(reading(table))
-        say(f"page: {write_page(records, self.out, self.title)}")
+        run = next((path for path in self.records if len(self.records) == 1 and (path / "run.json").is_file()), None)
+        say(f"page: {write_page(records, self.out, self.title, run)}")
         if found and (rows := class_rows(found)):
             files = {"classes": classes_csv(rows)}
             if answers := find_answers(self.records, found.own.pairs[0][1]):

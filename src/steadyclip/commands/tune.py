@@ -88,10 +88,8 @@ class Tune:
         copies, said = find_copies(data)
         say(*said)
         out = self.out or Path("runs") / f"{data.name}-tuned-{row.slug}-seed{self.seed}"
-        config = TrainConfig(
-            out=out, seed=self.seed, precision=self.precision, device=self.device, workers=self.workers,
-            progress=self.progress, **row.config,
-        )  # fmt: skip
+        own = {name: getattr(self, name) for name in ("seed", "precision", "device", "workers", "progress")}
+        config = TrainConfig(**{**own, **row.config, "out": out})
         job = Tuning(data, row, named, config, rest, self.shots, self.half, self.source.templates, copies, say)
         tasks = job.tasks()
         say(*tasks[0].notes[len(data.notes) :])
@@ -108,7 +106,7 @@ class Tune:
             raise
         keep_config("tune", self, out)
         show(main_table(records))
-        page = write_page(records, out / "report.html", f"{data.name}: {row.label}")
+        page = write_page(records, out / "report.html", f"{data.name}: {row.label}", out)
         say("")
         tell(need_verdict(records).text)
         say("", f"page: {page}", f"next: steadyclip predict {out} IMAGE")

@@ -61,7 +61,7 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
 
 
 @contextmanager
-def _drawn(label: str, height: float, panels: int = 1) -> Iterator[_Chart]:
+def drawn(label: str, height: float, panels: int = 1) -> Iterator[_Chart]:
     """A chart to fill, ``height`` inches without its legend; ``label`` says what it is to those who cannot see it."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -108,7 +108,7 @@ def bars(section: Section, _: Mapping[str, Style]) -> str:
     if baseline is None or not rows:
         return _levels(section)
     thick, start = 0.36, {half: baseline.cells[i].value for i, half in enumerate(HALVES)}
-    with _drawn(f"Change of base and new accuracy: {section.title}", 0.55 + 0.52 * len(rows)) as chart:
+    with drawn(f"Change of base and new accuracy: {section.title}", 0.55 + 0.52 * len(rows)) as chart:
         (axes,) = chart.axes
         ends = [0.0]
         for i, half in enumerate(HALVES):
@@ -139,7 +139,7 @@ def bars(section: Section, _: Mapping[str, Style]) -> str:
 
 def _levels(section: Section) -> str:
     """A dot with whiskers for base and new of each row."""
-    with _drawn(f"Base and new accuracy: {section.title}", 0.45 + 0.4 * len(section.rows)) as chart:
+    with drawn(f"Base and new accuracy: {section.title}", 0.45 + 0.4 * len(section.rows)) as chart:
         (axes,) = chart.axes
         for i, half in enumerate(HALVES):
             (chart.legend[half],) = axes.plot([], [], "o", color=COLORS[half])
@@ -174,7 +174,7 @@ def exchange(section: Section, looks: Mapping[str, Style]) -> str:
     rows = [(row, new, base) for row in section.rows if (new := _ends(row, 1)) and (base := _ends(row, 0))]
     if not section.title.endswith(f": difference to {BASELINE}") or not rows:
         return ""
-    with _drawn(f"Gain on base against change on new: {section.title}", 3.2) as chart:
+    with drawn(f"Gain on base against change on new: {section.title}", 3.2) as chart:
         (axes,) = chart.axes
         axes.axvline(0, **_DASHES)
         chart.legend[BASELINE] = axes.axhline(0, **_DASHES)
@@ -207,7 +207,7 @@ def curves(section: Section, looks: Mapping[str, Style]) -> str:
     if not section.shots or not rows:
         return ""
     edge: Any = {"markeredgecolor": COLORS["paper"], "markeredgewidth": 0.6, "markersize": 5}
-    with _drawn(f"Accuracy over shots: {section.title}", 3.1) as chart:
+    with drawn(f"Accuracy over shots: {section.title}", 3.1) as chart:
         (axes,) = chart.axes
         if baseline is not None and (value := baseline.cells[0].value) is not None:
             half = baseline.cells[0].interval or 0.0
@@ -243,7 +243,7 @@ def shift(section: Section, looks: Mapping[str, Style]) -> str:
     averages = [row for row in section.rows if row.alpha is not None and row.label in dots]
     ends = {label: points for label, points in dots.items() if label not in {row.label for row in averages}}
     thin: Any = {"linewidth": 1.1, "marker": ".", "markersize": 4}
-    with _drawn(f"Accuracy under shift against accuracy in distribution: {section.title}", 3.2) as chart:
+    with drawn(f"Accuracy under shift against accuracy in distribution: {section.title}", 3.2) as chart:
         (axes,) = chart.axes
         _scatter(chart, axes, baseline, start, ends, looks)
         for name, rows in grouped(averages, lambda row: row.series).items():
@@ -266,7 +266,7 @@ def drift(section: Section, looks: Mapping[str, Style]) -> str:
     dots = {row.label: points for row in rows if (points := _drifted(row.records, frozen, sets))}
     if not dots:
         return ""
-    with _drawn(f"Change of held-out accuracy against drift: {section.title}", 2.7, panels=2) as chart:
+    with drawn(f"Change of held-out accuracy against drift: {section.title}", 2.7, panels=2) as chart:
         for tower, (name, axes) in enumerate(zip(("image", "text"), chart.axes, strict=True)):
             of_tower = {label: [(moved[tower], lost) for *moved, lost in points] for label, points in dots.items()}
             _scatter(chart, axes, baseline, [(0.0, 0.0)], of_tower, looks)

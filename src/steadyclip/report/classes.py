@@ -65,10 +65,11 @@ def confusions_csv(answers: Answers) -> str:
     return _csv(["class", "taken_for", "images", "example"], lines)
 
 
-def find_answers(folders: Iterable[Path], record: Record) -> Answers | None:
-    """The answers beside ``record`` in one of the run folders; None if there are none."""
+def find_answers(folders: Iterable[Path], record: Record, below: str = "") -> Answers | None:
+    """The answers beside ``record`` in one of the run folders, in the folder ``below`` of their records; None if there
+    are none."""
     for folder in folders:
-        file = (folder / "records" / record.file_name).with_suffix(".parquet")
+        file = (folder / "records" / below / record.file_name).with_suffix(".parquet")
         if file.is_file():
             return Answers.read(file)
     return None

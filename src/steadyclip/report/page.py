@@ -15,6 +15,7 @@ from steadyclip.report import charts
 from steadyclip.report.cells import HALVES, Section, Table, count, grouped, render
 from steadyclip.report.classes import class_rows
 from steadyclip.report.reading import reading
+from steadyclip.report.run_charts import charts_of_run
 from steadyclip.report.tables import main_table, test_names
 from steadyclip.report.verdict import verdict
 
@@ -34,7 +35,7 @@ def write_tables(records: Sequence[Record], stem: Path, title: str) -> list[Path
     return files
 
 
-def write_page(records: Iterable[Record], out: str | Path, title: str | None = None) -> Path:
+def write_page(records: Iterable[Record], out: str | Path, title: str | None = None, run: Path | None = None) -> Path:
     """Write the page of an experiment: result in words, tables, charts, confusions with images, settings, versions.
 
     The same records give the same bytes. Nothing is loaded from outside the file, and the page forbids it; its one
@@ -44,6 +45,7 @@ def write_page(records: Iterable[Record], out: str | Path, title: str | None = N
         records: in the order in which rows and sections shall appear.
         out: the HTML file.
         title: by default the names of the data sets.
+        run: the folder of the run that the records are of: the page then shows how it learned, and how sure it is.
 
     Raises:
         DataError: there is no record.
@@ -72,7 +74,7 @@ def write_page(records: Iterable[Record], out: str | Path, title: str | None = N
         half_names=HALVES,
         curves=any(section.shots for section in table.sections),
         sets=_SETS,
-        charts=_charts(table),
+        charts={**_charts(table), **charts_of_run(run, found)},
         errors=[(section.title, found) for section in table.sections[:_SECTIONS] if (found := _errors(section))],
         settings=_settings(table),
         evaluations=[r for r in records if r.metrics is not None],

@@ -179,9 +179,8 @@ class RunFolder:
             raise SteadyClipError(f"training stopped: cannot write {file} ({error.strerror}). {_NO_ROOM}") from error
 
     def logged(self) -> list[dict[str, Any]]:
-        """The rows of ``log.jsonl``; none when nothing was trained by gradient steps."""
-        file = self.path / "log.jsonl"
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+        """As ``read_log``."""
+        return read_log(self.path)
 
     def finish(self, trained: dict[str, Tensor], results: Results) -> None:
         """Write the result; ``run.json`` has ``results`` only once everything else is on disk."""
@@ -194,6 +193,12 @@ class RunFolder:
         self.run = replace(self.run, results=results, completed=now(), files=files)
         self.run.write(self.path / "run.json")
         shutil.rmtree(self.checkpoints, ignore_errors=True)  # the result supersedes them
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``log.jsonl``; none when nothing was trained by gradient steps."""
+    file = folder / "log.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
 def load_run(
