@@ -1,5 +1,7 @@
 """Where squares are cut, pixel by pixel."""
 
+import random
+
 import pytest
 import torch
 
@@ -14,10 +16,9 @@ def holes(images: torch.Tensor) -> torch.Tensor:
 def test_equals_a_loop_over_pixels() -> None:
     """DeVries and Taylor: the center is anywhere in the image, the square is cut as far as it lies inside."""
     images = torch.rand(20, 3, 8, 12) + 1
-    torch.manual_seed(4)
-    got = cutout(images, 0.5)
-    torch.manual_seed(4)
-    rows, columns = torch.randint(8, (20,)).tolist(), torch.randint(12, (20,)).tolist()
+    got = cutout(images, 0.5, range(20))
+    draws = [random.Random(str(seed)) for seed in range(20)]
+    rows, columns = zip(*((draw.randrange(8), draw.randrange(12)) for draw in draws), strict=True)
     expected = images.clone()
     for b in range(20):
         for y in range(rows[b] - 2, rows[b] + 2):  # half of the shorter side: 4 pixels
@@ -29,20 +30,19 @@ def test_equals_a_loop_over_pixels() -> None:
 
 
 def test_every_pixel_is_cut_sometimes_and_the_size_is_the_one_asked_for() -> None:
-    torch.manual_seed(0)
-    found = holes(cutout(torch.ones(2000, 1, 8, 8), 0.25))
+    found = holes(cutout(torch.ones(2000, 1, 8, 8), 0.25, range(2000)))
     assert found.any(0).all()
     assert found.sum((1, 2)).max() == 4
     assert found.sum((1, 2)).min() == 1  # a corner
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_of_an_image_decides_and_not_the_rest_of_the_batch() -> None:
     images = torch.ones(8, 3, 16, 16)
-    torch.manual_seed(1)
-    first, second = cutout(images, 0.5), cutout(images, 0.5)
-    torch.manual_seed(1)
-    assert torch.equal(cutout(images, 0.5), first)
+    first, second = cutout(images, 0.5, range(8)), cutout(images, 0.5, range(8, 16))
+    assert torch.equal(cutout(images, 0.5, range(8)), first)
     assert not torch.equal(first, second)
+    assert torch.equal(torch.cat([cutout(images[:3], 0.5, range(3)), cutout(images[3:], 0.5, range(3, 8))]), first)
+    assert len(cutout(images[:0], 0.5, ())) == 0
 
 
 def test_the_most_similar_region_is_cut() -> None:

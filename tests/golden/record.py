@@ -24,7 +24,7 @@ METHODS: dict[str, dict[str, object]] = {
 }  # fmt: skip
 
 
-def fixed_cutout(images_BCHW: Tensor, side: float) -> Tensor:
+def fixed_cutout(images_BCHW: Tensor, side: float, seeds: object = None) -> Tensor:
     """A square of ``side`` whose corner moves with the place in the batch."""
     height, width = images_BCHW.shape[-2:]
     pixels, cut = round(side * min(height, width)), images_BCHW.clone()

@@ -14,8 +14,6 @@ from steadyclip.methods.knobs import knobs_of
 from steadyclip.methods.orthcr import OrthCR, OrthSR
 from steadyclip.models import DualEncoder
 from steadyclip.models.testing import tiny
-from steadyclip.objectives import AttentiveCutout, Cutout
-from steadyclip.objectives.features import seeded
 from steadyclip.testing import train_a_little
 from steadyclip.training.step import Step
 from zero_shot import zero_shot_logits
@@ -40,12 +38,11 @@ def terms_and_parts(method) -> tuple[dict[str, float], Any, Any, torch.Tensor]:
             [patch_YXD @ text0_CD[label] for patch_YXD, label in zip(patch_BYXD, batch.labels_B, strict=True)]
         )
         attentive = method.cut == "attentive"
-        with seeded(5, (AttentiveCutout if attentive else Cutout)(method.side)):
-            cut = (
-                attentive_cutout(images_BCHW, similarity_BYX, method.side)
-                if attentive
-                else cutout(images_BCHW, method.side)
-            )
+        cut = (
+            attentive_cutout(images_BCHW, similarity_BYX, method.side)
+            if attentive
+            else cutout(images_BCHW, method.side, [f"5/cutout/{key}" for key in batch.keys])
+        )
         (x, text_CD), cut_BD = encoded(model, batch), model.encode_image(cut)
         with model.frozen():
             x0, cut0_BD = model.encode_image(images_BCHW), model.encode_image(cut)

@@ -5,6 +5,7 @@ Also a way to run a training in a process of its own, which starts in no time: t
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import multiprocessing
@@ -238,7 +239,7 @@ def project(gradients: Sequence[Tensor]) -> Tensor:
 def for_two(name: str) -> Method:
     # Dropout is drawn by each process for its own part, so it is off where results are compared.
     made = {method.name: method for method in (Everything(), Projected(), ProjectedPairs())}
-    return made.get(name) or get_method(name, {"dropout": 0.0} if name == "lora" else {})
+    return made.get(name) or get_method(name, {"dropout": 0.0} if name in ("lora", "compose") else {})
 
 
 def train_shared(out: Path, name: str, accumulate: int = 1, unreadable: str = "") -> None:
@@ -269,12 +270,19 @@ def without(task: ImageTask, *keys: str) -> ImageTask:
     return dataclasses.replace(task, train=dataclasses.replace(task.train, store=store))
 
 
-def gradients_of_five(out: Path, name: str) -> None:
+def gradients_of_five(out: Path, *names: str) -> None:
     """Terms and gradients of one step of five images, 3 and 2 of them in two processes."""
-    model, method, task = clip(), for_two(name), make_task()
-    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1:
+    fresh = clip()  # later on, transformers would write it in one of two processes only
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         torch.distributed.init_process_group("gloo")
+    for name in names:
+        (out / name).mkdir(exist_ok=True)
+        _gradients_of_five(out / name, name, copy.deepcopy(fresh))
+
+
+def _gradients_of_five(out: Path, name: str, model: DualEncoder) -> None:
+    method, task = for_two(name), make_task()
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     sizes = [3, 2] if processes > 1 else [5]
     torch.manual_seed(0)
     method.attach(model, task.classes)

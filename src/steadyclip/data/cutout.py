@@ -7,25 +7,28 @@ Shapes: B images, C channels, H W pixels, Y X rows and columns of patches.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def cutout(images_BCHW: Tensor, side: float) -> Tensor:
+def cutout(images_BCHW: Tensor, side: float, seeds: Sequence[object]) -> Tensor:
     """A copy with one square cut from each image, its center anywhere in the image; what lies outside is not cut.
-
-    Draws from torch's global generator on the CPU, so that the cuts are the same on every device.
 
     Args:
         images_BCHW: normalized pixels.
         side: of the square, as a share of the image's shorter side.
+        seeds: of the draw of each image, so that it does not depend on the device, or on the rest of the batch.
 
     Source: DeVries and Taylor 2017 (Cutout), section 3.2.
     """
     height, width = images_BCHW.shape[-2:]
     pixels = _pixels(side, height, width)
-    center_B2 = torch.stack([torch.randint(length, (len(images_BCHW),)) for length in (height, width)], 1)
+    draws = [random.Random(str(seed)) for seed in seeds]
+    center_B2 = torch.tensor([[draw.randrange(height), draw.randrange(width)] for draw in draws]).reshape(-1, 2)
     return cut_squares(images_BCHW, center_B2.to(images_BCHW.device) - pixels // 2, pixels)
 
 

@@ -95,7 +95,8 @@ class Cutout(View):
     side: float = 0.5
 
     def pixels(self, f: Features) -> Tensor:
-        return cutout(f.pixels(Plain()), self.side)
+        assert f.batch is not None
+        return cutout(f.pixels(Plain()), self.side, [f"{f.seed}/cutout/{key}" for key in f.batch.keys])
 
 
 class TextView(View):

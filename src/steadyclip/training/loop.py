@@ -25,7 +25,6 @@ from steadyclip.methods.recipe import Recipe
 from steadyclip.models.compiling import Compiled
 from steadyclip.models.features import image_features
 from steadyclip.objectives import Batch
-from steadyclip.objectives.features import seeded
 from steadyclip.objectives.streams import Stream
 from steadyclip.training.cache import FeatureCache, cacheable, fill_head
 from steadyclip.training.checkpoint import Checkpoint, save_checkpoint
@@ -207,8 +206,8 @@ class Loop:
         if images_BCHW is not None:
             images_BCHW = images_BCHW.to(device, non_blocking=True)
             if self.config.cutout:
-                with seeded(self.config.seed, step, self.accelerator.process_index, "cutout"):
-                    images_BCHW = cutout(self.model.preprocess.normalize(images_BCHW), self.config.cutout)
+                seeds = [f"{self.config.seed}/{step}/{key}" for key in sample.keys]
+                images_BCHW = cutout(self.model.preprocess.normalize(images_BCHW), self.config.cutout, seeds)
         return Batch(
             labels_B=sample.labels_B.to(device, non_blocking=True),
             keys=sample.keys,
