@@ -4,9 +4,10 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 EXTRA ?= dev
 WORKERS ?= 2
+ONNXRUNTIME_WEB ?= 1.30.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all test-oldest lint layers setup docs clean
+.PHONY: demo test test-all test-oldest test-open-clip test-web lint layers setup docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/steadyclip demo
@@ -22,6 +23,18 @@ test-all: layers
 test-oldest:
 	$(MAKE) setup VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt EXTRA=test
 	$(VENV)-oldest/bin/python -m pytest -n $(WORKERS) -m "not heavy and not slow and not newest"
+
+# open_clip needs a torchvision that fits torch, so that it has an environment of its own, with the newest of both
+test-open-clip:
+	test -x $(VENV)-open-clip/bin/python || $(PYTHON) -m venv $(VENV)-open-clip
+	grep -v "^torch==" $(CONSTRAINTS) > $(VENV)-open-clip/constraints.txt
+	$(VENV)-open-clip/bin/python -m pip install --quiet -e ".[test,open-clip]" -e ./lab -c $(VENV)-open-clip/constraints.txt
+	$(VENV)-open-clip/bin/python -m pytest tests/deploy/test_openclip_export.py tests/models/test_openclip.py
+
+# the export for a browser, in a browser: npm and Chromium are needed
+test-web: $(VENV)/.ready-dev
+	npm install --silent --no-audit --no-fund --prefix $(VENV)-web onnxruntime-web@$(ONNXRUNTIME_WEB)
+	STEADYCLIP_ONNXRUNTIME_WEB=$(VENV)-web/node_modules/onnxruntime-web $(BIN)/python -m pytest tests/deploy/test_page.py
 
 layers: $(VENV)/.ready-dev
 	$(BIN)/lint-imports --no-logo --no-cache
@@ -53,4 +66,4 @@ docs: $(VENV)/.ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest runs site
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-open-clip $(VENV)-web runs site

@@ -123,6 +123,7 @@ ROWS = ("bottleneck[steps=2]", "tip-adapter", "maple[steps=2]", "clip-adapter[st
     ("row", "dtype"),
     [
         ("dra[steps=2,learning_rate=0.05]", "fp32"),
+        ("orthcr[steps=2,learning_rate=0.05]", "fp32"),
         pytest.param("lora[steps=3,learning_rate=0.05]", "fp16", **SLOW),
         *(pytest.param(row, "fp32", **SLOW) for row in ROWS),
     ],

@@ -182,6 +182,7 @@ def test_the_page_of_the_service(width: int, page, calibrated: Path, photos: Pat
 def test_the_folder_for_a_browser(page, hosted, calibrated: Path, data, photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "web"
     info = export(calibrated, "web", folder, data=data, check=6, runtime=Path(str(RUNTIME)), before=True)
+    assert info.checks.pop("page")["checked"] is False
     assert {figures["equal_first_names"] for figures in info.checks.values()} == {6}
     assert not any(str(tmp_path) in path.read_text("utf-8", "ignore") for path in folder.iterdir())
     predictor = sc.Predictor(calibrated)

@@ -99,6 +99,19 @@ def test_a_stopped_job_goes_on(kind: str, run_of, some: Path, tmp_path: Path, ca
     assert out.read_bytes() == whole
 
 
+def test_names_that_a_spreadsheet_would_compute(run_of, some: Path, monkeypatch) -> None:
+    monkeypatch.chdir(some)
+    (some / "=1+1.png").write_bytes((some / "a.png").read_bytes())
+    words = ["predict", str(run_of()), "=1+1.png", "a.png", "--out", "out.csv"]
+    assert main(words) == 0
+    whole = Path("out.csv").read_text(encoding="utf-8")
+    for cut in (len(whole.splitlines()[0]) + 1, whole.index("\na.png") + 1, len(whole)):
+        Path("out.csv").write_text(whole[:cut], encoding="utf-8")
+        assert main([*words, "--resume"]) == 0
+        rows = list(csv.DictReader(io.StringIO(Path("out.csv").read_text(encoding="utf-8"))))
+        assert [row["path"] for row in rows] == ["'=1+1.png", "a.png"]
+
+
 def test_when_it_fails(run_of, some: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     run = str(run_of())
     assert main(["predict", run, str(some), "--strict"]) == 1

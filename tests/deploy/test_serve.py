@@ -265,6 +265,7 @@ def test_a_decoding_process_that_dies_is_replaced(run_of, picture: bytes) -> Non
             assert found[-1][:2] == (200, want)
 
 
+@pytest.mark.heavy
 def test_the_command_of_the_compose_file(run_of, tmp_path: Path) -> None:
     docker = Path(__file__).parents[2] / "docker"
     words = yaml.safe_load((docker / "compose.yaml").read_text())["services"]["steadyclip"]["command"]

@@ -91,7 +91,7 @@ def _check(words: list[str], place: str) -> None:
     elif "/" in program:
         assert (ROOT / program).is_file(), f"{place}: no such file"
     else:
-        assert shutil.which(program) or program == "curl", f"{place}: what is {program}?"
+        assert shutil.which(program) or program in ("curl", "docker", "npm"), f"{place}: what is {program}?"
 
 
 def _check_rows(flag: str, rows: str | tuple[str, ...]) -> None:

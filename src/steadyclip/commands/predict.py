@@ -114,7 +114,7 @@ class Predict:
         paths = find_pictures(self.images, recursive=self.recursive, stdin=sys.stdin)
         predictor = self.answers.open(self.source)
         top = min(self.top, len(predictor.names))
-        done = done_before(self.out, top, predictor.hash) if self.out and self.resume else set[str]()
+        done = done_before(self.out, paths, top, predictor.hash) if self.out and self.resume else set[str]()
         left = [path for path in paths if path not in done]
         counts: Counter[str] = Counter()
         wrong = ""

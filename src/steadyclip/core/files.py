@@ -270,11 +270,12 @@ def owning(path: Path, *, wait: bool = False, leave: bool = True) -> Iterator[st
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """CSV of ``rows``. Texts that a spreadsheet would take for formulas (``=1+1``) begin with an apostrophe."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([map(_no_formula, row) for row in rows])
+    csv.writer(buffer, lineterminator="\n").writerows([map(no_formula, row) for row in rows])
     return buffer.getvalue()
 
 
-def _no_formula(cell: Any) -> Any:
+def no_formula(cell: Any) -> Any:
+    """A cell of a CSV file as ``csv_text`` writes it."""
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return cell
     with contextlib.suppress(ValueError):

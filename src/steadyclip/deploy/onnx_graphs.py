@@ -103,8 +103,11 @@ def write_graph(
             )  # fmt: skip
             program.save(str(path), external_data=external)
     except Exception as error:
-        reason = " ".join(str(error).split())[-700:]
-        raise ModelError(f"torch cannot write {path.name} as a graph: {type(error).__name__}: {reason}") from error
+        first: BaseException = error
+        while first.__cause__:
+            first = first.__cause__
+        reason = " ".join(str(first).split())[:300]
+        raise ModelError(f"torch cannot write {path.name} as a graph: {type(first).__name__}: {reason}") from error
     finally:
         for module in graph.modules():
             for tower in (getattr(module, "image_tower", None), getattr(module, "text_tower", None)):

@@ -108,6 +108,8 @@ def write_classifier_graph(job: Job, about: Classifier, path: Path) -> dict[str,
     from steadyclip.deploy.onnx_graphs import Classes, label_graph, write_graph
 
     half = job.dtype == "fp16"
+    if all(adapter.mergeable for adapter in job.engine.method.adapters):
+        job.engine.model.merge_adapters()  # a smaller graph; and some choose their arithmetic by the size of the batch
     if half:
         job.engine.model.network.half()
         job.engine.model.adapters.half()

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,22 +46,16 @@ def line_of(prediction: Prediction, kind: str, top: int, model: str) -> str:
     """One line of a file of the kind ".csv" or ".jsonl"."""
     if kind == ".jsonl":
         return json.dumps(as_object(prediction, model), ensure_ascii=False) + "\n"
-    return _csv([_cell(value) for value in as_row(prediction, top, model).values()])
+    return files.csv_text([[_cell(value) for value in as_row(prediction, top, model).values()]])
 
 
 def header_of(kind: str, top: int) -> str:
     """The first line of such a file."""
-    return _csv(columns(top)) if kind == ".csv" else ""
+    return files.csv_text([columns(top)]) if kind == ".csv" else ""
 
 
 def _cell(value: Any) -> Any:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value
-
-
-def _csv(values: list[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
 
 
 def check_file(path: Path, resume: bool, force: bool) -> None:
@@ -79,8 +73,8 @@ def check_file(path: Path, resume: bool, force: bool) -> None:
         raise UsageError(f"--out {path} is there already: {how} writes it anew.")
 
 
-def done_before(path: Path, top: int, model: str) -> set[str]:
-    """The images that are in ``path`` already; what was being written when it was stopped is cut off.
+def done_before(path: Path, images: Sequence[str], top: int, model: str) -> set[str]:
+    """Those of ``images`` that are in ``path`` already; what was being written when it was stopped is cut off.
 
     Raises:
         DataError: the file is of another model, other settings, or another kind.
@@ -103,7 +97,8 @@ def done_before(path: Path, top: int, model: str) -> set[str]:
         if len(whole) < len(content):
             with path.open("rb+") as file:
                 file.truncate(len(whole))
-        return {row["path"] for row in rows}
+        there = {row["path"] for row in rows}
+        return {image for image in images if (files.no_formula(image) if kind == ".csv" else image) in there}
     return set()
 
 

@@ -53,6 +53,7 @@ def write(job: Job) -> dict[str, Any]:
     (job.folder / "index.html").write_text(page, encoding="utf-8")
     for name, script in scripts().items():
         (job.folder / name).write_text(script, encoding="utf-8")
+    checks["page"] = {"onnxruntime_web": version, "checked": False}
     job.say(f"the page runs it by onnxruntime-web {version}; no browser was started to compare that")
     return checks
 
