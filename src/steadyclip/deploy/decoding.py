@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from steadyclip.core.errors import SteadyClipError, UsageError
+from steadyclip.core.processes import end_with_parent
 from steadyclip.data.decode import UnreadableImage, decode, pixels_of, quiet
 from steadyclip.data.images import read_image
 from steadyclip.data.pixels import Pixels
@@ -133,4 +134,5 @@ def _levels_or_reason(picture: Picture, key: str, pixels: Pixels, most: int | No
 def _begin() -> None:
     """Of each process: Ctrl-C is for the one that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     quiet().__enter__()

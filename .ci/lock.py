@@ -1,0 +1,75 @@
+"""``make lock``: constraints.txt pins all that CI installs, at the versions in this environment.
+
+The first part of the file names what the project itself asks for, with comments; what that needs in turn comes below the
+line ``BELOW``, which is written anew.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+FILE = Path(__file__).parents[1] / "constraints.txt"
+BELOW = "# what these need in turn, written by `make lock`"
+ROOTS = ("steadyclip[dev]", "steadyclip-lab")
+"""What `make setup` installs."""
+
+
+def needed() -> dict[str, str]:
+    """Name -> version of every distribution that the roots need in this environment, themselves left out.
+
+    Raises:
+        metadata.PackageNotFoundError: one is not installed.
+    """
+    found: dict[str, str] = {}
+    seen: set[tuple[str, str]] = set()
+    waiting = [(Requirement(root), "") for root in ROOTS]
+    while waiting:
+        requirement, extra = waiting.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        for each in ("", *requirement.extras):
+            name = canonicalize_name(requirement.name)
+            if (name, each) in seen:
+                continue
+            seen.add((name, each))
+            distribution = metadata.distribution(name)
+            found[name] = distribution.version.partition("+")[0]
+            waiting += [(Requirement(text), each) for text in distribution.requires or ()]
+    ours = {canonicalize_name(Requirement(root).name) for root in ROOTS}
+    return {name: version for name, version in sorted(found.items()) if name not in ours}
+
+
+NEWER = '; python_version >= "3.11"'
+"""On Python 3.10 older versions of some are needed, and with them older ones of what these need in turn."""
+
+
+def locked(text: str, versions: dict[str, str]) -> str:
+    """The file with these versions; what the first part pins and nobody needs here stays as it is."""
+    head = text.partition(BELOW)[0].splitlines()
+    own = {canonicalize_name(line.partition("==")[0]): line for line in head if line and not line.startswith("#")}
+    for name, line in own.items():
+        if name in versions:
+            python = SpecifierSet(metadata.metadata(name).get("Requires-Python") or "")
+            marker = NEWER if NEWER in line or not python.contains("3.10.99") else ""
+            head[head.index(line)] = f"{line.partition('==')[0]}=={versions[name]}{marker}"
+    rest = [f"{name}=={version}{NEWER}" for name, version in versions.items() if name not in own]
+    return "\n".join([*head, BELOW, *rest]) + "\n"
+
+
+def main() -> int:
+    before = FILE.read_text(encoding="utf-8")
+    after = locked(before, needed())
+    FILE.write_text(after, encoding="utf-8")
+    changed = sorted(set(after.splitlines()) ^ set(before.splitlines()))
+    print("\n".join(changed) or f"{FILE.name} is as this environment")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
