@@ -203,7 +203,7 @@ def main() -> int:
     start = time.monotonic()
     campaign = Campaign(asked.out, asked.seed)
     campaign.inputs(asked.inputs)
-    campaign.visitors(asked.requests)
+    campaign.requests(asked.requests)
     counts = {"killed": asked.kills // 2, "disk": asked.full_disks // 2, "read": asked.read_errors}
     for kind in DISTURBED:
         campaign.disturb(kind, counts[kind.split()[0]])

@@ -105,8 +105,11 @@ class Visitor:
         code = int(status[1])
         if not (code == 200 or 400 <= code < 500 or code == 503):
             return f"status {code} for {request[:200]!r}"
-        if b"\r\ncontent-type: application/json" in head and code != 200:
-            sentence = json.loads(body)["error"]
+        if b"\r\ncontent-type: application/json" in head and code != 200 and b"HEAD " not in request:
+            try:
+                sentence = json.loads(body)["error"]
+            except (ValueError, KeyError, TypeError):
+                return f"{body[:80]!r} says nothing of an error, for {request[:80]!r}"
             if not sentence or "\n" in sentence or "Traceback" in sentence:
                 return f"{sentence!r} is no sentence, for {request[:80]!r}"
         return ""

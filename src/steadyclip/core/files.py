@@ -283,6 +283,11 @@ def _no_formula(cell: Any) -> Any:
     return f"'{cell}"
 
 
+def without_apostrophe(cell: str) -> str:
+    """The text of which ``csv_text`` made ``cell``."""
+    return cell[1:] if cell.startswith("'") and _no_formula(cell[1:]) == cell else cell
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, as hexadecimal digits."""
     found = hashlib.sha256()

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from steadyclip.core.errors import SteadyClipError, UsageError
+from steadyclip.core.files import file_in
 from steadyclip.core.processes import end_with_parent
 from steadyclip.data.decode import UnreadableImage, decode, pixels_of, quiet
 from steadyclip.data.images import read_image
@@ -46,7 +47,7 @@ def levels_of(picture: Picture, key: str, pixels: Pixels) -> np.ndarray:
         UsageError: it is none of the kinds of ``Picture``.
     """
     if isinstance(picture, str | Path):
-        picture = read_image(picture)
+        picture = read_image(file_in(Path(), str(picture)))
     elif isinstance(picture, bytes | bytearray | memoryview):
         picture = decode(bytes(picture), key)
     elif isinstance(picture, np.ndarray):

@@ -4,7 +4,6 @@ shows, types or records them is derived here."""
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import inspect
 import itertools
