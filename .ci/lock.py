@@ -1,7 +1,7 @@
 """``make lock``: constraints.txt pins all that CI installs, at the versions in this environment.
 
-The first part of the file names what the project itself asks for, with comments; what that needs in turn comes below the
-line ``BELOW``, which is written anew.
+The first part of the file names what the project itself asks for, with comments; what that needs in turn comes below
+the line ``BELOW``, which is written anew.
 """
 
 from __future__ import annotations

@@ -137,13 +137,13 @@ def embed_folder(
 
 
 class _Shard:
-    """One shard, and what is there of it while it is being written: raw rows, and a line for each image."""
+    """One shard, and what is there of it while it is being written: raw rows, and a line for each batch."""
 
     def __init__(self, out: Path, number: int, dim: int, dtype: np.dtype) -> None:
         self.features = out / "img_emb" / f"img_emb_{number}.npy"
         self.metadata = out / "metadata" / f"metadata_{number}.parquet"
         self.raw, lines = (path.with_name(f".{path.stem}.unfinished") for path in (self.features, self.metadata))
-        self.lines = Journal(lines, tuple[str, str])
+        self.lines = Journal(lines, list[tuple[str, str]])
         self.skipped = self.metadata.with_name(f"skipped_{number}.json")
         self.dim, self.dtype = dim, dtype
 
@@ -154,6 +154,7 @@ class _Shard:
         """How many images are in it, and those that are not, with reasons."""
         left = self._left_out()
         if left is not None and self.features.is_file() and self.metadata.is_file():
+            self._clear()
             return len(paths) - len(left), left
         for path in (self.features, self.metadata):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,12 +163,16 @@ class _Shard:
         size = self.dim * self.dtype.itemsize
         with self.raw.open("ab") as raw:
             found = predictor.stream_features(((path, path) for path in to_do), batch_size, workers)
+            batch: list[tuple[str, str]] = []
             for number, (path, row) in enumerate(found, start=1):
                 reason = row if isinstance(row, str) else ""
                 if not isinstance(row, str):
                     raw.write(row.astype(self.dtype).tobytes())
+                batch.append((path, reason))
+                if len(batch) == batch_size or number == len(to_do):
                     raw.flush()
-                self.lines.append((path, reason))  # after the row: a line stands for one that is there
+                    self.lines.append(batch)  # after the rows: a line stands for what is there
+                    batch = []
                 if progress:
                     progress(before + len(done) + number, total)
         done = self._done(paths)
@@ -179,9 +184,12 @@ class _Shard:
         skipped = [(path, reason) for path, reason in done.items() if reason]
         with replacing(self.skipped) as temporary:
             temporary.write_text(json.dumps(skipped, ensure_ascii=False), encoding="utf-8")
-        for path in (self.raw, self.lines.path):
-            path.unlink()
+        self._clear()
         return len(kept), skipped
+
+    def _clear(self) -> None:
+        for path in (self.raw, self.lines.path):
+            path.unlink(missing_ok=True)
 
     def _left_out(self) -> list[tuple[str, str]] | None:
         """What a finished shard left out, with reasons; None if it is not finished, or that cannot be read."""
@@ -190,12 +198,15 @@ class _Shard:
         return None
 
     def _done(self, paths: Sequence[str]) -> dict[str, str]:
-        """What has been looked at: path -> reason why it cannot be read, or "". A torn end is cut off."""
-        done = dict(self.lines)
-        if self.raw.is_file():
-            rows = sum(not reason for reason in done.values())
-            with self.raw.open("rb+") as file:
-                file.truncate(rows * self.dim * self.dtype.itemsize)
+        """What has been looked at: path -> reason why it cannot be read, or "". A torn end is cut off, and a batch that
+        was not finished: in other batches features differ in their last digits."""
+        done = dict(pair for batch in self.lines for pair in batch)
+        size = sum(not reason for reason in done.values()) * self.dim * self.dtype.itemsize
+        if not self.raw.is_file() or self.raw.stat().st_size < size:  # rows were lost
+            self._clear()
+            return {}
+        with self.raw.open("rb+") as file:
+            file.truncate(size)
         return done
 
     def _write_table(self, paths: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ step, so that a build that is stopped leaves the old file or the new one, never 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -53,14 +54,18 @@ def build(only: Sequence[str] | None = None, folder: Path | None = None, progres
         files = {name: folder / f"{name}.parquet" for name in only or DATA_SETS}
         return [DATA_SETS[name] for name, file in files.items() if _is_stale(file, made_of, tell)]
 
+    lock = folder / "build.lock"
     if stale(tell=True):
         try:  # one process builds, and others wait for what it makes
             folder.mkdir(parents=True, exist_ok=True)
-            with owning(folder / "build.lock", wait=True, leave=False), worker_processes(os.cpu_count() or 1) as pool:
+            with owning(lock, wait=True, leave=False), worker_processes(os.cpu_count() or 1) as pool:
                 for data_set in stale(tell=False):
                     _write(folder / f"{data_set.name}.parquet", data_set, pool, made_of, progress)
         except OSError as error:
             raise DataError(f"{folder} cannot be written: {error}. Name another folder in STEADYCLIP_CACHE.") from None
+    elif lock.exists():
+        with contextlib.suppress(SteadyClipError), owning(lock, leave=False):
+            pass  # a builder that was killed at its very end left the lock
     return folder
 
 
