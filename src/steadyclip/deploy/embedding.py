@@ -7,6 +7,7 @@ Shapes: N images of a shard, D feature width.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from steadyclip.core import files
 from steadyclip.core.errors import DataError, UsageError
-from steadyclip.core.files import csv_text, replacing, without_apostrophe
+from steadyclip.core.files import csv_text, without_apostrophe
 from steadyclip.deploy.predictor import Prediction
 
 LINES = (".csv", ".jsonl")
