@@ -29,7 +29,7 @@ from campaign.faults import Fault
 from campaign.ledger import Ledger, Part
 from campaign.process import Ended, Started, run
 from campaign.visitors import Visitor
-from campaign.world import COMMANDS, make
+from campaign.world import COMMANDS, make, shrink
 
 # Of a run and a record: what differs from one time to the next.
 _TIMES = re.compile(r'"(created|completed|seconds|images_per_second|checksum|log\.jsonl|commit)": ?[^,\n}]+')
@@ -64,6 +64,7 @@ class Campaign:
         self.folder.mkdir(parents=True, exist_ok=True)
         os.environ["STEADYCLIP_CACHE"] = str(self.folder / "cache")
         self.world = self.folder / "world"
+        shrink()
         made = self.folder / "world-is-made"
         if not made.is_file():
             shutil.rmtree(self.world, ignore_errors=True)
