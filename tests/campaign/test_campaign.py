@@ -82,19 +82,8 @@ def test_a_stopped_campaign_goes_on(tmp_path: Path, capsys) -> None:
 @pytest.mark.slow
 def test_a_small_campaign_finds_nothing(tmp_path: Path) -> None:
     few = [
-        "--kills",
-        "24",
-        "--full-disks",
-        "24",
-        "--read-errors",
-        "12",
-        "--at-once",
-        "12",
-        "--inputs",
-        "400",
-        "--requests",
-        "300",
-    ]
+        "--kills=24", "--full-disks=24", "--read-errors=12", "--at-once=12", "--inputs=400", "--requests=300",
+    ]  # fmt: skip
     program = Path(__file__).with_name("campaign.py")
     done = subprocess.run([sys.executable, program, "--out", tmp_path, *few], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
