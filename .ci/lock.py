@@ -10,39 +10,49 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import tomllib
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-FILE = Path(__file__).parents[1] / "constraints.txt"
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "constraints.txt"
 BELOW = "# what these need in turn, written by `make lock`"
-ROOTS = ("steadyclip[dev]", "steadyclip-lab")
-"""What `make setup` installs."""
+OURS = {"steadyclip": ROOT / "pyproject.toml", "steadyclip-lab": ROOT / "lab" / "pyproject.toml"}
+INSTALLED = ("steadyclip[dev]", "steadyclip-lab")
+"""By `make setup`."""
 
 
 def needed() -> dict[str, str]:
-    """Name -> version of every distribution that the roots need in this environment, themselves left out.
+    """Name -> version of every distribution that is needed in this environment, ours left out.
 
     Raises:
         metadata.PackageNotFoundError: one is not installed.
     """
     found: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
-    waiting = [(Requirement(root), "") for root in ROOTS]
+    waiting = [(Requirement(text), "") for text in INSTALLED]
     while waiting:
         requirement, extra = waiting.pop()
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
+        name = canonicalize_name(requirement.name)
         for each in ("", *requirement.extras):
-            name = canonicalize_name(requirement.name)
             if (name, each) in seen:
                 continue
             seen.add((name, each))
-            distribution = metadata.distribution(name)
-            found[name] = distribution.version.partition("+")[0]
-            waiting += [(Requirement(text), each) for text in distribution.requires or ()]
-    ours = {canonicalize_name(Requirement(root).name) for root in ROOTS}
-    return {name: version for name, version in sorted(found.items()) if name not in ours}
+            if name in OURS:  # as it is now, not as it was when it was installed
+                waiting += [(Requirement(text), each) for text in _of_ours(OURS[name], each)]
+            else:
+                distribution = metadata.distribution(name)
+                found[name] = distribution.version.partition("+")[0]
+                waiting += [(Requirement(text), each) for text in distribution.requires or ()]
+    return dict(sorted(found.items()))
+
+
+def _of_ours(file: Path, extra: str) -> list[str]:
+    project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+    return project["optional-dependencies"][extra] if extra else project["dependencies"]
 
 
 NEWER = '; python_version >= "3.11"'

@@ -7,32 +7,24 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
-from typing import Literal
 
 from steadyclip.core.errors import SteadyClipError
 
 
 @contextlib.contextmanager
-def worker_processes(
-    count: int, *, start: Literal["fork", "spawn"] | None = None, begin: Callable[[], None] | None = None
-) -> Iterator[ProcessPoolExecutor]:
+def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of ``count`` processes.
 
     Without more ado a pool outlives a parent that is killed: its processes wait for work for ever.
 
-    Args:
-        start: how processes start; by default as the system does.
-        begin: is called first in each of them. Under "spawn" it must be importable.
-
     Raises:
         SteadyClipError: a process died, or was killed.
     """
-    context = multiprocessing.get_context(start)
-    pool = ProcessPoolExecutor(count, context, _begin, (begin,))
+    pool = ProcessPoolExecutor(count, initializer=_begin)
     try:
         yield pool
     except BrokenProcessPool:
@@ -43,11 +35,9 @@ def worker_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(more: Callable[[], None] | None) -> None:
+def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started it
     end_with_parent()
-    if more is not None:
-        more()
 
 
 def end_with_parent() -> None:

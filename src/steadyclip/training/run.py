@@ -196,12 +196,20 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)  # the result supersedes them
 
 
+class _Logged(msgspec.Struct):
+    """What every row of a log has, among others."""
+
+    step: int
+    loss: float
+
+
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's ``log.jsonl`` up to the first that cannot be read, as a killed process leaves half of one; none
-    when nothing was trained by gradient steps."""
+    """The rows of a run's ``log.jsonl`` up to the first that cannot be read, as a killed process leaves half of one;
+    none when nothing was trained by gradient steps."""
     file, rows = folder / "log.jsonl", list[dict[str, Any]]()
     with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError, RecursionError):
         for line in file.read_text(encoding="utf-8").splitlines():
+            msgspec.json.decode(line, type=_Logged)
             rows.append(msgspec.json.decode(line, type=dict[str, Any]))
     return rows
 
