@@ -7,7 +7,7 @@ WORKERS ?= 2
 ONNXRUNTIME_WEB ?= 1.30.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all test-oldest test-open-clip test-web lint layers setup docs clean
+.PHONY: demo test test-all test-oldest test-open-clip test-web lint layers setup docs campaign lock audit licenses clean
 
 demo: $(VENV)/.ready
 	$(BIN)/steadyclip demo
@@ -46,6 +46,27 @@ lint: layers
 
 setup: $(VENV)/.ready-dev
 
+# kills, full disks, damaged inputs; goes on where it was stopped (tests/campaign, docs/trust.md)
+campaign: $(VENV)/.ready-dev
+	nice $(BIN)/python tests/campaign/campaign.py
+
+# constraints.txt from what is installed; `make clean lock CONSTRAINTS=/dev/null` installs the newest versions first
+lock: $(VENV)/.ready-dev
+	$(BIN)/python .ci/lock.py
+
+# known vulnerabilities of what constraints.txt pins
+audit: $(VENV)-audit/.ready
+	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
+
+# the license of everything that is installed
+licenses: $(VENV)-audit/.ready $(VENV)/.ready-dev
+	$(VENV)-audit/bin/pip-licenses --python $(BIN)/python --order license --format markdown
+
+$(VENV)-audit/.ready:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit==2.10.1 pip-licenses==5.5.5
+	touch $@
+
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit('Python 3.10 or newer is needed: make PYTHON=python3.11 ...' if sys.version_info < (3, 10) else 0)"
 	$(PYTHON) -m venv $(VENV)
@@ -66,4 +87,4 @@ docs: $(VENV)/.ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-open-clip $(VENV)-web runs site
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-open-clip $(VENV)-web $(VENV)-audit runs site

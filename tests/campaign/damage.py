@@ -44,13 +44,14 @@ def of_json(content: Any, rng: random.Random) -> bytes:
         holder, key = _place(content, rng)
         if holder is None:
             return json.dumps(rng.choice(VALUES)).encode()
+        value = copy.deepcopy(rng.choice(VALUES))  # it may be changed in its turn
         match rng.randrange(4):
             case 0:
                 del holder[key]
             case 1 if isinstance(holder, dict):
-                holder[rng.choice(("x", "schema", "kind", "\ud800"))] = rng.choice(VALUES)
+                holder[rng.choice(("x", "schema", "kind", "\ud800"))] = value
             case _:
-                holder[key] = rng.choice(VALUES)
+                holder[key] = value
     return json.dumps(content).encode()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import math
 import os
 import random
-import resource
+import select
 import shutil
 import signal
 import traceback
@@ -13,24 +16,36 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from campaign import damage
-from campaign.process import PATIENCE
-from campaign.world import METHOD, png
+from campaign.process import PATIENCE, Watch, kill
+from campaign.world import CLASSES, METHOD, png
 from steadyclip import load_data
 from steadyclip.anchors import Pool, embed_pool, read_anchors, read_captions
 from steadyclip.anchors.journal import Journal
 from steadyclip.anchors.pool import KINDS
 from steadyclip.cli import check_options, parse
+from steadyclip.commands.flags import config_text
 from steadyclip.core.errors import SteadyClipError
-from steadyclip.data.decode import decode
+from steadyclip.data.decode import UnreadableImage, decode
+from steadyclip.data.images import read_image
 from steadyclip.data.task import read_split
+from steadyclip.deploy import Predictor
+from steadyclip.deploy.embedding import Embedding, search
+from steadyclip.deploy.listing import find_pictures
+from steadyclip.deploy.opening import open_source
+from steadyclip.deploy.results import done_before
 from steadyclip.evaluation.records import Record, Run
 from steadyclip.experiments.rows import parse_row
 from steadyclip.models import load
 from steadyclip.training import load_run
 from steadyclip.training.checkpoint import newest_checkpoint, read_tensors
+
+MOST_MEMORY = 1500
+"""MB that may be taken: the libraries take most of it."""
 
 Try = Callable[[random.Random], None]
 """Damages one input and reads it; raises what the product raises."""
@@ -39,15 +54,16 @@ Try = Callable[[random.Random], None]
 def kinds(world: Path, own: Path) -> Iterator[tuple[str, float, Try]]:
     """Name, share of the inputs, and what tries one; files are written to ``own``."""
     images = [png(1), png(2, "JPEG"), png(3, "GIF"), png(4, "BMP"), png(5, "WEBP"), png(6, "TIFF"), png(7, "PPM")]
-    yield "images", 0.30, lambda rng: decode(damage.of_bytes(rng.choice(images), rng), "image") and None
-    yield "CSV", 0.08, _file(world / "table.csv", world / "damaged.csv", lambda path: load_data(path))
-    yield "parquet", 0.10, _file(world / "data.parquet", own / "d.parquet", lambda path: load_data(path).check())
+    yield "images", 0.25, lambda rng: decode(damage.of_bytes(rng.choice(images), rng), "image") and None
+    yield "CSV", 0.08, _file(world / "table.csv", world / "damaged.csv", load_data)
+    yield "parquet", 0.08, _file(world / "data.parquet", own / "d.parquet", lambda path: load_data(path).check())
+    yield "split files of the field", 0.03, _zhou(world)
     yield "tar shards", 0.02, _shard(world, own)
-    yield "run.json", 0.12, _json(world / "run/run.json", own / "run.json", Run.read)
+    yield "run.json", 0.08, _json(world / "run/run.json", own / "run.json", Run.read)
     yield "split.json", 0.05, _json(world / "run/split.json", own / "split.json", read_split)
     record = next((world / "run/records").glob("*.json"))
-    yield "records", 0.10, _json(record, own / "record.json", Record.read)
-    yield "pools", 0.05, _pool(world, own)
+    yield "records", 0.08, _json(record, own / "record.json", Record.read)
+    yield "pools", 0.04, _pool(world, own)
     yield "captions", 0.03, _file(world / "captions.parquet", own / "c.parquet", read_captions)
     yield (
         "anchors",
@@ -59,48 +75,62 @@ def kinds(world: Path, own: Path) -> Iterator[tuple[str, float, Try]]:
     yield "checkpoints", 0.01, _checkpoint(world, own)
     yield "model folders", 0.01, _model(world, own)
     yield "run folders", 0.005, _run(world, own)
+    yield "exports", 0.005, _export(world, own)
+    yield "folders of features", 0.03, _features(world, own)
+    yield "tables of answers", 0.03, _answers(world, own)
+    yield "lists of images", 0.02, _list(world, own)
+    yield "config files", 0.03, _config(world, own)
     yield "rows", 0.02, lambda rng: parse_row(damage.of_bytes(METHOD.encode(), rng).decode(errors="replace")) and None
     yield "command lines", 0.005, _words(world, own)
 
 
-def tried(name: str, count: int, one: Try, seed: int) -> tuple[int, list[str], float]:
-    """Try ``count`` inputs in a process of their own; how many were refused, what failed, and its peak memory in MB."""
+def tried(name: str, numbers: range, one: Try, seed: int) -> tuple[list[str], float, float]:
+    """Try the inputs of these numbers in a process of their own; what failed, its peak memory in MB, its seconds."""
     read, write = os.pipe()
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
         os.close(read)
         told = os.fdopen(write, "w")
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
         torch.set_num_threads(1)
-        refused = 0
-        for number in range(count):
+        for number in numbers:
             told.write(f"at {number}\n")
             told.flush()
-            signal.alarm(PATIENCE)
+            signal.setitimer(signal.ITIMER_PROF, PATIENCE)
             try:
                 one(random.Random(f"{seed}/{name}/{number}"))
             except (SteadyClipError, SystemExit):
-                refused += 1
+                pass
             except BaseException as error:
                 where = traceback.extract_tb(error.__traceback__)[-1]
-                line = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-                told.write(f"failed {name} {number}: {line} ({Path(where.filename).name}:{where.lineno})\n")
-        signal.alarm(0)
-        told.write(f"end {refused} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}\n")
+                what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
+                told.write(f"failed number {number}: {what} ({Path(where.filename).name}:{where.lineno})\n")
+        told.write("end\n")
         told.flush()
         os._exit(0)
     os.close(write)
-    with os.fdopen(read) as lines:
-        said = lines.read().splitlines()
-    _, status = os.wait()
-    failed = [line.removeprefix("failed ") for line in said if line.startswith("failed")]
-    if not said or not said[-1].startswith("end"):
-        last = said[-1] if said else "the start"
-        return 0, [*failed, f"{name}: the process ended by {os.waitstatus_to_exitcode(status)} {last}"], 0.0
-    _, refused, memory = said[-1].split()
-    return int(refused), failed, float(memory)
+    watch, said, hangs = Watch(pid, math.inf), b"", ""
+    while True:
+        if select.select([read], [], [], 0.5)[0]:
+            if not (part := os.read(read, 2**16)):
+                break
+            said += part
+        elif not hangs and (hangs := watch.hangs()):
+            kill(pid)
+    os.close(read)
+    _, status, usage = os.wait4(pid, 0)
+    lines, memory = said.decode(errors="replace").splitlines(), usage.ru_maxrss / 1024
+    failed = [line.removeprefix("failed ") for line in lines if line.startswith("failed")]
+    if not lines or lines[-1] != "end":
+        last = lines[-1] if lines else "the start"
+        failed.append(f"the process ended by {os.waitstatus_to_exitcode(status)} {last} {hangs}")
+    if memory > MOST_MEMORY:
+        failed.append(f"numbers {numbers.start} to {numbers.stop}: took {memory:,.0f} MB")
+    return failed, memory, usage.ru_utime + usage.ru_stime
 
 
 def _file(source: Path, place: Path, reading: Callable[[Path], Any]) -> Try:
@@ -219,6 +249,93 @@ def _run(world: Path, own: Path) -> Try:
         trained = load_run(own / "run")[0].trained_state()
         if trained.keys() != whole.keys() or not all(trained[name].equal(whole[name]) for name in whole):
             raise AssertionError("a damaged run was believed")
+
+    return one
+
+
+def _zhou(world: Path) -> Try:
+    rows = [[f"{name}/{i}.png", label, name] for label, name in enumerate(CLASSES) for i in range(6)]
+    content, file = {"train": rows[::3], "val": rows[1::3], "test": rows[2::3]}, world / "photos/split_zhou_Photos.json"
+
+    def one(rng: random.Random) -> None:
+        file.write_bytes(damage.of_json(content, rng))
+        try:
+            load_data(file)
+        finally:
+            file.unlink()
+
+    return one
+
+
+def _export(world: Path, own: Path) -> Try:
+    whole = open_source(world / "export")
+    image = Image.new("RGB", (24, 24), "red")
+    answer = Predictor(world / "export")(image).probabilities
+
+    def one(rng: random.Random) -> None:
+        _one_damaged(world / "export", own / "export", rng)
+        predictor = Predictor(own / "export")
+        found = predictor(image).probabilities
+        # the model card and the record of the export are for people; other weights are another model, and are called so
+        if predictor.engine.weights == whole.weights and not np.allclose(found, answer, atol=1e-5):
+            raise AssertionError("a damaged export was believed")
+
+    return one
+
+
+def _features(world: Path, own: Path) -> Try:
+    folder = world / "features"
+    weights, query_D = Embedding.read(folder / "embedding.json").weights, np.load(folder / "img_emb/img_emb_0.npy")[0]
+    whole = search(folder, query_D, weights)
+
+    def one(rng: random.Random) -> None:
+        _one_damaged(folder, own / "features", rng)
+        if search(own / "features", query_D, weights) != whole:
+            raise AssertionError("a damaged folder of features was believed")
+
+    return one
+
+
+def _answers(world: Path, own: Path) -> Try:
+    import csv
+
+    lines = (world / "answers.csv").read_text().splitlines(keepends=True)
+    content = "".join(lines).encode()
+    row = next(csv.DictReader(lines))
+    top = sum(name.startswith("label_") for name in row)
+
+    def one(rng: random.Random) -> None:
+        (own / "answers.csv").write_bytes(damage.of_bytes(content, rng))
+        done_before(own / "answers.csv", top, row["model"])
+
+    return one
+
+
+def _list(world: Path, own: Path) -> Try:
+    paths = "\n".join(f"{world}/photos/{name}/{i}.png" for name in CLASSES for i in range(3)).encode()
+    tables = {".txt": paths, ".csv": b"path\n" + paths}
+
+    def one(rng: random.Random) -> None:
+        ending = rng.choice(sorted(tables))
+        file = own / f"list{ending}"
+        file.write_bytes(damage.of_bytes(tables[ending], rng))
+        for path in find_pictures([str(file)], recursive=True, stdin=io.StringIO()):
+            with contextlib.suppress(UnreadableImage):
+                read_image(path)
+
+    return one
+
+
+def _config(world: Path, own: Path) -> Try:
+    from campaign.world import COMMANDS
+
+    words = COMMANDS["train"].words(world, own / "words")
+    content = config_text("train", parse(words)).encode()
+
+    def one(rng: random.Random) -> None:
+        file = own / f"config.{rng.choice(('yaml', 'yaml', 'toml'))}"
+        file.write_bytes(damage.of_bytes(content, rng))
+        check_options(parse(["train", "--config", str(file)]))
 
     return one
 

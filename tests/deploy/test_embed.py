@@ -93,6 +93,23 @@ def test_search_is_exact(predictor, paths: list[str], tmp_path: Path, run_of, ca
     assert "embedding.json" in capsys.readouterr().err
 
 
+def test_damage_is_found(predictor, paths: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "e"
+    query = predictor.embed(paths[0])
+    about = embed_folder(predictor, "run", paths, folder, rows=5)
+    whole = search(folder, query, about.weights)
+    for name in about.files:
+        content = (folder / name).read_bytes()
+        for damaged in (content[:-1] + bytes([content[-1] ^ 1]), content[: len(content) // 2], b"", None):
+            (folder / name).unlink()
+            if damaged is not None:
+                (folder / name).write_bytes(damaged)
+            with pytest.raises(DataError, match=f"{Path(name).name}"):
+                search(folder, query, about.weights, top=len(paths))
+        (folder / name).write_bytes(content)
+    assert search(folder, query, about.weights) == whole
+
+
 def test_a_pretrained_model_needs_no_names(run_of, paths: list[str], tmp_path: Path) -> None:
     model = str(run_of().parent / "model-clip")
     assert main(["embed", model, *paths, "--out", str(tmp_path / "e")]) == 0

@@ -1,6 +1,7 @@
 """Exports for onnxruntime: any batch, any method but those whose texts depend on the image, and without torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,11 @@ def test_what_is_refused(graph: Path, run_of, tmp_path: Path, capsys) -> None:
     (tmp_path / "bad" / "onnx" / "classifier.onnx").write_bytes(b"no graph")
     with pytest.raises(DataError, match=r"classifier\.onnx cannot be read by onnxruntime"):
         sc.Predictor(tmp_path / "bad", backend="onnx")
+    shutil.copytree(graph, tmp_path / "changed")
+    with (tmp_path / "changed" / "onnx" / "classifier.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(DataError, match=r"classifier\.onnx was changed or damaged: export again"):
+        sc.Predictor(tmp_path / "changed", backend="onnx")
     with pytest.raises(ModelError, match=r"--to onnx cannot hold cocoop.*other class texts for each image"):
         export(run_of("cocoop[steps=1]"), "onnx", tmp_path / "export", check=2)
     assert main(["export", str(run_of()), "--to", "onnx", "--out", "x", "--int8", "--dtype", "fp16"]) == 2

@@ -79,6 +79,25 @@ def test_every_format_says_the_same(run_of, some: Path, tmp_path: Path, capsys) 
     assert capsys.readouterr().out == tables["csv"].read_text(encoding="utf-8")
 
 
+def test_names_cannot_act_and_lead_back(run_of, photos: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    picture = (photos / "gray" / "00.png").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    for name in (b"=1+1.png", b"caf\xe9.png"):
+        with open(name, "wb") as file:
+            file.write(picture)
+    words = ["predict", str(run_of()), "=1+1.png", "*.png", "--out", "out.csv"]
+    assert main(words) == 0
+    whole = Path("out.csv").read_text(encoding="utf-8")
+    assert [line.split(",")[0] for line in whole.splitlines()[1:]] == ["'=1+1.png", r"caf\xe9.png"]
+    assert "cannot be read" not in whole
+    assert main([*words, "--resume"]) == 0
+    assert Path("out.csv").read_text(encoding="utf-8") == whole
+    assert main(["embed", str(run_of()), ".", "--out", "features"]) == 0
+    capsys.readouterr()
+    assert main(["search", "features", "x"]) == 0
+    assert r"caf\xe9.png" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_stopped_job_goes_on(kind: str, run_of, some: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / f"out.{kind}"

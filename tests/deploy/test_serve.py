@@ -133,6 +133,7 @@ B64 = base64.b64encode(b"text").decode()
         (b"\x89PNG\r\n\x1a\n", "image/png", "/predict", 400, "the image cannot be read"),
         (b"{", "application/json", "/predict", 400, "the body is not valid JSON"),
         (b"[" * 100_000, "application/json", "/predict", 400, "the body is not valid JSON"),
+        (rb'{"id": "\ud800"}', "application/json", "/predict", 400, "the body is not valid JSON"),
         (b"[]", "application/json", "/predict", 400, "the body is no JSON object"),
         (b"{}", "application/json", "/predict", 400, "inputs must be one image in base64"),
         (as_json(inputs="http://127.0.0.1/x.png"), "application/json", "/predict", 400, "paths are never fetched"),

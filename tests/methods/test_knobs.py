@@ -12,7 +12,7 @@ from steadyclip.core.errors import UsageError
 from steadyclip.core.spec import KNOWN, Spec
 from steadyclip.heads import CacheHead, HeadSpec
 from steadyclip.methods import Average, Method, Recipe, get_method, methods
-from steadyclip.methods.knobs import knobs_of, with_knobs
+from steadyclip.methods.knobs import convert, knobs_of, with_knobs
 from steadyclip.training import TrainConfig
 
 
@@ -60,6 +60,13 @@ def test_knobs_are_plain_values_that_rebuild_the_method() -> None:
     knobs = method.knobs()
     assert (knobs["low_rank.layers"], knobs["file"]) == (["q"], "a/b")
     assert with_knobs(Two(), knobs) == method
+
+
+def test_a_number_that_is_too_large_is_called_so() -> None:
+    with pytest.raises(UsageError, match=r"knob steps=1000000000000 of method 'x' must be at most 1,000,000,000\."):
+        convert("x", "steps", "1000000000000", int | None)
+    with pytest.raises(UsageError, match=r"must be a whole number or none\."):
+        convert("x", "steps", "many", int | None)
 
 
 def test_an_ambiguous_knob_lists_its_owners() -> None:

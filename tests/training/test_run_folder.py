@@ -39,6 +39,16 @@ def test_a_loaded_run_is_the_trained_model(finished) -> None:
     assert not any(module.training for module in model.modules())
 
 
+def test_half_a_line_of_the_log_is_passed_over(copy) -> None:
+    log, lora = copy / "log.jsonl", get_method("lora", {"rank": 3, "layers": "q,v"})
+    rows = log.read_text().splitlines()
+    losses = [json.loads(row)["loss"] for row in rows]
+    for end in ("[1, 2", "[]", "\N{LATIN SMALL LETTER E WITH ACUTE}{"):
+        log.write_text("\n".join([*rows, end]), encoding="utf-8")
+        result = fit(clip(), lora, make_task(), recipe=RECIPE, config=TrainConfig(out=copy, progress=False))
+        assert result.losses == losses
+
+
 def test_a_run_says_all_that_its_numbers_depend_on(finished) -> None:
     out, model, _ = finished
     run = json.loads((out / "run.json").read_text())

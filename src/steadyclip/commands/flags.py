@@ -176,8 +176,10 @@ def read_config(file: str) -> dict[str, Any]:
     Raises:
         UsageError: it cannot be read, or holds something else.
     """
+    from steadyclip.core.files import expanded
+
     try:
-        text = Path(file).expanduser().read_text(encoding="utf-8")
+        text = expanded(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{CONFIG} {file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     try:

@@ -270,11 +270,11 @@ def owning(path: Path, *, wait: bool = False, leave: bool = True) -> Iterator[st
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """CSV of ``rows``. Texts that a spreadsheet would take for formulas (``=1+1``) begin with an apostrophe."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([map(no_formula, row) for row in rows])
+    csv.writer(buffer, lineterminator="\n").writerows([map(_no_formula, row) for row in rows])
     return buffer.getvalue()
 
 
-def no_formula(cell: Any) -> Any:
+def _no_formula(cell: Any) -> Any:
     """A cell of a CSV file as ``csv_text`` writes it."""
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return cell
@@ -282,6 +282,11 @@ def no_formula(cell: Any) -> Any:
         float(cell)
         return cell
     return f"'{cell}"
+
+
+def without_apostrophe(cell: str) -> str:
+    """The text of which ``csv_text`` made ``cell``."""
+    return cell[1:] if cell.startswith("'") and _no_formula(cell[1:]) == cell else cell
 
 
 def sha256_of(path: Path) -> str:

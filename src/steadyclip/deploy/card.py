@@ -11,7 +11,7 @@ from steadyclip.deploy.classifier import Classifier
 from steadyclip.evaluation.records import Record
 
 if TYPE_CHECKING:
-    from steadyclip.deploy.export import ExportInfo
+    from steadyclip.deploy.classifier import ExportInfo
 
 _PIPELINE = """\
 import json

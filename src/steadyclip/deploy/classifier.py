@@ -9,13 +9,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from steadyclip.core.errors import DataError
+from steadyclip.core.files import sha256_of
 from steadyclip.core.schema import Document
 from steadyclip.data.pixels import Pixels
-from steadyclip.evaluation.records import Fraction, Part
+from steadyclip.evaluation.records import Fraction, MethodInfo, ModelInfo, Part
 
 CLASSIFIER, CALIBRATION, WEIGHTS = "classifier.json", "calibration.json", "classifier.safetensors"
+EXPORT = "export.json"
 
 Names = Literal["any", "fixed"]
 """Whether other class names can be asked for: "any" where the text tower knows them, "fixed" where the rows were
@@ -131,3 +134,48 @@ class Classifier(Document, frozen=True, kw_only=True):
     def there(cls, folder: Path) -> bool:
         """Whether ``folder`` is an export."""
         return (folder / CLASSIFIER).is_file()
+
+
+class ExportInfo(Document, frozen=True, kw_only=True):
+    """What an export was made of, and what its checks found. No paths and no names of images or users.
+
+    Attributes:
+        training: data set, shots, numbers of images, content hash, steps, seconds, device; None where nothing was
+            trained.
+        files: SHA-256 of each file.
+        checks: figures by reader.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    KIND: ClassVar[str] = "export"
+    SPELLED: ClassVar[str] = "an export"
+    REDO: ClassVar[str] = "export again"
+
+    schema: Literal[1] = 1
+    kind: Literal["export"] = "export"
+    created: str
+    target: str
+    dtype: str
+    model: ModelInfo
+    method: MethodInfo
+    recipe: dict[str, Any] | None
+    training: dict[str, Any] | None
+    versions: dict[str, str]
+    commit: str | None
+    checks: dict[str, Any]
+    files: dict[str, str]
+
+    @classmethod
+    def see(cls, folder: Path) -> None:
+        """See that the files of an export are those that were written; some may have been left out on the way.
+
+        Raises:
+            DataError: one was changed or damaged. (What is being written has no ``export.json`` yet, and is not looked
+                at; nor is the card, which people edit.)
+        """
+        if not (folder / EXPORT).is_file():
+            return
+        for name, digest in cls.read(folder / EXPORT).files.items():
+            path = folder / name
+            if path.is_file() and path.suffix != ".md" and sha256_of(path) != digest:
+                raise DataError(f"{path} was changed or damaged: {cls.REDO}.")

@@ -20,6 +20,8 @@ import numpy as np
 from PIL import Image
 
 from steadyclip.core.errors import SteadyClipError, UsageError
+from steadyclip.core.files import file_in
+from steadyclip.core.processes import end_with_parent
 from steadyclip.data.decode import UnreadableImage, decode, pixels_of, quiet
 from steadyclip.data.images import read_image
 from steadyclip.data.pixels import Pixels
@@ -45,7 +47,7 @@ def levels_of(picture: Picture, key: str, pixels: Pixels) -> np.ndarray:
         UsageError: it is none of the kinds of ``Picture``.
     """
     if isinstance(picture, str | Path):
-        picture = read_image(picture)
+        picture = read_image(file_in(Path(), str(picture)))
     elif isinstance(picture, bytes | bytearray | memoryview):
         picture = decode(bytes(picture), key)
     elif isinstance(picture, np.ndarray):
@@ -133,4 +135,5 @@ def _levels_or_reason(picture: Picture, key: str, pixels: Pixels, most: int | No
 def _begin() -> None:
     """Of each process: Ctrl-C is for the one that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     quiet().__enter__()

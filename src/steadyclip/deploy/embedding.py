@@ -7,19 +7,23 @@ Shapes: N images of a shard, D feature width.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 
+from steadyclip.anchors.journal import Journal
 from steadyclip.core.errors import DataError, UsageError
-from steadyclip.core.files import owning, replacing
+from steadyclip.core.files import file_digest, owning, replacing, writing
 from steadyclip.core.progress import Progress
 from steadyclip.core.schema import Document
+from steadyclip.data.tables import Table
 from steadyclip.evaluation.records import Skipped
 
 if TYPE_CHECKING:
@@ -40,6 +44,7 @@ class Embedding(Document, frozen=True, kw_only=True):
         dim: D.
         images: those that could be read.
         listed: hash of the paths that were named, in their order.
+        files: digest of each file of features and of paths; none before it is finished.
         finished: every image has been looked at.
     """
 
@@ -58,6 +63,7 @@ class Embedding(Document, frozen=True, kw_only=True):
     listed: str
     images: int = 0
     skipped: Skipped = ()
+    files: dict[str, str] = msgspec.field(default_factory=dict)
     finished: bool = False
 
 
@@ -112,29 +118,33 @@ def embed_folder(
                 return there
         about.write(out / ABOUT)
         skipped: list[tuple[str, str]] = []
+        files: dict[str, str] = {}
         images = 0
         for number, start in enumerate(range(0, len(paths), rows)):
             part = paths[start : start + rows]
             shard = _Shard(out, number, dim, dtype)
-            found, left = shard.write(predictor, part, batch_size, workers, start, len(paths), progress)
+            with writing(out):
+                found, left = shard.write(predictor, part, batch_size, workers, start, len(paths), progress)
             images += found
             skipped += left
+            files |= {path.relative_to(out).as_posix(): file_digest(path) for path in (shard.features, shard.metadata)}
         if not images:
             raise DataError(
                 f"none of the {len(paths)} images can be read, for instance {skipped[0][0]}: {skipped[0][1]}."
             )
-        about = replace(about, images=images, skipped=tuple(skipped), finished=True)
+        about = replace(about, images=images, skipped=tuple(skipped), files=files, finished=True)
         about.write(out / ABOUT)
     return about
 
 
 class _Shard:
-    """One shard, and what is there of it while it is being written: raw rows, and a line for each image."""
+    """One shard, and what is there of it while it is being written: raw rows, and a line for each batch."""
 
     def __init__(self, out: Path, number: int, dim: int, dtype: np.dtype) -> None:
         self.features = out / "img_emb" / f"img_emb_{number}.npy"
         self.metadata = out / "metadata" / f"metadata_{number}.parquet"
-        self.raw, self.lines = (path.with_name(f".{path.stem}.unfinished") for path in (self.features, self.metadata))
+        self.raw, lines = (path.with_name(f".{path.stem}.unfinished") for path in (self.features, self.metadata))
+        self.lines = Journal(lines, list[tuple[str, str]])
         self.skipped = self.metadata.with_name(f"skipped_{number}.json")
         self.dim, self.dtype = dim, dtype
 
@@ -143,23 +153,27 @@ class _Shard:
         progress: Progress | None,
     ) -> tuple[int, list[tuple[str, str]]]:  # fmt: skip
         """How many images are in it, and those that are not, with reasons."""
-        if self.features.is_file() and self.metadata.is_file() and self.skipped.is_file():
-            left = [(path, reason) for path, reason in json.loads(self.skipped.read_text(encoding="utf-8"))]
+        left = self._left_out()
+        if left is not None and self.features.is_file() and self.metadata.is_file():
+            self._clear()
             return len(paths) - len(left), left
         for path in (self.features, self.metadata):
             path.parent.mkdir(parents=True, exist_ok=True)
         done = self._done(paths)
-        left = [path for path in paths if path not in done]
+        to_do = [path for path in paths if path not in done]
         size = self.dim * self.dtype.itemsize
-        with self.raw.open("ab") as raw, self.lines.open("a", encoding="utf-8") as lines:
-            found = predictor.stream_features(((path, path) for path in left), batch_size, workers)
+        with self.raw.open("ab") as raw:
+            found = predictor.stream_features(((path, path) for path in to_do), batch_size, workers)
+            batch: list[tuple[str, str]] = []
             for number, (path, row) in enumerate(found, start=1):
                 reason = row if isinstance(row, str) else ""
                 if not isinstance(row, str):
                     raw.write(row.astype(self.dtype).tobytes())
+                batch.append((path, reason))
+                if len(batch) == batch_size or number == len(to_do):
                     raw.flush()
-                lines.write(json.dumps([path, reason]) + "\n")  # after the row: a line stands for one that is there
-                lines.flush()
+                    self.lines.append(batch)  # after the rows: a line stands for what is there
+                    batch = []
                 if progress:
                     progress(before + len(done) + number, total)
         done = self._done(paths)
@@ -171,23 +185,29 @@ class _Shard:
         skipped = [(path, reason) for path, reason in done.items() if reason]
         with replacing(self.skipped) as temporary:
             temporary.write_text(json.dumps(skipped, ensure_ascii=False), encoding="utf-8")
-        for path in (self.raw, self.lines):
-            path.unlink()
+        self._clear()
         return len(kept), skipped
 
+    def _clear(self) -> None:
+        for path in (self.raw, self.lines.path):
+            path.unlink(missing_ok=True)
+
+    def _left_out(self) -> list[tuple[str, str]] | None:
+        """What a finished shard left out, with reasons; None if it is not finished, or that cannot be read."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return [(path, reason) for path, reason in json.loads(self.skipped.read_text(encoding="utf-8"))]
+        return None
+
     def _done(self, paths: Sequence[str]) -> dict[str, str]:
-        """What has been looked at: path -> reason why it cannot be read, or "". A torn end is cut off."""
-        done: dict[str, str] = {}
-        if self.lines.is_file():
-            content = self.lines.read_bytes()
-            whole = content[: content.rfind(b"\n") + 1]
-            done = dict(json.loads(line) for line in whole.splitlines())
-            rows = sum(not reason for reason in done.values())
-            for path, length in ((self.lines, len(whole)), (self.raw, rows * self.dim * self.dtype.itemsize)):
-                with path.open("rb+") as file:
-                    file.truncate(length)
-        elif self.raw.is_file():
-            self.raw.unlink()
+        """What has been looked at: path -> reason why it cannot be read, or "". A torn end is cut off, and a batch that
+        was not finished: in other batches features differ in their last digits."""
+        done = dict(pair for batch in self.lines for pair in batch)
+        size = sum(not reason for reason in done.values()) * self.dim * self.dtype.itemsize
+        if not self.raw.is_file() or self.raw.stat().st_size < size:  # rows were lost
+            self._clear()
+            return {}
+        with self.raw.open("rb+") as file:
+            file.truncate(size)
         return done
 
     def _write_table(self, paths: Sequence[str]) -> None:
@@ -225,24 +245,35 @@ def search(folder: Path, query_D: np.ndarray, weights: str, top: int = 20) -> li
             "different models cannot be compared."
         )
     best: list[tuple[float, int, int]] = []  # cosine, shard, row
-    for number, rows_ND in _shards(folder):
+    for number, rows_ND in _shards(folder, about):
         for start in range(0, len(rows_ND), _AT_ONCE):
             cosine_N = np.asarray(rows_ND[start : start + _AT_ONCE], np.float32) @ query_D
             order = np.argsort(-cosine_N, kind="stable")[:top].tolist()
             best += [(-float(cosine_N[i]), number, start + i) for i in order]
         best = sorted(best)[:top]
-    tables = {number: _paths(folder, number) for number in {number for _, number, _ in best}}
+    tables = {number: _paths(folder, about, number) for number in {number for _, number, _ in best}}
     return [Found(-negative, tables[number][row]) for negative, number, row in best]
 
 
-def _shards(folder: Path) -> Iterator[tuple[int, np.ndarray]]:
+def _shards(folder: Path, about: Embedding) -> Iterator[tuple[int, np.ndarray]]:
     number = 0
-    while (path := folder / "img_emb" / f"img_emb_{number}.npy").is_file():
+    while (path := folder / "img_emb" / f"img_emb_{number}.npy").is_file() or f"img_emb/{path.name}" in about.files:
+        _see(path, folder, about)
         yield number, np.load(path, mmap_mode="r", allow_pickle=False)
         number += 1
 
 
-def _paths(folder: Path, number: int) -> list[str]:
-    import pyarrow.parquet as parquet
+def _paths(folder: Path, about: Embedding, number: int) -> list[str]:
+    path = folder / "metadata" / f"metadata_{number}.parquet"
+    _see(path, folder, about)
+    return Table.open(path).arrow(["image_path"])["image_path"].to_pylist()
 
-    return parquet.read_table(folder / "metadata" / f"metadata_{number}.parquet")["image_path"].to_pylist()
+
+def _see(path: Path, folder: Path, about: Embedding) -> None:
+    """Raises DataError where ``path`` is not as it was written. (Version 1.0 kept no digests.)"""
+    try:
+        good = not about.files or file_digest(path) == about.files.get(path.relative_to(folder).as_posix())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}.") from None
+    if not good:
+        raise DataError(f"{path} was changed or damaged: embed again into another folder.")

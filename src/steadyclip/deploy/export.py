@@ -9,17 +9,16 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
 
 from steadyclip.core.errors import UsageError
 from steadyclip.core.files import building, sha256_of
 from steadyclip.core.provenance import commit, now, versions
-from steadyclip.core.schema import Document
 from steadyclip.data.pixels import Pixels
 from steadyclip.deploy.checking import Reference, pictures_of
-from steadyclip.deploy.classifier import CLASSIFIER, Classifier
+from steadyclip.deploy.classifier import CLASSIFIER, EXPORT, Classifier, ExportInfo
 from steadyclip.deploy.engine import TorchEngine
 from steadyclip.deploy.opening import Opened, open_source
 from steadyclip.evaluation.records import MethodInfo, ModelInfo, Record
@@ -30,38 +29,7 @@ if TYPE_CHECKING:
 
 Target = Literal["hf", "open_clip", "onnx", "web"]
 Dtype = Literal["fp32", "fp16"]
-EXPORT = "export.json"
 _WRITERS = {"hf": "hf", "open_clip": "openclip", "onnx": "onnx", "web": "web"}  # modules, imported when asked for
-
-
-class ExportInfo(Document, frozen=True, kw_only=True):
-    """What an export was made of, and what its checks found. No paths and no names of images or users.
-
-    Attributes:
-        training: data set, shots, numbers of images, content hash, steps, seconds, device; None where nothing was
-            trained.
-        files: SHA-256 of each file.
-        checks: figures by reader.
-    """
-
-    SCHEMA: ClassVar[int] = 1
-    KIND: ClassVar[str] = "export"
-    SPELLED: ClassVar[str] = "an export"
-    REDO: ClassVar[str] = "export again"
-
-    schema: Literal[1] = 1
-    kind: Literal["export"] = "export"
-    created: str
-    target: str
-    dtype: str
-    model: ModelInfo
-    method: MethodInfo
-    recipe: dict[str, Any] | None
-    training: dict[str, Any] | None
-    versions: dict[str, str]
-    commit: str | None
-    checks: dict[str, Any]
-    files: dict[str, str]
 
 
 @dataclass(frozen=True)

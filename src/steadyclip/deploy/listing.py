@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from steadyclip.core.errors import DataError
+from steadyclip.core.files import text_of_path
 from steadyclip.core.progress import warn
 from steadyclip.data.layouts import is_image
 from steadyclip.data.tables import PARQUET, TEXT, Table, text_of
@@ -21,7 +22,8 @@ def find_pictures(words: Sequence[str], *, recursive: bool = True, stdin: TextIO
 
     A word is an image, a folder, a pattern such as ``photos/*.jpg``, a list (.txt with a path a line, or a table with
     a column ``path``; relative paths are below the list's folder), or ``-`` for paths on ``stdin``. Paths are as the
-    user gave them, with what is below a folder added. Whether a file is there and is an image is not looked at here.
+    user gave them, with what is below a folder added, and bytes that are no UTF-8 as ``text_of_path`` spells them.
+    Whether a file is there and is an image is not looked at here.
 
     Args:
         recursive: of folders, also the images in the folders below.
@@ -32,7 +34,7 @@ def find_pictures(words: Sequence[str], *, recursive: bool = True, stdin: TextIO
     found: dict[str, None] = {}
     twice = 0
     for word in words:
-        for path in _of_word(word, recursive, stdin):
+        for path in map(text_of_path, _of_word(word, recursive, stdin)):
             twice += path in found
             found[path] = None
     if twice:

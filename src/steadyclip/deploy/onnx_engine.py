@@ -14,8 +14,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from steadyclip.core.errors import DataError, SteadyClipError, UsageError
+from steadyclip.core.files import expanded
 from steadyclip.data.prompts import as_trained, resolve_templates
-from steadyclip.deploy.classifier import CLASSIFIER, WEIGHTS, Calibration, Classifier
+from steadyclip.deploy.classifier import CLASSIFIER, WEIGHTS, Calibration, Classifier, ExportInfo
 from steadyclip.deploy.engine import Engine
 
 _AT_ONCE = 256
@@ -58,7 +59,7 @@ def open_onnx(source: Path) -> tuple[OnnxEngine, Calibration | None]:
     Raises:
         DataError: there is no such export, or it has no classifier graph.
     """
-    source = source.expanduser()
+    source = expanded(source)
     above = [source] if source.is_dir() else [source.parent, source.parent.parent]
     folder = next(filter(Classifier.there, above), source)
     graphs = [source / "onnx" / "classifier.onnx", source / "classifier.onnx"] if source.is_dir() else [source]
@@ -68,6 +69,7 @@ def open_onnx(source: Path) -> tuple[OnnxEngine, Calibration | None]:
         raise DataError(
             f"{source} has no {missing}: name a folder that `steadyclip export RUN --to onnx --out FOLDER` wrote."
         )
+    ExportInfo.see(folder)
     about = Classifier.read(folder / CLASSIFIER)
     return OnnxEngine(folder, graph, about), about.calibration
 

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steadyclip.core.errors import DataError, SteadyClipError, UsageError
-from steadyclip.deploy.classifier import CALIBRATION, CLASSIFIER, WEIGHTS, Calibration, Classifier, identity_of
+from steadyclip.core.files import expanded
+from steadyclip.deploy.classifier import (
+    CALIBRATION,
+    CLASSIFIER,
+    WEIGHTS,
+    Calibration,
+    Classifier,
+    ExportInfo,
+    identity_of,
+)
 
 if TYPE_CHECKING:
     from steadyclip.evaluation.records import Run
@@ -52,7 +61,7 @@ def open_source(
         UsageError: a pretrained model without class names.
         SteadyClipError: the source is not there or cannot be used.
     """
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if (folder / "run.json").is_file():
         return _open_run(folder, device)
     if Classifier.there(folder):
@@ -62,7 +71,7 @@ def open_source(
 
 def has_names(source: str | Path) -> bool:
     """Whether ``source`` is a run or an export, which have class names of their own."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     return path.suffix == ".onnx" or (path / "run.json").is_file() or Classifier.there(path)
 
 
@@ -106,6 +115,7 @@ def _open_export(folder: Path, device: str) -> Opened:
     from steadyclip.models import load
     from steadyclip.training.checkpoint import read_tensors
 
+    ExportInfo.see(folder)
     about = Classifier.read(folder / CLASSIFIER)
     if not any(folder.glob("*model.safetensors")):
         raise UsageError(
@@ -128,7 +138,7 @@ def _open_model(source: str, names: Sequence[str], templates: Sequence[str], dev
     from steadyclip.methods import get_method
     from steadyclip.models import load
 
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
         with contextlib.suppress(OSError):
             if not any(folder.glob("*.safetensors")):

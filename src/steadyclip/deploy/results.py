@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from steadyclip.core import files
 from steadyclip.core.errors import DataError, UsageError
+from steadyclip.core.files import csv_text, without_apostrophe
 from steadyclip.deploy.predictor import Prediction
 
 LINES = (".csv", ".jsonl")
@@ -46,12 +47,12 @@ def line_of(prediction: Prediction, kind: str, top: int, model: str) -> str:
     """One line of a file of the kind ".csv" or ".jsonl"."""
     if kind == ".jsonl":
         return json.dumps(as_object(prediction, model), ensure_ascii=False) + "\n"
-    return files.csv_text([[_cell(value) for value in as_row(prediction, top, model).values()]])
+    return csv_text([[_cell(value) for value in as_row(prediction, top, model).values()]])
 
 
 def header_of(kind: str, top: int) -> str:
     """The first line of such a file."""
-    return files.csv_text([columns(top)]) if kind == ".csv" else ""
+    return csv_text([columns(top)]) if kind == ".csv" else ""
 
 
 def _cell(value: Any) -> Any:
@@ -85,20 +86,20 @@ def done_before(path: Path, images: Sequence[str], top: int, model: str) -> set[
         whole = content[: content.rfind(b"\n") + 1]
         try:
             rows = list(_rows(whole.decode(), kind, top))
+            done = {without_apostrophe(row["path"]) if kind == ".csv" else row["path"] for row in rows}
             if others := {row["model"] for row in rows} - {model}:
                 raise DataError(
                     f"{path} holds answers of another model, other names or another calibration ({others.pop()}, here "
                     f"{model}): name another --out."
                 )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
             raise DataError(
                 f"{path} is no {kind} file of predictions with --top {top}: name another --out, or the same --top."
             ) from None
         if len(whole) < len(content):
             with path.open("rb+") as file:
                 file.truncate(len(whole))
-        there = {row["path"] for row in rows}
-        return {image for image in images if (files.no_formula(image) if kind == ".csv" else image) in there}
+        return done
     return set()
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import multiprocessing
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import wait
@@ -14,6 +13,7 @@ from typing import Any
 
 from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.core.precision import keep_freed_memory
+from steadyclip.core.processes import end_with_parent
 from steadyclip.core.slurm import need_submitit, submit
 from steadyclip.experiments.cell import Bench, Outcome, attempt
 from steadyclip.experiments.protocols import Cell
@@ -93,7 +93,7 @@ def _work(pipe: Any, cell: Cell, bench: Bench, jobs: int) -> None:
     """What a process does: send the outcome, or ``Stopped`` after a signal."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C reaches the parent alone, which then asks each process once
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()  # by a signal, at which a training saves its state
     keep_freed_memory()
     import torch
 
@@ -106,13 +106,6 @@ def _work(pipe: Any, cell: Cell, bench: Bench, jobs: int) -> None:
         pipe.send(attempt(cell, bench))
     except Stopped as stopped:
         pipe.send(stopped)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)  # a training saves its state first
 
 
 def _result(pipe: Any, process: Any) -> Outcome | SteadyClipError:

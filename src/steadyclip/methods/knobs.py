@@ -4,7 +4,6 @@ shows, types or records them is derived here."""
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -28,6 +27,10 @@ _BOOL = {**dict.fromkeys(["true", "on", "yes", "1"], True), **dict.fromkeys(["fa
 _WORDS = {Path: "a file", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "none",
           str: "text"}  # fmt: skip
 """Types of single values -> how messages call them."""
+
+
+class _TooLarge(UsageError):
+    """It is of the right type."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,12 @@ def convert(owner: str, knob: str, value: Any, kind: Any) -> Any:
         return value
     if origin in (typing.Union, types.UnionType):  # "none" is a text, too
         for option in sorted(options, key=lambda option: option is not types.NoneType):
-            with contextlib.suppress(UsageError):
+            try:
                 return convert(owner, knob, value, option)
+            except _TooLarge:
+                raise
+            except UsageError:
+                continue
     if kind in _WORDS:
         try:
             if kind is types.NoneType:
@@ -107,8 +114,8 @@ def convert(owner: str, knob: str, value: Any, kind: Any) -> Any:
                 return _BOOL[str(value).lower()]
             made = kind(value)
             if isinstance(made, int | float) and abs(made) > LARGEST:
-                wrong = UsageError(f"knob {knob}={value} of method {owner!r} must be at most {LARGEST:,}.")
-            elif made == made:  # nan is not
+                raise _TooLarge(f"knob {knob}={value} of method {owner!r} must be at most {LARGEST:,}.")
+            if made == made:  # nan is not
                 return made
         except (KeyError, TypeError, ValueError):
             pass

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, ModelError, SteadyClipError, UsageError
@@ -195,10 +196,22 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)  # the result supersedes them
 
 
+class _Logged(msgspec.Struct):
+    """What every row of a log has, among others."""
+
+    step: int
+    loss: float
+
+
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's ``log.jsonl``; none when nothing was trained by gradient steps."""
-    file = folder / "log.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    """The rows of a run's ``log.jsonl`` up to the first that cannot be read, as a killed process leaves half of one;
+    none when nothing was trained by gradient steps."""
+    file, rows = folder / "log.jsonl", list[dict[str, Any]]()
+    with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError, RecursionError):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            msgspec.json.decode(line, type=_Logged)
+            rows.append(msgspec.json.decode(line, type=dict[str, Any]))
+    return rows
 
 
 def load_run(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
 from steadyclip.core.errors import DataError
+from steadyclip.core.processes import worker_processes
 from steadyclip_lab.drawings.sets import Drawing
 
 SAME = 0.95
@@ -30,7 +30,7 @@ def rendered(drawing: Drawing, size: int = 64) -> bytes | None:
 
 def all_rendered(drawings: Sequence[Drawing], workers: int) -> Iterator[tuple[bytes | None, np.ndarray | None]]:
     """For each drawing its PNG and its print, or None where it cannot be drawn or shows nothing."""
-    with ProcessPoolExecutor(workers) as pool:
+    with worker_processes(workers) as pool:
         yield from pool.map(_one, drawings, chunksize=256)
 
 

@@ -6,17 +6,19 @@ step, so that a build that is stopped leaves the old file or the new one, never 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from steadyclip.core.errors import DataError, SteadyClipError, nearest
 from steadyclip.core.files import cache_folder, owning, replacing
+from steadyclip.core.processes import worker_processes
 from steadyclip.core.progress import warn
 from steadyclip.core.terminal import console
 from steadyclip_lab.drawings.captions import caption
@@ -52,14 +54,18 @@ def build(only: Sequence[str] | None = None, folder: Path | None = None, progres
         files = {name: folder / f"{name}.parquet" for name in only or DATA_SETS}
         return [DATA_SETS[name] for name, file in files.items() if _is_stale(file, made_of, tell)]
 
+    lock = folder / "build.lock"
     if stale(tell=True):
         try:  # one process builds, and others wait for what it makes
             folder.mkdir(parents=True, exist_ok=True)
-            with owning(folder / "build.lock", wait=True, leave=False), ProcessPoolExecutor() as pool:
+            with owning(lock, wait=True, leave=False), worker_processes(os.cpu_count() or 1) as pool:
                 for data_set in stale(tell=False):
                     _write(folder / f"{data_set.name}.parquet", data_set, pool, made_of, progress)
         except OSError as error:
             raise DataError(f"{folder} cannot be written: {error}. Name another folder in STEADYCLIP_CACHE.") from None
+    elif lock.exists():
+        with contextlib.suppress(SteadyClipError), owning(lock, leave=False):
+            pass  # a builder that was killed at its very end left the lock
     return folder
 
 
@@ -112,7 +118,7 @@ def _drawn(name: str, label: str) -> list[bytes]:
     return [sample.image() for sample in DATA_SETS[name].samples(label)]
 
 
-def _images(data_set: LabSet, pool: ProcessPoolExecutor, progress: bool) -> Iterator[bytes]:
+def _images(data_set: LabSet, pool: Executor, progress: bool) -> Iterator[bytes]:
     classes = data_set.classes
     found: Iterable[list[bytes]] = pool.map(_drawn, [data_set.name] * len(classes), classes)
     if progress:
@@ -123,7 +129,7 @@ def _images(data_set: LabSet, pool: ProcessPoolExecutor, progress: bool) -> Iter
         yield from images
 
 
-def _write(path: Path, data_set: LabSet, pool: ProcessPoolExecutor, made_of: str, progress: bool) -> None:
+def _write(path: Path, data_set: LabSet, pool: Executor, made_of: str, progress: bool) -> None:
     samples = [sample for label in data_set.classes for sample in data_set.samples(label)]
     hashed = hashlib.sha256()
 

@@ -52,6 +52,8 @@ def parsed(body: bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises Refusal (400) where there is none."""
     try:
         content = json.loads(body)
+        if b"\\u" in body:  # an escape may stand for half a character, which no answer could repeat
+            json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise Refusal(400, "the body is not valid JSON.") from None
     if not isinstance(content, dict):
