@@ -38,7 +38,7 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     done = read(options.out)
     with options.out.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if not done:
             writer.writeheader()
         for target in options.targets:

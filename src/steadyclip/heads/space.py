@@ -27,6 +27,7 @@ class SpaceHead(TextHead):
     Source: Guo and Gu 2025 (MMRL, arXiv 2503.08497), section on inference.
     """
 
+    what: ClassVar[str] = "a head with a second feature of the image"
     mergeable: ClassVar[bool] = False
 
     alpha: float = 0.7
