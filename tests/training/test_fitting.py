@@ -91,8 +91,9 @@ def test_without_auto_a_line_says_what_helps_and_nothing_is_lost(small: list[int
     with pytest.raises(OutOfMemory) as caught:
         run(tmp_path)
     assert str(caught.value) == (
-        "out of memory: a batch of 6 images in 1 part does not fit on cpu. Add --microbatch auto, which finds parts "
-        f"that fit. All of the 3 steps before are saved in {tmp_path}: the same command goes on from there."
+        "out of memory: a batch of 6 images in 1 part does not fit on cpu. Give `steadyclip train` --microbatch auto, "
+        "which finds parts that fit, or the row accumulate=2. All of the 3 steps before are saved in "
+        f"{tmp_path}: the same command goes on from there."
     )
     _, record = run(tmp_path, microbatch="auto")
     assert record.results.steps == RECIPE.steps

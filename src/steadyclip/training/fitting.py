@@ -56,7 +56,10 @@ class Fitting:
         parts, device = self.step.accumulate, self.step.model.device
         tried = f"a batch of {images} images in {parts} part{'s' * (parts > 1)} does not fit on {device}"
         if self.microbatch != "auto":
-            raise OutOfMemory(f"out of memory: {tried}. Add --microbatch auto, which finds parts that fit") from None
+            raise OutOfMemory(
+                f"out of memory: {tried}. Give `steadyclip train` --microbatch auto, which finds parts that fit, or "
+                f"the row accumulate={2 * parts}"
+            ) from None
         if parts >= images:
             raise OutOfMemory(f"out of memory: {tried}. Choose a smaller model, or a method that trains less") from None
         self.step.accumulate = min(2 * parts, images)
