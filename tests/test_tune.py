@@ -3,6 +3,7 @@ folders that it gains on, learns nothing from, pays for, or that hold test image
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -219,6 +220,18 @@ def test_two_images_a_class_are_never_praised(tune: Tune, tmp_path: Path) -> Non
     found, _ = tune(draw(tmp_path / "few", SWAPPED, 2), "lora[learning_rate=1e-2,steps=40]", "--no-half")
     assert found.own.images == 4
     assert found.own.outcome == "not told apart"
+
+
+def test_wrong_labels_in_part(tune: Tune, tmp_path: Path) -> None:
+    """A fifth of the images of each class lies in the folder of another: a gain is a gain, and no better than that."""
+    data = draw(tmp_path / "swapped", SWAPPED, seed=5)
+    for name, other in itertools.pairwise([*SWAPPED, next(iter(SWAPPED))]):
+        for i in range(0, 30, 5):
+            (data / name / f"{i}.png").rename(data / other / f"wrong-{name}-{i}.png")
+    found, said = tune(data, "lora[learning_rate=1e-2,steps=60]", "--no-half")
+    assert "every image was read: 0 of 120 cannot be used" in said
+    assert found.own.outcome == "better", found.text
+    assert found.own.after < 95
 
 
 def test_odd_images_and_names(tune: Tune, model: Path, tmp_path: Path, capsys) -> None:

@@ -50,7 +50,11 @@ def test_commands_within_sentences_can_be_parsed(page: Path) -> None:
             )
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if any(b.values[0].page == p for b in BLOCKS)], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page",
+    [p for p in PAGES if any(b.values[0].page == p for b in BLOCKS)],
+    ids=lambda p: p.relative_to(ROOT).as_posix(),
+)
 def test_a_page_runs(page: Path, world: Path) -> None:  # noqa: F811
     run.Runner().run(page)
 
