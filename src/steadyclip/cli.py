@@ -132,7 +132,11 @@ def parse(words: Sequence[str]) -> Callable[[], None]:
         sys.exit(0)
     rest, file = flags.take(rest, flags.CONFIG)
     printed = flags.PRINT in rest
-    rest = [word for word in rest if word != flags.PRINT]
+    if flags.OFFLINE in rest:
+        from steadyclip.core.network import go_offline
+
+        go_offline()
+    rest = [word for word in rest if word not in (flags.PRINT, flags.OFFLINE)]
     values = flags.defaults_from(command, flags.read_config(file), file) if file else None
     shown = io.StringIO()
     try:

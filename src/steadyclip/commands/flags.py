@@ -18,7 +18,7 @@ from tyro.conf import OmitArgPrefixes, Suppress
 
 from steadyclip.core.errors import UsageError, nearest
 
-CONFIG, PRINT, ALL = "--config", "--print-config", "--help-all"
+CONFIG, PRINT, ALL, OFFLINE = "--config", "--print-config", "--help-all", "--offline"
 """Flags of every command."""
 
 Command = type[Any]
@@ -99,6 +99,7 @@ def footer(name: str, command: Command, short: bool) -> Iterator[str]:
         hidden = [flag for flag in flags_of(command) if flag not in common and not flags_of(command)[flag].positional]
         yield f"{len(hidden)} more options: steadyclip {name} {ALL}"
     yield f"{CONFIG} FILE takes options from a YAML or TOML file, {PRINT} prints them all."
+    yield f"{OFFLINE} refuses every connection to another computer."
 
 
 # ---- values from a file
