@@ -52,3 +52,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """``" Did you mean 'lora'?"`` when something known is close to ``word``, else ``""``."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+def some(names: Sequence[str]) -> str:
+    """The first few of many names, for a message."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.core.errors import ModelError
+from steadyclip.core.errors import ModelError, some
 from steadyclip.models.adapter import Adapter
 from steadyclip.models.preprocess import Preprocess
 from steadyclip.models.towers import Backend, Layout, Side, Tokens, Tower, digest
@@ -161,7 +161,7 @@ class DualEncoder(nn.Module):
                 for learned ones.
         """
         if values is not None and (unknown := values.keys() - dict(self.named_parameters()).keys()):
-            raise ModelError(f"values are given for parameters that the model does not have: {_some(sorted(unknown))}.")
+            raise ModelError(f"values are given for parameters that the model does not have: {some(sorted(unknown))}.")
         if values is None and not self.tuned:
             values = self._frozen_copy
         device = self.device
@@ -178,7 +178,7 @@ class DualEncoder(nn.Module):
                 adapter.wanted = frozenset()
             self.image_tower.layouts = self.text_tower.layouts = ()
         if missing := names - output.keys():
-            raise ModelError(f"no adapter of the {tower} tower that is on gives {_some(sorted(missing))}.")
+            raise ModelError(f"no adapter of the {tower} tower that is on gives {some(sorted(missing))}.")
         return output
 
     def forward(self, tower: Side, inputs: Any, patches: bool = False) -> dict[str, Tensor]:
@@ -359,7 +359,7 @@ class DualEncoder(nn.Module):
             ),
         }
         if any(problems.values()):
-            listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
+            listed = "; ".join(f"{kind}: {some(names)}" for kind, names in problems.items() if names)
             raise ModelError(f"these trained weights are of another model or method. {listed}.")
         with torch.no_grad():
             for name, value in own.items():
@@ -397,8 +397,3 @@ class DualEncoder(nn.Module):
             weights = self._frozen_copy or {f"network.{n}": p for n, p in self.network.named_parameters()}
             self._weights_hash = digest(weights)
         return self._weights_hash
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first few of many names, for a message."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
