@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
 
@@ -52,6 +52,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """``" Did you mean 'lora'?"`` when something known is close to ``word``, else ``""``."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
 
 def some(names: Sequence[str]) -> str:
     """The first few of many names, for a message."""
