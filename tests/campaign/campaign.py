@@ -15,7 +15,6 @@ import random
 import re
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,9 +198,21 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=24)
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--table", action="store_true", help="only print the table of what was done so far")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    start = time.monotonic()
+    if not asked.table:
+        carry_out(asked)
+    ledger = Ledger(asked.out / f"seed-{asked.seed}.jsonl")
+    codes = ", ".join(dict.fromkeys(part.code or "an installed package" for part in ledger.parts))
+    tried, seconds = sum(part.tried for part in ledger.parts), sum(part.seconds for part in ledger.parts)
+    print(f"\n{ledger.table()}\n")
+    print(f"{tried:,} tried, {ledger.failed} failed; seed {asked.seed}; {seconds / 60:.0f} minutes; code: {codes}")
+    return 1 if ledger.failed else 0
+
+
+def carry_out(asked: argparse.Namespace) -> None:
+    """Everything that was asked for and is not done yet."""
     campaign = Campaign(asked.out, asked.seed)
     campaign.inputs(asked.inputs)
     campaign.requests(asked.requests)
@@ -211,11 +222,6 @@ def main() -> int:
     campaign.at_once(asked.at_once)
     for kind in SURROUNDED:
         campaign.surround(kind)
-    ledger = campaign.ledger
-    codes = ", ".join(dict.fromkeys(part.code or "an installed package" for part in ledger.parts))
-    print(f"\n{ledger.table()}\n\n{sum(part.tried for part in ledger.parts):,} tried, {ledger.failed} failed; seed "
-          f"{asked.seed}; {(time.monotonic() - start) / 60:.0f} minutes this time; code: {codes}")  # fmt: skip
-    return 1 if ledger.failed else 0
 
 
 if __name__ == "__main__":
