@@ -48,9 +48,11 @@ def test_the_layout_and_the_numbers(predictor, paths: list[str], tmp_path: Path)
     assert np.load(tmp_path / "h" / "img_emb" / "img_emb_0.npy").dtype == np.float16
 
 
-@pytest.mark.parametrize("stop", [1, 4, 6, 9])
-def test_stopped_anywhere_it_ends_with_the_same_files(stop: int, predictor, paths: list[str], tmp_path: Path) -> None:
-    embed_folder(predictor, "run", paths, tmp_path / "whole", rows=5, batch_size=1)
+@pytest.mark.parametrize(("stop", "batch_size"), [(1, 1), (4, 1), (6, 1), (9, 1), (2, 3), (4, 3), (7, 3)])
+def test_stopped_anywhere_it_ends_with_the_same_files(
+    stop: int, batch_size: int, predictor, paths: list[str], tmp_path: Path
+) -> None:
+    embed_folder(predictor, "run", paths, tmp_path / "whole", rows=5, batch_size=batch_size)
 
     def interrupt(done: int, total: int) -> None:
         assert total == len(paths)
@@ -58,12 +60,12 @@ def test_stopped_anywhere_it_ends_with_the_same_files(stop: int, predictor, path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        embed_folder(predictor, "run", paths, tmp_path / "again", rows=5, batch_size=1, progress=interrupt)
+        embed_folder(predictor, "run", paths, tmp_path / "again", rows=5, batch_size=batch_size, progress=interrupt)
     with pytest.raises(DataError, match="is not finished: give its `steadyclip embed` command again"):
         search(tmp_path / "again", np.zeros(24), "x")
     for torn in (tmp_path / "again").rglob("*.unfinished"):
         torn.write_bytes(torn.read_bytes() + b"[torn")
-    embed_folder(predictor, "run", paths, tmp_path / "again", rows=5, batch_size=1)
+    embed_folder(predictor, "run", paths, tmp_path / "again", rows=5, batch_size=batch_size)
     assert contents(tmp_path / "again") == contents(tmp_path / "whole")
 
 
