@@ -306,7 +306,7 @@ def _answers(world: Path, own: Path) -> Try:
 
     def one(rng: random.Random) -> None:
         (own / "answers.csv").write_bytes(damage.of_bytes(content, rng))
-        done_before(own / "answers.csv", top, row["model"])
+        done_before(own / "answers.csv", (), top, row["model"])
 
     return one
 

@@ -152,7 +152,10 @@ def missing_files(root: Path, entries: Iterable[Entry]) -> list[Entry]:
     paths = ((entry, PurePosixPath(entry.key)) for entry in entries)
     # a second look, as some file systems do not tell upper from lower case
     return [
-        entry for entry, path in paths if path.name not in names(path.parent) and not file_in(root, entry.key).is_file()
+        # os.path takes a name that is too long as one that is not there
+        entry
+        for entry, path in paths
+        if path.name not in names(path.parent) and not os.path.isfile(file_in(root, entry.key))
     ]
 
 
