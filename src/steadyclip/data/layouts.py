@@ -90,7 +90,8 @@ def read_zhou(path: Path) -> Listing:
     entries, classes = zhou_entries(path)
     sample = entries[:: max(1, len(entries) // 50)]
     candidates = [path.parent, *folders_in(path.parent)]
-    root = max(candidates, key=lambda folder: sum((folder / entry.key).is_file() for entry in sample))
+    # os.path takes a name that is too long as one that is not there
+    root = max(candidates, key=lambda folder: sum(os.path.isfile(folder / entry.key) for entry in sample))
     check_files(root, entries, "Complete the images, or mend the split file.")
     name = path.stem.removeprefix(ZHOU)
     return Listing(name, entries, FileStore(root), templates_for(name), classes)

@@ -248,7 +248,8 @@ def _tokenizer(folder: Path, context: int, inputs: list[str]) -> Any:
             raise ImportError(f"pip install sentencepiece protobuf: {one_line(error)}") from error
     path = folder / "tokenizer_config.json"
     says = read_json(path) if path.is_file() else {}
-    if (length := says.get("model_max_length", context)) < context:
+    length = says.get("model_max_length", context)
+    if isinstance(length, int | float) and length < context:
         warn(f"{path} says model_max_length {length}; texts of up to {context} tokens are read, as the weights can")
     if (side := says.get("padding_side", "right")) != "right":
         warn(f"{path} says padding_side {side!r}; texts are padded on the right, as in training")
