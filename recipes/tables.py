@@ -6,6 +6,7 @@ A table stands below ``<!-- results/FILE.csv NAME -->``. Its first column names 
 say more behind a colon; the columns base, new and H are computed here. NAME is a data set, several with commas between
 them, or a suite such as `suite`: then each number is the mean over its data sets, of the seeds that have them all. To
 add a row, write its first column and run this. With NAME `chosen` it is the best row of each method in settings.csv.
+Of a FILE-differences.csv, NAME is the column (base, new, H), and the head names the references.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def table(source: str, name: str, old: str) -> str:
     """The lines of a table, with the rows of the ``old`` one."""
     if name == "chosen":
         return chosen(ROOT / source)
+    if source.endswith("-differences.csv"):
+        return differences(ROOT / source, name, old)
     suite = find_suite(name)
     scores = read(ROOT / source, list(suite.members) if suite else name.split(","))
     labels = [line.split("|")[1].strip() for line in old.splitlines()[2:]]
@@ -57,6 +60,24 @@ def table(source: str, name: str, old: str) -> str:
             change = "" if label == "zero-shot" else f" ({value - zero:+.1f})".replace("-", "\N{MINUS SIGN}")
             strong = "**" if round(value, 1) == top else ""
             cells.append(f"{strong}{value:.1f}{around}{strong}{change}")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def differences(path: Path, column: str, old: str) -> str:
+    """A row for each method of the ``old`` table, a column for each reference of its head; bold what is clear."""
+    with path.open(newline="") as file:
+        found = {(line["method"], line["reference"], line["column"]): line for line in csv.DictReader(file)}
+    head, _, *rows = old.splitlines()
+    references = [cell.strip().removeprefix("to ") for cell in head.split("|")[2:-1]]
+    lines = [head, f"| --- |{' ---: |' * len(references)}"]
+    for label in (row.split("|")[1].strip() for row in rows):
+        cells = []
+        for reference in references:
+            line = found[label, reference, column]
+            value, low, high = (float(line[name]) for name in ("difference", "low", "high"))
+            strong = "**" if low > 0 or high < 0 else ""
+            cells.append(f"{strong}{value:+.1f}{strong} ({low:+.1f} to {high:+.1f})".replace("-", "\N{MINUS SIGN}"))
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from steadyclip.evaluation.paired import Bootstrap
 from steadyclip.evaluation.records import Record
-from steadyclip.report import charts, main_table, write_charts
+from steadyclip.report import charts, main_table, results, write_charts
 from steadyclip.report.reading import reading
 
 Make = Callable[..., Record]
@@ -169,4 +169,15 @@ def test_the_page_says_what_clear_means(make: Make) -> None:
     text = reading(table)
     assert ("its paired 95 % interval does not hold 0" in text) == any(
         cell.trend == "same" for cell in table.sections[0].rows[1].cells
+    )
+
+
+def test_the_differences_as_lines(make: Make) -> None:
+    table = main_table(grid(make, SHARES))
+    lines = list(csv.DictReader(io.StringIO(results.differences(table))))
+    assert len(lines) == 3 * 3 * 3  # references, rows, columns
+    cell = table.differences[1].rows[2].cells[2]
+    (line,) = (x for x in lines if (x["reference"], x["method"], x["column"]) == ("full", "dra", "H"))
+    assert [float(line[name]) for name in ("difference", "low", "high")] == pytest.approx(
+        [cell.value, cell.low, cell.high], abs=1e-4
     )

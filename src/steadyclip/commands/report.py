@@ -34,7 +34,8 @@ class Report:
     title: str | None = None
     """Heading of the page; by default the names of the data sets."""
     results: Path | None = None
-    """A CSV file to write as well, a line for each evaluation, to keep in a repository."""
+    """A CSV file to write as well, a line for each evaluation, to keep in a repository; the paired differences go into
+    a second one, FILE-differences.csv."""
     charts: Path | None = None
     """A folder to write each chart of the page to, as an SVG file."""
     markdown: bool = False
@@ -51,7 +52,7 @@ class Report:
         from steadyclip.report import main_table, need_verdict, verdict, write_charts, write_page
         from steadyclip.report.classes import class_rows, classes_csv, confusions_csv, find_answers
         from steadyclip.report.reading import reading
-        from steadyclip.report.results import results
+        from steadyclip.report.results import differences, results
 
         records = load_records(self.records)
         table = main_table(records)
@@ -79,5 +80,9 @@ class Report:
         if self.results:
             write_atomic(self.results, results(records).encode())
             say(f"results: {self.results}")
+            if table.differences:
+                paired = self.results.with_name(f"{self.results.stem}-differences.csv")
+                write_atomic(paired, differences(table).encode())
+                say(f"differences: {paired}")
         if found and held:
             found.require(self.require == "better", self.max_loss)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from steadyclip.core.files import csv_text
 from steadyclip.evaluation.records import Record
+from steadyclip.report.cells import Table
 
 FIELDS = (
     "model", "data", "method", "settings", "classes", "shots", "seed", "test", "role", "top1", "low", "high", "images",
@@ -22,6 +23,18 @@ def results(records: Iterable[Record]) -> str:
     95 % interval. ``record`` is a hash of which images were tested and which were right: equal where nothing changed.
     """
     return csv_text([FIELDS, *sorted({_line(record) for record in records})])
+
+
+def differences(table: Table) -> str:
+    """The paired differences of a table, in percent points: a line for each row, reference and column."""
+    lines = [
+        (section.title.rpartition(": difference to ")[2], row.label, column, *(f"{x:.4f}" for x in ends))
+        for section in table.differences
+        for row in section.rows
+        for column, cell in zip(section.columns, row.cells, strict=True)
+        if None not in (ends := (cell.value, cell.low, cell.high))
+    ]
+    return csv_text([("reference", "method", "column", "difference", "low", "high"), *lines])
 
 
 def _line(record: Record) -> tuple[str, ...]:
