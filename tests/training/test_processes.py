@@ -11,6 +11,7 @@ from training_world import (
     clip,
     close,
     files,
+    go_on_in_folders_of_their_own,
     gradients_of_five,
     in_process,
     make_task,
@@ -22,6 +23,7 @@ from training_world import (
 from steadyclip.methods import methods
 from steadyclip.training import TrainConfig, fit
 from steadyclip.training.checkpoint import read_tensors
+from steadyclip.training.run import Stopped
 
 # what fills its head first, or reads a stream of its own, is trained to its end above
 BY_STEPS = sorted(
@@ -84,6 +86,17 @@ def test_two_unequal_processes_have_the_terms_and_the_gradients_of_one(shared: P
         else:
             assert torch.equal(first[key], second[key])
             assert torch.allclose(first[key], value, rtol=0, atol=1e-5 * max(1.0, float(value.abs().max()))), key
+
+
+def test_a_run_folder_that_is_not_shared_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        fit(
+            clip(), Harmful(harm="terminate", at=2), make_task(), config=TrainConfig(out=tmp_path / "0", progress=False)
+        )
+    assert launch(go_on_in_folders_of_their_own, tmp_path) == [6, 6]
+    for rank in range(2):
+        said = (tmp_path / f"said-{rank}").read_text()
+        assert "the processes would go on from different steps (3, 0)" in said
 
 
 def test_a_signal_to_one_process_stops_both_and_one_process_can_go_on(tmp_path) -> None:

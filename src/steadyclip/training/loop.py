@@ -104,6 +104,7 @@ class Loop:
         """
         self._begin()
         self._set_modes()
+        self._expect_one_start()
         main = self.accelerator.is_main_process
         progress = TrainProgress(self.method.name, self.steps, self.start, self.config.progress and main)
         if self.start:
@@ -291,6 +292,18 @@ class Loop:
         )
 
     # ---- checkpoints
+
+    def _expect_one_start(self) -> None:
+        """Raises where processes go on from different steps, as they would then wait for each other for ever."""
+        from accelerate.utils import gather_object
+
+        starts = gather_object([self.start])
+        if len(set(starts)) > 1:
+            at = f" {self.folder.path}" if self.folder else ""
+            raise SteadyClipError(
+                f"the processes would go on from different steps ({', '.join(map(str, starts))}): all of them must see "
+                f"the run folder{at}, so put it onto a file system that they share."
+            )
 
     def _due(self, done: int) -> bool:
         if self.folder is None:
