@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from steadyclip.anchors.engines import How, run
-from steadyclip.anchors.pairs import read_anchors
 from steadyclip.anchors.pool import Pool
 from steadyclip.anchors.search import UNIT_ROWS, Found, Queries, Unit, distinct, merge, search_unit, units
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import write_atomic
+from steadyclip.data.tables import Table
 
 _SCHEMA = 1
 
@@ -62,7 +62,7 @@ class UnitSearch:
     def made(self) -> bool:
         """The anchor file is there, made of these results."""
         try:
-            return self.out.is_file() and read_anchors(self.out).about == json.loads(self.about)
+            return self.out.is_file() and Table.open(self.out, "").about == json.loads(self.about)
         except DataError:
             return False
 
