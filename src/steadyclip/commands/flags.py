@@ -98,8 +98,7 @@ def footer(name: str, command: Command, short: bool) -> Iterator[str]:
     if short and (common := getattr(command, "common", None)) is not None:
         hidden = [flag for flag in flags_of(command) if flag not in common and not flags_of(command)[flag].positional]
         yield f"{len(hidden)} more options: steadyclip {name} {ALL}"
-    yield f"{CONFIG} FILE takes options from a YAML or TOML file, {PRINT} prints them all."
-    yield f"{OFFLINE} refuses every connection to another computer."
+    yield f"{CONFIG} FILE takes options from a file, {PRINT} prints them all, {OFFLINE} refuses connections."
 
 
 # ---- values from a file

@@ -126,7 +126,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return Image.fromarray(_eight_bits(image)).convert("RGB")
-    if image.has_transparency_data:
+    # a palette of RGBA that no file had is read as transformers reads it: without its transparency
+    if image.has_transparency_data and (image.mode != "P" or "transparency" in image.info):
         rgba = image.convert("RGBA")
         page = Image.new("RGBA", rgba.size, "white")
         page.alpha_composite(rgba)
