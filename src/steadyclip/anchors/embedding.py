@@ -116,6 +116,7 @@ def embed_pool(
         )
     for name in parts:  # of a run that was killed before it could
         (out / name / JOURNAL).unlink(missing_ok=True)
+        work.lock(name).with_suffix(".owner").unlink(missing_ok=True)
     finished = [about for name in parts if (about := FinishedPart.read(out / name))]
     if not any(about.rows for about in finished):
         key, reason = next(iter(finished[0].skipped), ("", "it is empty"))

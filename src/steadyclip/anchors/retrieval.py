@@ -122,7 +122,8 @@ def retrieve(
             pool, queries, k, out, about, how=how, unlike=distinct, spare=spare, unit_rows=unit_rows,
             device=str(model.device), log=log,
         )  # fmt: skip
-    if best is None:  # another process has made it
+    if best is None:  # another process has made it, or this one before it was killed
+        _tidy(out)
         return read_anchors(out)
     hits: _Hits = defaultdict(list)
     for key, scores, rows in zip(found.keys, best.scores.tolist(), best.rows.tolist(), strict=True):
@@ -137,8 +138,15 @@ def retrieve(
     digests = dict(zip(images.keys, images.digests, strict=True))
     with owning(out.with_name(f"{out.name}.lock"), wait=True, leave=False):  # one of several processes writes it
         anchors = write_anchors(out, _filled(pool, hits, digests, source), about)
-    shutil.rmtree(parts_folder(out), ignore_errors=True)
+    _tidy(out)
     return anchors
+
+
+def _tidy(out: Path) -> None:
+    """Remove what is needed only until the anchor file is whole."""
+    shutil.rmtree(parts_folder(out), ignore_errors=True)
+    for suffix in (".lock", ".owner"):
+        out.with_name(f"{out.name}{suffix}").unlink(missing_ok=True)
 
 
 def faiss_rows(pool: Pool, queries: Queries, k: int) -> Found:
