@@ -8,6 +8,7 @@ from anchor_world import picture_set, write_tiny_blip
 
 from steadyclip.anchors import Captioner, Captions, caption_images, load_captioner, read_captions
 from steadyclip.anchors.captions import COLUMNS
+from steadyclip.anchors.journal import Journal
 from steadyclip.core.errors import DataError, ModelError
 
 
@@ -75,6 +76,19 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, at) -> None:
     assert len(killed.batches) + len(resumed.batches) == 4
     assert (tmp_path / "c.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert [path.name for path in tmp_path.glob("c.parquet*")] == ["c.parquet"]
+
+
+def test_what_a_kill_behind_the_last_write_left_is_removed(tmp_path) -> None:
+    images, out = picture_set(tmp_path / "images", 3), tmp_path / "c.parquet"
+    made = caption_images(images, Counted(), out)
+    journal = Journal(tmp_path / "c.parquet.partial.jsonl", list[dict])
+    lines = [{"path": key, "caption": text} for key, text in made.items()]
+    journal.append([{"captioner": "counted"}, *lines])
+    assert caption_images(images, Counted(), out) == made
+    assert not journal.path.exists()
+    journal.append([{"captioner": "counted"}, {"path": "of-other-images.png", "caption": "x"}])
+    assert caption_images(images, Counted(), out) == made
+    assert journal.path.exists()
 
 
 def test_only_new_images_are_captioned(tmp_path) -> None:

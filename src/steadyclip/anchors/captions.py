@@ -130,6 +130,10 @@ def caption_images(
             log(f"{out} also holds captions of {len(foreign)} other images, for instance {min(foreign)}: kept")
         todo = images.subset(i for i, key in enumerate(images.keys) if key not in before)
         if not len(todo):
+            # a run may have been killed when all of its journal was in the file already
+            made = [line for batch in journal for line in batch if "caption" in line]
+            if all(before.get(line["path"]) == line["caption"] for line in made):
+                journal.path.unlink(missing_ok=True)
             return before
         lines = _begun(journal, captioner, todo)
         with threads(max(1, workers)) as decoding, quiet():
