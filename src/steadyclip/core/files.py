@@ -41,13 +41,11 @@ def replacing(path: Path) -> Iterator[Path]:
             remove_leftovers(path.parent, path.name)
             handle = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
             _hold(handle)
-        yield temporary
         with writing(path):
+            yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
-    except OSError as error:  # of who writes
-        raise SteadyClipError(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
         if handle is not None:
             os.close(handle)
@@ -57,11 +55,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What the system says against writing ``path`` becomes a SteadyClipError, one line."""
+    """What the system, or safetensors, says against writing ``path`` becomes a SteadyClipError, one line."""
     try:
         yield
-    except OSError as error:
-        raise SteadyClipError(f"cannot write {path}: {error.strerror or error}.") from error
+    except Exception as error:
+        full = type(error).__name__ == "SafetensorError" and "I/O error" in str(error)
+        if not full and not isinstance(error, OSError):
+            raise
+        raise SteadyClipError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}.") from error
 
 
 @contextlib.contextmanager
@@ -80,7 +81,7 @@ def building(folder: Path, *, force: bool, ours: str) -> Iterator[Path]:
     if folder.exists() and not (force and (folder / ours).is_file()):
         how = f"has no {ours}, so it is not replaced" if force else "is there already"
         raise SteadyClipError(f"{folder} {how}: name another{'' if force else ', or replace it with --force'}.")
-    try:
+    with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.unfinished"):
             with contextlib.suppress(OSError), _held(left) as free:
@@ -98,8 +99,6 @@ def building(folder: Path, *, force: bool, ours: str) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise SteadyClipError(f"cannot write {folder}: {error.strerror or error}.") from error
 
 
 @contextlib.contextmanager

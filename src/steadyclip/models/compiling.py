@@ -59,7 +59,8 @@ def compiled(model: DualEncoder, asked: Literal["auto", "on", "off"]) -> Iterato
     made = Compiled(model)
     # Random draws are those of torch without a compiler, so that it changes the last digits only.
     draws = torch._inductor.config.patch(fallback_random=True)
-    with torch._dynamo.config.patch(recompile_limit=_GRAPHS), draws:
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"  # torch 2.6
+    with torch._dynamo.config.patch({limit: _GRAPHS}), draws:
         model.compiled = made
         try:
             yield made
