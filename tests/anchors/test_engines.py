@@ -200,6 +200,15 @@ def test_units_that_are_done_are_not_searched_again(world, tmp_path: Path, monke
     assert len(set(later) & set(before)) == 1  # the damaged one
 
 
+def test_a_result_that_cannot_be_read_any_more_is_named(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from steadyclip.anchors import finding
+
+    model, pool, images = world
+    monkeypatch.setattr(finding, "run", lambda *rest: {})
+    with pytest.raises(DataError, match=r"000000000000-\w{16}\.safetensors cannot be read any more: the same command"):
+        retrieve(model, pool, images, tmp_path / "out.parquet", **OPTIONS)
+
+
 def test_waiting_for_another_process(tmp_path: Path) -> None:
     with subprocess.Popen(alone(tmp_path, ["a"], seconds=1), env=there()) as other:
         while not (tmp_path / "log").exists():

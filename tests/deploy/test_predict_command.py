@@ -10,6 +10,7 @@ import pytest
 
 from steadyclip.cli import main
 from steadyclip.core.errors import DataError
+from steadyclip.core.files import owning
 from steadyclip.deploy.listing import find_pictures
 
 
@@ -116,6 +117,16 @@ def test_a_stopped_job_goes_on(kind: str, run_of, some: Path, tmp_path: Path, ca
     assert main([*words, "--resume", "--top", "1"]) == (1 if kind == "csv" else 0)
     assert main([*words, "--force"]) == 0
     assert out.read_bytes() == whole
+
+
+def test_one_process_writes_a_file(run_of, some: Path, tmp_path: Path, capsys) -> None:
+    run, out = str(run_of("zero-shot")), tmp_path / "answers.csv"
+    with owning(tmp_path / ".answers.csv.lock", leave=False):
+        assert main(["predict", run, str(some / "a.png"), "--out", str(out)]) == 1
+    assert f"{out} is being written by process " in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["predict", run, str(some / "a.png"), "--out", str(out)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir() if "answers" in path.name) == ["answers.csv"]
 
 
 def test_names_that_a_spreadsheet_would_compute(run_of, some: Path, monkeypatch) -> None:

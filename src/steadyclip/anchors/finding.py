@@ -75,6 +75,13 @@ class UnitSearch:
         except (SafetensorError, KeyError, OSError):
             return None
 
+    def read(self, name: str) -> Found:
+        """What was found in a unit. Raises ``DataError`` where it is not there any more."""
+        found = self.result(name)
+        if found is None:
+            raise DataError(f"{self._file(name)} cannot be read any more: the same command makes it again.")
+        return found
+
     def __call__(self, name: str) -> None:
         found = search_unit(self.units[name], read_queries(self.queries), self.k, self.device)
         write_atomic(self._file(name), save(found._asdict()))
@@ -165,8 +172,7 @@ def find(
         )
     if work.made():
         return None
-    results = ((work.units[name].first, found) for name in names if (found := work.result(name)))
-    found = merge(results, wanted)
+    found = merge(((work.units[name].first, work.read(name)) for name in names), wanted)
     if unlike is None:
         return found
     whole = Unit(pool, tuple(pool.manifest.parts), 0)

@@ -99,9 +99,8 @@ class Predict:
     """Processes that decode images; 0 decodes on threads."""
 
     def __call__(self) -> None:
-        from steadyclip.core.progress import progress_bar
-        from steadyclip.deploy.listing import find_pictures
-        from steadyclip.deploy.results import check_file, done_before
+        from steadyclip.core.files import owning
+        from steadyclip.deploy.results import check_file
 
         if not self.images:
             raise UsageError("name at least one image: steadyclip predict RUN PHOTO ...")
@@ -111,6 +110,18 @@ class Predict:
             raise UsageError("--resume and --force are about the file of --out: name one.")
         if self.json + self.csv + bool(self.out) > 1:
             raise UsageError("give one of --json, --csv and --out.")
+        if not self.out:
+            return self._predict()
+        with owning(self.out.with_name(f".{self.out.name}.lock"), leave=False) as owner:
+            if owner:
+                raise DataError(f"{self.out} is being written by {owner}: wait for it, or name another --out.")
+            self._predict()
+
+    def _predict(self) -> None:
+        from steadyclip.core.progress import progress_bar
+        from steadyclip.deploy.listing import find_pictures
+        from steadyclip.deploy.results import done_before
+
         paths = find_pictures(self.images, recursive=self.recursive, stdin=sys.stdin)
         predictor = self.answers.open(self.source)
         top = min(self.top, len(predictor.names))

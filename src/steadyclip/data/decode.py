@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 import warnings
 from collections.abc import Iterator
@@ -38,6 +39,10 @@ class UnreadableImage(DataError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.key, self.reason)
+
+
+# what Pillow logs of odd files goes to those who ask for it, and not to standard error
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @contextlib.contextmanager

@@ -139,6 +139,8 @@ class RunFolder:
             check_files(self.run, self.path)
             for folder in (self.path, self.path / "records", self.checkpoints):
                 remove_leftovers(folder)
+            if self.run.finished and (self.path / "trained.safetensors").exists():
+                shutil.rmtree(self.checkpoints, ignore_errors=True)  # whoever finished it could not
             yield
 
     def _refuse_changed(self, task: ImageTask) -> None:
