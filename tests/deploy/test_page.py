@@ -223,6 +223,7 @@ def look(page, name: str) -> None:
 
 
 def test_what_a_browser_cannot_have(run_of, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
     for runtime, line in (
         (None, "needs the files of onnxruntime-web: npm install"),
         (tmp_path, "has no dist/ort.wasm"),
