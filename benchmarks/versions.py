@@ -1,7 +1,7 @@
 """Two versions of this library beside each other: the same trainings and evaluations, in turn, in one run.
 
-    git worktree add /tmp/before main
-    python benchmarks/versions.py --before /tmp/before --threads 1 --clock cpu
+    git worktree add ../before main
+    python benchmarks/versions.py --before ../before --threads 1 --clock cpu
 
 Each version runs in a process of its own, which keeps its model and images. Prints for each method and precision the
 seconds of an optimizer step of ``fit`` and of scoring the test images of the base classes a second time, the ratio of

@@ -115,6 +115,17 @@ def test_the_same_command_again_computes_nothing(model, tmp_path, monkeypatch) -
     assert embed_pool(model, [source], tmp_path / "pool", batch_size=4).hash == pool.hash
 
 
+def test_a_damaged_part_is_told_once_and_embedded_again(model, tmp_path) -> None:
+    source = write_parquet(tmp_path / "pairs.parquet", 0, 9)
+    pool, said = embed_pool(model, [source], tmp_path / "pool", batch_size=4), []
+    before = files(tmp_path / "pool")
+    (tmp_path / "pool" / pool.manifest.parts[0].folder / "part.json").write_text("{")
+    embed_pool(model, [source], tmp_path / "pool", batch_size=4, log=said.append)
+    assert [line for line in said if line.startswith("embedded again: ")] == said
+    assert len(said) == 1
+    assert files(tmp_path / "pool") == before
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_broken_pictures_are_named_and_nothing_else_is_lost(kind, model, tmp_path) -> None:
     if kind == "folder":

@@ -152,7 +152,9 @@ class EmbeddedParts:
         return self.out / f"{name}.lock"
 
     def done(self, name: str) -> bool:
-        return _finished(self.out / name, print) is not None
+        with contextlib.suppress(DataError):  # a damaged part is embedded again, which says so
+            return FinishedPart.read(self.out / name) is not None
+        return False
 
     def __call__(self, name: str) -> None:
         model = _model(self.model, self.device)
@@ -206,6 +208,10 @@ def embed_part(
 
     ``advance`` is called with the pairs that are done and their share of the part.
     """
+    try:
+        FinishedPart.read(folder)
+    except DataError as error:
+        log(f"embedded again: {error}")
     journal = Journal(folder / JOURNAL, Batch)
     with torch.inference_mode(), model.frozen(), quiet():
         done = sum(len(batch.pairs) for batch in journal)
@@ -220,15 +226,6 @@ def embed_part(
                 advance(done, part.share(place))
         finish_part(folder, part.name, model.embed_dim)
     advance(done, 1.0)
-
-
-def _finished(folder: Path, log: Callable[[str], None]) -> FinishedPart | None:
-    """What is in a part; None where it is not finished, or its file is damaged: it is then embedded again."""
-    try:
-        return FinishedPart.read(folder)
-    except DataError as error:
-        log(f"embedded again: {error}")
-        return None
 
 
 class _Prepared(NamedTuple):

@@ -61,10 +61,7 @@ class UnitSearch:
 
     def made(self) -> bool:
         """The anchor file is there, made of these results."""
-        try:
-            return self.out.is_file() and Table.open(self.out, "").about == json.loads(self.about)
-        except DataError:
-            return False
+        return is_made(self.out, json.loads(self.about))
 
     def result(self, name: str) -> Found | None:
         """What was found in a unit; None where it has not been searched, or its file is damaged."""
@@ -172,7 +169,12 @@ def find(
         )
     if work.made():
         return None
-    found = merge(((work.units[name].first, work.read(name)) for name in names), wanted)
+    try:
+        found = merge(((work.units[name].first, work.read(name)) for name in names), wanted)
+    except DataError:
+        if work.made():  # meanwhile, and its results were removed
+            return None
+        raise
     if unlike is None:
         return found
     whole = Unit(pool, tuple(pool.manifest.parts), 0)
@@ -180,6 +182,14 @@ def find(
     if short := int((kept.rows < 0).any(dim=1).sum()):
         log(f"{short} of {len(queries)} images have fewer than {k} pairs that differ: more --spare finds more")
     return kept
+
+
+def is_made(out: Path, about: Mapping[str, Any]) -> bool:
+    """Whether the anchor file is there, and says this of itself."""
+    try:
+        return out.is_file() and Table.open(out, "").about == about
+    except DataError:
+        return False
 
 
 def parts_folder(out: Path) -> Path:

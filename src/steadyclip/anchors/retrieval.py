@@ -19,7 +19,7 @@ import torch
 
 from steadyclip.anchors.captions import Captions
 from steadyclip.anchors.engines import How
-from steadyclip.anchors.finding import find, parts_folder
+from steadyclip.anchors.finding import find, is_made, parts_folder
 from steadyclip.anchors.pairs import Anchors, Pair, read_anchors, write_anchors
 from steadyclip.anchors.pool import Pool
 from steadyclip.anchors.search import CHUNK, UNIT_ROWS, Found, Queries
@@ -112,7 +112,7 @@ def retrieve(
     about = {
         "pool": pool.hash, "weights": model.weights_hash, "model": model.name, "query": query, "k": k,
         "near_duplicate": near_duplicate, "distinct": distinct, "search": search, "images": images.name,
-        "set": images.hash, "queries": queries.hash,
+        "set": images.hash, "content": images.content, "queries": queries.hash,
     }  # fmt: skip
     out = Path(out)
     if search == "faiss":
@@ -137,7 +137,8 @@ def retrieve(
         )
     digests = dict(zip(images.keys, images.digests, strict=True))
     with owning(out.with_name(f"{out.name}.lock"), wait=True, leave=False):  # one of several processes writes it
-        anchors = write_anchors(out, _filled(pool, hits, digests, source), about)
+        made = is_made(out, about)
+        anchors = read_anchors(out) if made else write_anchors(out, _filled(pool, hits, digests, source), about)
     _tidy(out)
     return anchors
 
