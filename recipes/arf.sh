@@ -4,6 +4,7 @@
 # processor that multiplies bf16 by itself leave --precision bf16 out. Needs: pip install . ./lab. The same command again goes
 # on where it stopped; what recipes/laboratory.sh left in the same folder is not trained again. Usage: recipes/arf.sh [OUT]
 set -euo pipefail
+cd "$(dirname "$0")/.."
 out="${1:-runs/laboratory}"
 anchors="$out/anchors"
 steadyclip anchors embed lab-pool --text-column caption --out "$anchors/pool"
@@ -15,4 +16,5 @@ arf="arf[anchors=$nearest]"
 # robust-lab-robust.* has what was asked for last; arf.html has all of it
 "${bench[@]}" --methods zero-shot full flyp "$arf" "arf[l_r=0]" "arf[l_c=0,anchors=$nearest]" "arf[l_c=0,anchors=$random]"
 "${bench[@]}" --methods zero-shot full flyp "$arf" --wise-alphas 0.3 0.6
+recipes/keep.sh "$out" others
 steadyclip report "$out"/zero-shot-lab-robust-*/records/*-all*.json "$out"/{full,flyp,arf}*-lab-robust-all-all-*/ --out "$out/arf.html"

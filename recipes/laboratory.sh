@@ -17,5 +17,4 @@ bench() {  # protocol, data
 }
 for protocol in few-shot cross-dataset; do bench "$protocol" lab-things; done
 for protocol in domain-generalization robust; do bench "$protocol" lab-robust; done
-# what the repository keeps: README and docs are checked against it
-steadyclip report "$out" --results results/others.csv --out "$out/laboratory.html"
+recipes/keep.sh "$out" others

@@ -3,6 +3,8 @@
 # stands in docs/results.md. --precision bf16, for training and scoring, more than halves the time where the processor
 # multiplies bf16 by itself (AMX, AVX512-BF16); elsewhere leave it out.
 # Needs: pip install . ./lab. The same command again goes on where it stopped. Usage: recipes/suite.sh [OUT]
+# To continue the published table, with a seed more or a row of your own, start from its records:
+#   python recipes/records.py unpack results/suite-records.tar.xz OUT
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${1:-runs/suite}"
@@ -12,7 +14,5 @@ for seeds in "1" "1 2" "1 2 3"; do
   steadyclip bench base-to-new --data suite --seeds $seeds --jobs 2 --precision bf16 --out "$out" --methods \
     zero-shot full lora coop flyp dra orthcr orthsr
 done
-mkdir -p "$out/charts"
-# what the repository keeps: README and docs are checked against it
-steadyclip report "$out" --results results/suite.csv --charts "$out/charts" --out "$out/suite.html"
+recipes/keep.sh "$out" suite
 find "$out/charts" -name "exchange-average-*.svg" -exec cp {} docs/suite.svg \;

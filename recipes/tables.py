@@ -5,7 +5,8 @@
 A table stands below ``<!-- results/FILE.csv NAME -->``. Its first column names rows of ``steadyclip bench``, and may
 say more behind a colon; the columns base, new and H are computed here. NAME is a data set, several with commas between
 them, or a suite such as `suite`: then each number is the mean over its data sets, of the seeds that have them all. To
-add a row, write its first column and run this. With NAME `chosen` it is the best row of each method in settings.csv.
+add a row, write its first column and run this. NAME/each has a line for each data set instead, and in it base / new of
+the methods in its head. With NAME `chosen` it is the best row of each method in settings.csv.
 Of a FILE-differences.csv, NAME is the column (base, new, H), and the head names the references.
 """
 
@@ -46,8 +47,12 @@ def table(source: str, name: str, old: str) -> str:
         return chosen(ROOT / source)
     if source.endswith("-differences.csv"):
         return differences(ROOT / source, name, old)
+    name, _, each = name.partition("/")
     suite = find_suite(name)
-    scores = read(ROOT / source, list(suite.members) if suite else name.split(","))
+    members = list(suite.members) if suite else name.split(",")
+    if each:
+        return by_data(ROOT / source, members, old)
+    scores = read(ROOT / source, members)
     labels = [line.split("|")[1].strip() for line in old.splitlines()[2:]]
     rows = {label: scores[re.sub(r"`(.*?)`", r"\1", label.partition(": ")[0])] for label in labels}
     best = [max(round(means(of_seeds)[i], 1) for of_seeds in rows.values()) for i in range(3)]
@@ -61,6 +66,21 @@ def table(source: str, name: str, old: str) -> str:
             strong = "**" if round(value, 1) == top else ""
             cells.append(f"{strong}{value:.1f}{around}{strong}{change}")
         lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def by_data(path: Path, members: list[str], old: str) -> str:
+    """A line for each data set: base / new of the methods in the head of the ``old`` table, bold the best H."""
+    head = old.splitlines()[0]
+    labels = [label.strip() for label in head.split("|")[2:-1]]
+    lines = [head, f"| --- |{' ---: |' * len(labels)}"]
+    for name in members:
+        scores = read(path, [name])
+        found = [means(scores[label]) for label in labels]
+        best = max(round(h, 1) for *_, h in found)
+        cells = [f"{base:.1f} / {new:.1f}" for base, new, _ in found]
+        marked = [f"**{cell}**" if round(h, 1) == best else cell for cell, (*_, h) in zip(cells, found, strict=True)]
+        lines.append(f"| `{name}` | {' | '.join(marked)} |")
     return "\n".join(lines)
 
 
