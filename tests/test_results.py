@@ -54,4 +54,7 @@ def test_a_cell_is_the_mean_of_its_lines(tmp_path: Path) -> None:
     assert cells[1][3] == "**44.3** (+6.8)"
     assert not re.search(r"\d,\d", made)
     each = module.table("results.csv", "a,b/each", "| | zero-shot | full |\n| --- |\n| old | | |")
-    assert each.splitlines()[2:] == ["| `a` | 40.0 / 60.0 | **85.0 / 40.0** |", "| `b` | 20.0 / 40.0 | **85.0 / 20.0** |"]
+    assert each.splitlines()[2:] == [
+        "| `a` | 40.0 / 60.0 | **85.0 / 40.0** |",
+        "| `b` | 20.0 / 40.0 | **85.0 / 20.0** |",
+    ]
