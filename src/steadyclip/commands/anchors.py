@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, 
 from steadyclip.commands.options import EMBEDDED, DataOptions, SubsetName, say
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.extensions import POOLS, absent, load_extension
-from steadyclip.core.limits import BatchSize, Count, Limits, Seed, Workers
+from steadyclip.core.limits import BatchSize, Count, Limits, Number, Seed, Workers
 from steadyclip.core.precision import Precision, best_device
 from steadyclip.core.progress import progress_bar
 
@@ -118,6 +118,13 @@ class AnchorsEmbed:
     """Pairs in a forward pass."""
     workers: Workers = 4
     """Threads that decode images."""
+    features: Literal["float32", "float16"] = "float32"
+    """How features are stored: float16 takes half of the room, and cosines differ by up to 1e-4."""
+    precision: Precision = "fp32"
+    """Of the forward passes. `bf16` is several times as fast on a GPU; `retrieve` then computes queries in it, too."""
+    allow_failed: Number = 0
+    """Shards or parts that may be missing or damaged. The pool goes without them, but has the pairs before the place
+    where a shard is damaged."""
     shared: OmitArgPrefixes[_Engine] = _Engine()
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
@@ -133,7 +140,8 @@ class AnchorsEmbed:
         with progress_bar("pool") as progress:
             pool = embed_pool(
                 model, sources, self.out, batch_size=self.batch_size, text_column=self.text_column,
-                workers=self.workers, how=self.shared.how(), progress=progress, log=say,
+                workers=self.workers, features=self.features, precision=self.precision,
+                allow_failed=self.allow_failed, how=self.shared.how(), progress=progress, log=say,
             )  # fmt: skip
         say(f"pool: {self.out} ({len(pool)} pairs, hash {pool.hash}), embedded by {model.name}")
 
