@@ -144,10 +144,10 @@ def test_a_part_that_cannot_be_embedded_costs_no_other(tmp_path: Path, monkeypat
     sources = [write_tar(tmp_path / f"{i}.tar", 5 * i, 5) for i in range(3)]
     whole = embed_pool(model, sources, tmp_path / "whole")
 
-    def full(model, part, *rest) -> None:
+    def full(model, part, *rest, **told) -> None:
         if part.name == "1.tar":
             raise DataError("the disk is full.")
-        real(model, part, *rest)
+        real(model, part, *rest, **told)
 
     monkeypatch.setattr(embedding, "embed_part", full)
     with pytest.raises(DataError, match=r"1 of 3 parts .* 00001-1-tar: the disk is full\. .*--allow-failed 1"):

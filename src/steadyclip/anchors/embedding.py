@@ -143,8 +143,9 @@ def _refuse(failed: Mapping[str, str], allowed: int, total: int) -> None:
         name, reason = next(iter(failed.items()))
         told = reason if name in reason else f"{name}: {reason}"
         raise DataError(
-            f"{len(failed)} of {total} parts of the pool are missing, damaged or could not be embedded. {told.rstrip('.')}. "
-            f"The same command goes on with what is done, or without them: --allow-failed {len(failed)}."
+            f"{len(failed)} of {total} parts of the pool are missing, damaged or could not be embedded. "
+            f"{told.rstrip('.')}. The same command goes on with what is done; --allow-failed {len(failed)} does "
+            "without them."
         )
 
 
@@ -233,9 +234,7 @@ def _model(name: str, device: str) -> DualEncoder:
 
 
 @functools.lru_cache(maxsize=4)
-def _parts(
-    sources: tuple[str, ...], text_column: str | None, part_rows: int
-) -> tuple[dict[str, Part], dict[str, str]]:
+def _parts(sources: tuple[str, ...], text_column: str | None, part_rows: int) -> tuple[dict[str, Part], dict[str, str]]:
     """Parts by the names of their folders, and what cannot be used."""
     failed: dict[str, str] = {}
     found = find_parts(sources, text_column, part_rows, failed)

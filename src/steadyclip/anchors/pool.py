@@ -218,8 +218,7 @@ class Pool:
     def chunks(
         self, kinds: Sequence[str], size: int, parts: Sequence[FinishedPart] | None = None
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """First row and features (at most ``size``, D) by kind, as they are stored, over the whole pool, or over some of
-        its parts."""
+        """First row and stored features (at most ``size``, D) by kind, over the whole pool or some of its parts."""
         first = 0
         for part in self.manifest.parts if parts is None else parts:
             self._verify(part, [f"{kind}.npy" for kind in kinds])

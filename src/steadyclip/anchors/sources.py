@@ -55,8 +55,8 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class TablePart:
-    """Rows ``first`` to ``last`` of a table whose column ``image`` holds the images, or paths that begin in ``root``, by
-    default beside the table."""
+    """Rows ``first`` to ``last`` of a table whose column ``image`` holds the images, or paths; these begin in ``root``,
+    by default where the table is."""
 
     path: Path
     name: str

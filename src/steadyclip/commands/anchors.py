@@ -147,13 +147,51 @@ class AnchorsEmbed:
 
 
 @dataclasses.dataclass(frozen=True)
+class AnchorsAdopt:
+    """Use the features that clip-retrieval has computed as a pool, where they lie, without embedding again."""
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """Output of `clip-retrieval inference`: img_emb, text_emb, metadata."""
+    out: Path
+    """Folder of the pool; only a manifest is written there."""
+    model: str = EMBEDDED
+    """The model that made the features, and is to be fine-tuned."""
+    images: Path | None = None
+    """Folder in which the paths of the images begin; by default FOLDER."""
+    unchecked: bool = False
+    """Do not embed 16 pairs again to see that the features are the model's: for folders without images."""
+    allow_failed: Number = 0
+    """Parts that may be missing or damaged; the pool goes without them."""
+    workers: Workers = 4
+    """Threads that decode images."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
+
+    def __call__(self) -> None:
+        from steadyclip.anchors import adopt_pool
+        from steadyclip.models import load
+
+        model = load(self.model, device=best_device(self.device))
+        with progress_bar("pool") as progress:
+            pool = adopt_pool(
+                model, self.folder, self.out, images=self.images, unchecked=self.unchecked,
+                allow_failed=self.allow_failed, workers=self.workers, progress=progress, log=say,
+            )  # fmt: skip
+        adopted = pool.manifest.adopted
+        looked = "not compared with the model"
+        if adopted and adopted.compared:
+            looked = f"{adopted.compared} pairs embedded again, lowest cosine {adopted.lowest:.4f}"
+        say(f"pool: {self.out} ({len(pool)} pairs, hash {pool.hash}), adopted from {self.folder}: {looked}")
+
+
+@dataclasses.dataclass(frozen=True)
 class AnchorsRetrieve:
     """Write the pairs of a pool that are nearest to the training images, or random ones, into an anchor file."""
 
     source: OmitArgPrefixes[DataOptions]
     images: OmitArgPrefixes[_FineTuneImages]
     pool: Path
-    """Folder that `steadyclip anchors embed` wrote."""
+    """Folder that `steadyclip anchors embed` or `adopt` wrote."""
     out: Path
     """The anchor file (.parquet)."""
     model: str = EMBEDDED
@@ -247,11 +285,12 @@ class AnchorsShow:
 
 @dataclasses.dataclass(frozen=True)
 class Anchors:
-    """Caption images, embed a pool of pairs, retrieve from it, look at the result."""
+    """Caption images, embed a pool of pairs or adopt one, retrieve from it, look at the result."""
 
     action: OmitSubcommandPrefixes[
         Annotated[AnchorsCaption, subcommand("caption")]
         | Annotated[AnchorsEmbed, subcommand("embed")]
+        | Annotated[AnchorsAdopt, subcommand("adopt")]
         | Annotated[AnchorsRetrieve, subcommand("retrieve")]
         | Annotated[AnchorsShow, subcommand("show")]
     ]
