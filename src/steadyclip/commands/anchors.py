@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from steadyclip.commands.options import EMBEDDED, DataOptions, SubsetName, say
+from steadyclip.commands.options import EMBEDDED, DataOptions, SubsetName, named_values, say
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.extensions import POOLS, absent, load_extension
 from steadyclip.core.limits import BatchSize, Count, Limits, Number, Seed, Workers
@@ -50,10 +50,8 @@ class _Engine:
 
     def how(self) -> How:
         from steadyclip.anchors.engines import How
-        from steadyclip.experiments.rows import pairs
 
-        jobs = {name: int(value) if value.isdecimal() else value for name, value in pairs(self.slurm).items()}
-        return How(self.engine, self.jobs, jobs)
+        return How(self.engine, self.jobs, named_values(self.slurm))
 
 
 @dataclasses.dataclass(frozen=True)
