@@ -51,6 +51,8 @@ class _Engine:
     def how(self) -> How:
         from steadyclip.anchors.engines import How
 
+        if self.slurm and self.engine != "slurm":
+            raise UsageError("--slurm is for --engine slurm: give it too, or leave out --slurm.")
         return How(self.engine, self.jobs, named_values(self.slurm))
 
 

@@ -110,6 +110,9 @@ class Bench:
         check_values("--sources", self.sources or None)
         rows = parse_rows(self.methods, settings_for(self.model, self.recipes))
         plan = make_plan(self.protocol, self.data, self.targets, self.shots, self.sources, self.root)
+        for name, given in (("slurm", self.slurm), ("ray", self.ray)):
+            if given and self.launcher != name:
+                raise UsageError(f"--{name} is for --launcher {name}: give it too, or leave out --{name}.")
         if self.launcher == "slurm":
             launcher = through_submitit(named_values(self.slurm))
         elif self.launcher == "ray":

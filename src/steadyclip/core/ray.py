@@ -31,14 +31,13 @@ def connected() -> Iterator[Any]:
         SteadyClipError: Ray is not installed, or the cluster cannot be reached.
     """
     need_ray()
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # read when the package is imported
     import ray  # pyright: ignore[reportMissingImports]
 
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address and (place := re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address)):
             socket.create_connection((place[1], int(place[2])), _PATIENCE).close()
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, OverflowError, ValueError, RuntimeError, ImportError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         where = f" at {address} (RAY_ADDRESS)" if address else ""

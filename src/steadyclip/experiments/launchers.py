@@ -190,7 +190,8 @@ def through_ray(jobs: int, resources: Mapping[str, Any] | None = None) -> Launch
             try:
                 while waiting or running:
                     while waiting and len(running) < jobs:
-                        running[task.remote(place, waiting[0], there)] = waiting.popleft()
+                        cell = waiting.popleft()
+                        running[task.remote(place, cell, there)] = cell
                     for done in ray.wait(list(running))[0]:
                         cell = running.pop(done)
                         try:
