@@ -9,9 +9,9 @@ Shapes: N pairs, D feature width.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,7 @@ from steadyclip.anchors.pool import (
     adopted_part,
 )
 from steadyclip.anchors.search import Unit
-from steadyclip.anchors.sources import Row
+from steadyclip.anchors.sources import Row, noting
 from steadyclip.core.errors import DataError, some
 from steadyclip.core.files import expanded, file_digest
 from steadyclip.core.progress import Progress
@@ -92,7 +92,7 @@ def adopt_pool(
     elif before.adopted is None:
         raise DataError(f"{out} holds a pool that was embedded: name another folder.")
     parts, failed = _parts(folder, model.embed_dim)
-    _refuse(failed, allow_failed)
+    _refuse(failed, allow_failed if parts else 0)
     if not parts:
         raise DataError(f"{folder} holds no pairs.")
     if len({part.features for part in parts}) > 1:
@@ -107,13 +107,13 @@ def adopt_pool(
     manifest.parts, blank, done = [], 0, 0
     total = sum(part.about.rows for part in parts)
     for part in parts:
-        with _told(part.about.name, failed):
+        with noting(part.about.name, failed):
             blank += _whole(part.about)
             manifest.parts.append(part.about)
         done += part.about.rows
         if progress:
             progress(done, total)
-    _refuse(failed, allow_failed)
+    _refuse(failed, allow_failed if manifest.parts else 0)
     if blank:
         log(f"{blank} of {total} pairs have no caption: they are in the pool with an empty text")
     if failed:
@@ -128,15 +128,6 @@ class _Found(NamedTuple):
 
     about: FinishedPart
     features: Features
-
-
-@contextlib.contextmanager
-def _told(name: str, failed: dict[str, str]) -> Iterator[None]:
-    """What is wrong with a part goes to ``failed``."""
-    try:
-        yield
-    except DataError as error:
-        failed[name] = str(error)
 
 
 def _refuse(failed: dict[str, str], allowed: int) -> None:
@@ -163,7 +154,7 @@ def _parts(folder: Path, width: int) -> tuple[list[_Found], dict[str, str]]:
     parts, failed = [], dict[str, str]()
     digits = max((len(path.stem.rpartition("_")[2]) for found in files.values() for path in found.values()), default=1)
     for number in range(max(files, default=-1) + 1):
-        with _told(f"{number:0{digits}}", failed):
+        with noting(f"{number:0{digits}}", failed):
             there = files.get(number, {})
             for name, (kind, suffix) in _FILES.items():
                 if name not in there:
@@ -241,18 +232,19 @@ def _compared(pool: Pool, model: DualEncoder, workers: int, adopted: Adopted) ->
             f"({refused}): name the folder in which the paths of the images begin with --images, or do not compare, "
             "with --unchecked."
         )
-    lowest = float(np.min(cosines["image"]))
-    texts = statistics.median(cosines["text"])  # odd characters of single texts are cleaned in several ways
-    if not lowest > COSINE or not texts > COSINE:
-        what, cosine = f"the image {keys[int(np.argmin(cosines['image']))]}", lowest
-        if lowest > COSINE:
-            what, cosine = "half of the texts", texts
+    # What is not finite is for the look at all rows, which says where. Odd characters are cleaned in several ways, so
+    # that single texts may differ.
+    images = [(cosine, f"the image {key}") for cosine, key in zip(cosines["image"], keys, strict=True)]
+    lowest = min((pair for pair in images if math.isfinite(pair[0])), default=(1.0, ""))
+    texts = statistics.median([cosine for cosine in cosines["text"] if math.isfinite(cosine)] or [1.0])
+    cosine, what = lowest if lowest[0] <= COSINE else (texts, "half of the texts")
+    if cosine <= COSINE:
         raise DataError(
             f"{adopted.folder} was made by other weights than those of {model.name}, or with another image transform: "
             f"embedded again, {what} has the cosine {cosine:.4f} with what is stored, and it must be above {COSINE}. "
             "Name its model with --model, or embed the pairs with `steadyclip anchors embed`."
         )
-    return Adopted(adopted.folder, adopted.images, len(keys), round(lowest, 6))
+    return Adopted(adopted.folder, adopted.images, len(keys), round(lowest[0], 6))
 
 
 def _rows(pool: Pool, rows: Sequence[int], images: Path) -> Iterator[Row]:

@@ -218,7 +218,7 @@ def find_parts(
     """
     files: list[Path] = []
     for source in sources:
-        with _told(str(source), failed):
+        with noting(str(source), failed):
             files += _files(expanded(source), failed)
     for name, count in Counter(file.name for file in files).items():
         if count > 1:
@@ -228,7 +228,7 @@ def find_parts(
         if file.name.lower().endswith(TARS):
             parts.append(TarPart(file, text_of_path(file.name), text_column))
         else:
-            with _told(str(file), failed):
+            with noting(str(file), failed):
                 parts.extend(
                     _table_parts(file, text_column, part_rows, f"{text_of_path(file.name)}/" if len(files) > 1 else "")
                 )
@@ -236,7 +236,7 @@ def find_parts(
 
 
 @contextlib.contextmanager
-def _told(name: str, failed: dict[str, str] | None) -> Iterator[None]:
+def noting(name: str, failed: dict[str, str] | None) -> Iterator[None]:
     """What is wrong inside goes to ``failed``, if there is one."""
     try:
         yield
@@ -270,7 +270,7 @@ def _files(source: Path, failed: dict[str, str] | None) -> list[Path]:
             stem, _, rest = path.name.partition("_stats.")
             if rest == "json" and stem not in there:
                 shard = path.with_name(f"{stem}.tar")
-                with _told(str(shard), failed):
+                with noting(str(shard), failed):
                     raise DataError(f"{shard}: there is no such file, but {path.name} says that it was made.")
     if not shards and len(tables) > 1 and any(path.suffix.lower() in TEXT for path in tables):
         names = ", ".join(table.name for table in tables[:3])
