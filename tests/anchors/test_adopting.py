@@ -83,6 +83,10 @@ def test_it_is_the_pool_that_embedding_makes_and_copies_nothing(model, written, 
         adopt(model, written, tmp_path / "other")
     with pytest.raises(DataError, match="holds a pool that was embedded"):
         adopt(model, written, tmp_path / "embedded")
+    with pytest.raises(
+        DataError, match=r"was begun with features that were adopted from .*output: name another folder"
+    ):
+        embed_pool(model, [images], tmp_path / "adopted")
 
 
 def test_other_weights_are_refused_and_missing_images_too(model, written, tmp_path) -> None:
@@ -180,4 +184,4 @@ def test_the_command(written, tmp_path, capsys) -> None:
     assert main(words.split()) == 0
     assert "16 pairs embedded again, lowest cosine" in capsys.readouterr().out
     assert main([*words.split(), "--images", f"{tmp_path}/nowhere"]) == 1
-    assert "nowhere: there is no such folder of images" in capsys.readouterr().err
+    assert "nowhere: there is no such folder" in capsys.readouterr().err

@@ -84,8 +84,9 @@ def adopt_pool(
     """
     folder, out = expanded(folder).absolute(), Path(out)
     root = folder if images is None else expanded(images).absolute()
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder of images.")
+    for place in (folder, root):
+        if not place.is_dir():
+            raise DataError(f"{place}: there is no such folder.")
     before = Manifest.read(out)
     if before is None:
         refuse_other_files(out)

@@ -95,6 +95,7 @@ def embed_pool(
             or no pair can be read.
     """
     out = Path(out)
+    _parts.cache_clear()  # sources may have been mended since
     names = tuple(str(expanded(source).absolute()) for source in sources)
     work = EmbeddedParts(
         model.name, model.weights_hash, names, out.absolute(), batch_size, text_column, part_rows, workers,

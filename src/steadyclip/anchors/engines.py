@@ -209,7 +209,7 @@ def _through_ray(work: Work, names: Sequence[str], how: How, log: Callable[[str]
     with connected() as ray:
         import ray.data  # pyright: ignore[reportMissingImports]
 
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         gpus = 1 if work.device.startswith("cuda") else 0
         done = ray.data.from_items([{"name": name} for name in names], override_num_blocks=len(names)).map_batches(

@@ -146,6 +146,8 @@ class Manifest(_Record):
 
     def differences(self, other: Manifest) -> str:
         """What stands differently in ``other``, in words; empty if nothing that decides about features does."""
+        if self.adopted:
+            return f"features that were adopted from {self.adopted.folder}"
         told = [
             f"{name} {getattr(self, name)!r} instead of {getattr(other, name)!r}"
             for name in ("model", "weights", "preprocess", "width", "batch_size", "features", "precision")

@@ -39,7 +39,8 @@ def connected() -> Iterator[Any]:
             socket.create_connection((place[1], int(place[2])), _PATIENCE).close()
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, OverflowError, ValueError, RuntimeError, ImportError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        first = said.splitlines()[0].rstrip(".")
         where = f" at {address} (RAY_ADDRESS)" if address else ""
         raise SteadyClipError(
             f"there is no Ray cluster{where}: {first}. Start one with `ray start --head`, or leave RAY_ADDRESS out to "
