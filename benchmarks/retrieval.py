@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import platform
 import subprocess
 import sys
@@ -32,11 +33,11 @@ import numpy as np
 import torch
 from measuring import CLOCKS, in_turn, random_vit_b16
 
-from steadyclip.anchors.embedding import JOURNAL, Batch, embed_pool, finish_part
-from steadyclip.anchors.journal import Journal
-from steadyclip.anchors.pool import KINDS, FinishedPart, Manifest, Pool, Sources
+from steadyclip.anchors.embedding import embed_pool
+from steadyclip.anchors.pool import KINDS, Features, FinishedPart, Manifest, Pool, Sources
 from steadyclip.anchors.search import Queries
 from steadyclip.anchors.search import search as search_pool
+from steadyclip.core.files import file_digest
 
 PARTS = ("search", "embed", "memory")
 PART_ROWS = 65_536
@@ -155,19 +156,18 @@ def unit(seed: int, rows: int, width: int) -> np.ndarray:
     return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
-def random_pool(folder: Path, rows: int, width: int) -> Pool:
-    """Random features with made-up pairs, in parts as `embed_pool` writes them."""
+def random_pool(folder: Path, rows: int, width: int, features: Features = "float32") -> Pool:
+    """Random features in parts as `embed_pool` writes them, without pairs; those of the texts are the images'."""
     parts = []
     for first in range(0, rows, PART_ROWS):
         part, count = folder / f"part{first}", min(PART_ROWS, rows - first)
-        pairs = [
-            {"key": f"{first + i}", "text": "a text", "place": 0, "size": 0, "digest": "0" * 16} for i in range(count)
-        ]
-        features = {kind: unit(first + i, count, width).tobytes() for i, kind in enumerate(KINDS)}
-        Journal(part / JOURNAL, Batch).append(Batch(pairs, features))
-        finish_part(part, part.name, width)
-        parts.append(FinishedPart.read(part))
-    Manifest("", "", "", width, 1, Sources({}, None, PART_ROWS), parts).write(folder)
+        part.mkdir(parents=True)
+        image, text = (part / f"{kind}.npy" for kind in KINDS)
+        np.save(image, unit(first, count, width).astype(features))
+        os.link(image, text)
+        sums = dict.fromkeys((image.name, text.name), file_digest(image))
+        parts.append(FinishedPart(part.name, part.name, count, f"{first}", [], sums))
+    Manifest("", "", "", width, 1, Sources({}, None, PART_ROWS), parts, features=features).write(folder)
     return Pool.open(folder)
 
 

@@ -144,17 +144,20 @@ def test_a_part_that_cannot_be_embedded_costs_no_other(tmp_path: Path, monkeypat
     sources = [write_tar(tmp_path / f"{i}.tar", 5 * i, 5) for i in range(3)]
     whole = embed_pool(model, sources, tmp_path / "whole")
 
-    def full(model, part, *rest) -> None:
+    def full(model, part, *rest, **told) -> None:
         if part.name == "1.tar":
             raise DataError("the disk is full.")
-        real(model, part, *rest)
+        real(model, part, *rest, **told)
 
     monkeypatch.setattr(embedding, "embed_part", full)
-    with pytest.raises(DataError, match=r"1 of 3 parts of the pool could not be embedded; .* 00001-1-tar: the disk is"):
+    with pytest.raises(DataError, match=r"1 of 3 parts .* 00001-1-tar: the disk is full\. .*--allow-failed 1"):
         embed_pool(model, sources, tmp_path / "pool")
     assert len(list((tmp_path / "pool").glob("*/part.json"))) == 2
+    without = embed_pool(model, sources, tmp_path / "without", allow_failed=1)
+    assert (len(without), list(without.manifest.failed)) == (10, ["00001-1-tar"])
     monkeypatch.setattr(embedding, "embed_part", real)
     assert embed_pool(model, sources, tmp_path / "pool").hash == whole.hash
+    assert embed_pool(model, sources, tmp_path / "without").hash == whole.hash
 
 
 OPTIONS = {"k": 4, "near_duplicate": None, "distinct": 0.9999, "unit_rows": 10}

@@ -103,9 +103,62 @@ def test_a_damaged_or_cut_shard_is_named_and_what_is_before_is_used(how, model, 
         at = [member.offset for member in tar][8]  # the picture of the fifth pair
     shard.write_bytes(content[:at] + (b"x" * 512 + content[at + 512 :] if how == "header" else b""))
     said: list[str] = []
-    pool = embed_pool(model, [shard], tmp_path / "pool", log=said.append)
-    assert len(pool) == 4
+    with pytest.raises(DataError, match=r"1 of 1 parts .* shard\.tar/after pair-3: the shard is broken .*failed 1"):
+        embed_pool(model, [shard], tmp_path / "pool", log=said.append)
     assert said[-1].startswith("left out shard.tar/after pair-3: the shard is broken here (")
+    pool = embed_pool(model, [shard], tmp_path / "pool", allow_failed=1, log=said.append)
+    assert len(pool) == 4
+    assert said[-1] == "1 of 1 parts are missing or damaged: shard.tar"
+    assert list(pool.manifest.failed) == ["shard.tar"]
+
+
+def test_missing_shards_are_named_counted_and_may_be_allowed(model, tmp_path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for i in (0, 2):
+        write_tar(folder / f"{i:05}.tar", 5 * i, 5)
+    for i in range(3):  # img2dataset has finished all three
+        (folder / f"{i:05}_stats.json").write_text("{}")
+    (tmp_path / "cut.parquet").write_bytes(write_parquet(tmp_path / "whole.parquet", 20, 5).read_bytes()[:-9])
+    sources = [folder, tmp_path / "cut.parquet", tmp_path / "gone.tar"]
+    with pytest.raises(DataError, match=r"3 of 5 parts .*00001\.tar: there is no such file, but 00001_stats\.json"):
+        embed_pool(model, sources, tmp_path / "pool", allow_failed=2)
+    assert not (tmp_path / "pool").exists()
+    said: list[str] = []
+    pool = embed_pool(model, sources, tmp_path / "pool", allow_failed=3, log=said.append)
+    assert len(pool) == 10
+    assert [Path(name).name for name in pool.manifest.failed] == ["00001.tar", "gone.tar", "cut.parquet"]
+    assert said[-1].startswith("3 of 5 parts are missing or damaged: ")
+    assert next(pool.pairs([7])).image == png(12)
+
+
+@pytest.mark.parametrize(("features", "precision"), [("float16", "fp32"), ("float32", "bf16")])
+def test_how_features_are_stored_and_computed_belongs_to_the_pool(features, precision, model, tmp_path) -> None:
+    source = write_parquet(tmp_path / "pairs.parquet", 0, 23)
+    plain = embed_pool(model, [source], tmp_path / "plain", batch_size=8)
+    pool = embed_pool(model, [source], tmp_path / "pool", batch_size=8, features=features, precision=precision)
+    for kind in ("image", "text"):
+        (exact, stored) = (each.features(each.manifest.parts[0], kind) for each in (plain, pool))
+        assert isinstance(stored, np.memmap)
+        assert stored.dtype == features
+        difference = np.abs(exact - stored.astype(np.float32)).max()
+        assert 0 < difference < (5e-4 if features == "float16" else 2e-2)
+    assert (pool.manifest.features, pool.manifest.precision) == (features, precision)
+    assert pool.hash != plain.hash
+    name, value = ("features", features) if features != "float32" else ("precision", precision)
+    with pytest.raises(DataError, match=rf"was begun with {name} '{value}' instead of '\w+32'"):
+        embed_pool(model, [source], tmp_path / "pool", batch_size=8)
+    again = embed_pool(model, [source], tmp_path / "pool", batch_size=8, features=features, precision=precision)
+    assert again.hash == pool.hash
+
+
+def test_pools_of_before_are_read_as_they_were(model, tmp_path) -> None:
+    """Their manifests know nothing of how features are stored, and their checksums cover what they know."""
+    source = write_parquet(tmp_path / "pairs.parquet", 0, 5)
+    embed_pool(model, [source], tmp_path / "pool")
+    content = json.loads((tmp_path / "pool" / "manifest.json").read_text())
+    assert content["schema"] == 1
+    assert not {"features", "precision", "failed", "adopted"} & {*content, *content["parts"][0]}
 
 
 def test_the_same_command_again_computes_nothing(model, tmp_path, monkeypatch) -> None:
@@ -153,7 +206,7 @@ def test_a_shard_cut_off_keeps_what_it_holds(model, tmp_path) -> None:
         end = tar.getmembers()[13].offset_data + 3  # in the text of the seventh pair
     shard.write_bytes(shard.read_bytes()[:end])
     said = []
-    pool = embed_pool(model, [shard], tmp_path / "pool", batch_size=4, log=said.append)
+    pool = embed_pool(model, [shard], tmp_path / "pool", batch_size=4, allow_failed=1, log=said.append)
     assert len(pool) == 6
     assert "it has no text" in said[0]
     assert "the shard is broken here" in said[1]

@@ -1,3 +1,4 @@
+from .adopting import adopt_pool as adopt_pool
 from .captioners import Captioner as Captioner
 from .captioners import load_captioner as load_captioner
 from .captions import Captions as Captions

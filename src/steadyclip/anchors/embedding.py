@@ -16,7 +16,7 @@ import itertools
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,11 @@ from torch import Tensor
 
 from steadyclip.anchors.engines import How, run
 from steadyclip.anchors.journal import Journal
-from steadyclip.anchors.pool import KINDS, ROWS, FinishedPart, Manifest, Pool, Sources, digest
+from steadyclip.anchors.pool import KINDS, ROWS, Features, FinishedPart, Manifest, Pool, Sources, digest
 from steadyclip.anchors.sources import PART_ROWS, Part, Row, find_parts
-from steadyclip.core.errors import DataError
+from steadyclip.core.errors import DataError, some
 from steadyclip.core.files import expanded, file_digest, replacing, text_of_path
+from steadyclip.core.precision import AskedPrecision, Precision, arithmetic, best_precision
 from steadyclip.core.progress import Progress
 from steadyclip.data.content import threads
 from steadyclip.data.decode import UnreadableImage, decode, quiet
@@ -40,12 +41,14 @@ from steadyclip.data.tables import write_table
 from steadyclip.models import DualEncoder, Tokens, load
 
 JOURNAL = "rows.jsonl"
+_STORED = {"float32": "<f4", "float16": "<f2"}
+"""Numpy's names for features on disk."""
 _AHEAD = 3
 """Batches that are being prepared while the model is at work."""
 
 
 class Batch(msgspec.Struct):
-    """A line of a part's journal: ``features`` are (B, D) float32 by kind, of the ``pairs`` without a ``reason``."""
+    """A line of a part's journal: ``features`` are (B, D) by kind, of the ``pairs`` without a ``reason``."""
 
     pairs: list[dict[str, Any]]
     features: dict[str, bytes]
@@ -60,6 +63,9 @@ def embed_pool(
     text_column: str | None = None,
     part_rows: int = PART_ROWS,
     workers: int = 4,
+    features: Features = "float32",
+    precision: AskedPrecision = "fp32",
+    allow_failed: int = 0,
     how: How | None = None,
     progress: Progress | None = None,
     log: Callable[[str], None] = print,
@@ -76,53 +82,78 @@ def embed_pool(
         text_column: column of the texts.
         part_rows: pairs of a table that a process takes at a time.
         workers: threads that decode images, one at least.
+        features: how they are stored; float16 takes half of the room.
+        precision: of the forward passes.
+        allow_failed: sources or parts that may be missing, damaged or refused; the pool goes without them, but has the
+            pairs before the place where a shard is damaged.
         how: who does the parts; by default this process. All others load the model by its name.
         progress: called with pairs done and an estimate of all.
         log: takes one line on each pair that was left out.
 
     Raises:
-        DataError: a source cannot be used, ``out`` holds a pool of other sources or weights, no pair can be read, or a
-            part could not be embedded.
+        DataError: more sources or parts than allowed cannot be used, ``out`` holds a pool of other sources or weights,
+            or no pair can be read.
     """
     out = Path(out)
+    _parts.cache_clear()  # sources may have been mended since
     names = tuple(str(expanded(source).absolute()) for source in sources)
     work = EmbeddedParts(
         model.name, model.weights_hash, names, out.absolute(), batch_size, text_column, part_rows, workers,
-        str(model.device),
+        features, best_precision(precision, model.device), str(model.device),
     )  # fmt: skip
-    parts = work.parts
+    parts, failed = work.parts, dict(work.missing)
+    if not parts:
+        raise DataError(next(iter(failed.values()), "no source of the pool is named."))
+    total = len(parts) + len(failed)
+    _refuse(failed, allow_failed, total)
     files = {text_of_path(str(part.path)): part.path.stat().st_size for part in parts.values()}
     manifest = Manifest(
         model.name, model.weights_hash, repr(model.preprocess), model.embed_dim, batch_size,
-        Sources(files, text_column, part_rows),
+        Sources(files, text_column, part_rows), features=features, precision=work.precision,
     )  # fmt: skip
     before = Manifest.read(out)
     if before is not None:
         if differences := before.differences(manifest):
             raise DataError(f"the pool in {out} was begun with {differences}: name another folder, or delete that one.")
-    elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise DataError(f"{out} holds other files: name an empty folder for the pool.")
     else:
+        refuse_other_files(out)
         manifest.write(out)
     how = how or How()
     if how == How():  # here, with the model that is loaded, and a bar
         work = _Here(**{field.name: getattr(work, field.name) for field in dataclasses.fields(work)})
         work.use(model, progress, log)
-    if failed := run(work, list(parts), how, log):
-        name, reason = next(iter(failed.items()))
-        raise DataError(
-            f"{len(failed)} of {len(parts)} parts of the pool could not be embedded; the others are kept, and the same "
-            f"command goes on with them. {name}: {reason}"
-        )
-    for name in parts:  # of a run that was killed before it could
+    failed |= run(work, list(parts), how, log)
+    for name in parts.keys() - failed.keys():  # of a run that was killed before it could
         (out / name / JOURNAL).unlink(missing_ok=True)
         work.lock(name).with_suffix(".owner").unlink(missing_ok=True)
-    finished = [about for name in parts if (about := FinishedPart.read(out / name))]
+    finished = [about for name in parts if name not in failed and (about := FinishedPart.read(out / name))]
+    failed |= {about.name: about.broken for about in finished if about.broken}
+    _refuse(failed, allow_failed, total)
     if not any(about.rows for about in finished):
-        key, reason = next(iter(finished[0].skipped), ("", "it is empty"))
+        key, reason = next((pair for about in finished for pair in about.skipped), ("", "it is empty"))
         raise DataError(f"no pair of the pool can be used, for instance {key}: {reason}.")
-    msgspec.structs.replace(manifest, parts=finished).write(out)
+    if failed:
+        log(f"{len(failed)} of {total} parts are missing or damaged: {some(list(failed))}")
+    msgspec.structs.replace(manifest, parts=finished, failed=failed).write(out)
     return Pool.open(out)
+
+
+def _refuse(failed: Mapping[str, str], allowed: int, total: int) -> None:
+    """Raises DataError where more than ``allowed`` of ``total`` parts have failed."""
+    if len(failed) > allowed:
+        name, reason = next(iter(failed.items()))
+        told = reason if name in reason else f"{name}: {reason}"
+        raise DataError(
+            f"{len(failed)} of {total} parts of the pool are missing, damaged or could not be embedded. "
+            f"{told.rstrip('.')}. The same command goes on with what is done; --allow-failed {len(failed)} does "
+            "without them."
+        )
+
+
+def refuse_other_files(out: Path) -> None:
+    """Raises DataError where ``out``, in which there is no pool, is not empty."""
+    if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise DataError(f"{out} holds other files: name an empty folder for the pool.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +168,8 @@ class EmbeddedParts:
     text_column: str | None
     part_rows: int
     workers: int
+    features: Features
+    precision: Precision
     device: str = "cpu"
 
     @property
@@ -146,7 +179,12 @@ class EmbeddedParts:
     @property
     def parts(self) -> dict[str, Part]:
         """Name of its folder -> a part of the pool."""
-        return _parts(self.sources, self.text_column, self.part_rows)
+        return _parts(self.sources, self.text_column, self.part_rows)[0]
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Sources that cannot be used, with the reasons."""
+        return _parts(self.sources, self.text_column, self.part_rows)[1]
 
     def lock(self, name: str) -> Path:
         return self.out / f"{name}.lock"
@@ -160,7 +198,14 @@ class EmbeddedParts:
         model = _model(self.model, self.device)
         if model.weights_hash != self.weights:
             raise DataError(f"{self.model} has other weights here than where the pool was begun: share its folder.")
-        embed_part(model, self.parts[name], self.out / name, self.batch_size, self.workers)
+        if best_precision(self.precision, model.device) != self.precision:
+            raise DataError(f"{self.precision}, in which the pool was begun, is not there on {model.device}.")
+        self.embed(model, name)
+
+    def embed(self, model: DualEncoder, name: str, **told: Any) -> None:
+        """The part with a model that is loaded; ``told`` as for ``embed_part``."""
+        place = self.parts[name], self.out / name
+        embed_part(model, *place, self.batch_size, self.workers, self.features, self.precision, **told)
 
 
 class _Here(EmbeddedParts):
@@ -180,7 +225,7 @@ class _Here(EmbeddedParts):
             if progress and done:
                 progress(done, max(done, round(done * len(places) / (len(counts) - 1 + share))))
 
-        embed_part(model, self.parts[name], self.out / name, self.batch_size, self.workers, log, advance)
+        self.embed(model, name, log=log, advance=advance)
 
 
 @functools.lru_cache(maxsize=1)
@@ -190,9 +235,11 @@ def _model(name: str, device: str) -> DualEncoder:
 
 
 @functools.lru_cache(maxsize=4)
-def _parts(sources: tuple[str, ...], text_column: str | None, part_rows: int) -> dict[str, Part]:
-    found = find_parts(sources, text_column, part_rows)
-    return {f"{i:05}-{re.sub(r'[^A-Za-z0-9]+', '-', part.name)}": part for i, part in enumerate(found)}
+def _parts(sources: tuple[str, ...], text_column: str | None, part_rows: int) -> tuple[dict[str, Part], dict[str, str]]:
+    """Parts by the names of their folders, and what cannot be used."""
+    failed: dict[str, str] = {}
+    found = find_parts(sources, text_column, part_rows, failed)
+    return {f"{i:05}-{re.sub(r'[^A-Za-z0-9]+', '-', part.name)}": part for i, part in enumerate(found)}, failed
 
 
 def embed_part(
@@ -201,6 +248,8 @@ def embed_part(
     folder: Path,
     batch_size: int,
     workers: int,
+    features: Features = "float32",
+    precision: Precision = "fp32",
     log: Callable[[str], None] = print,
     advance: Callable[[int, float], None] = lambda pairs, share: None,
 ) -> None:
@@ -213,18 +262,18 @@ def embed_part(
     except DataError as error:
         log(f"embedded again: {error}")
     journal = Journal(folder / JOURNAL, Batch)
-    with torch.inference_mode(), model.frozen(), quiet():
+    with torch.inference_mode(), model.frozen(), arithmetic(model.device, precision), quiet():
         done = sum(len(batch.pairs) for batch in journal)
-        with contextlib.closing(_embedded(model, part.rows(done), batch_size, workers)) as batches:
-            for pairs, place, features in batches:
-                arrays = (feature.cpu().numpy().astype("<f4").tobytes() for feature in features)
+        with contextlib.closing(embedded(model, part.rows(done), batch_size, workers)) as batches:
+            for pairs, place, found in batches:
+                arrays = (feature.cpu().numpy().astype(_STORED[features]).tobytes() for feature in found)
                 journal.append(Batch(pairs, dict(zip(KINDS, arrays, strict=False))))
                 for pair in pairs:
                     if "reason" in pair:
                         log(f"left out {pair['key']}: {pair['reason']}")
                 done += len(pairs)
                 advance(done, part.share(place))
-        finish_part(folder, part.name, model.embed_dim)
+        finish_part(folder, part.name, model.embed_dim, features)
     advance(done, 1.0)
 
 
@@ -240,7 +289,7 @@ _Embedded = tuple[list[dict[str, Any]], int, Sequence[Tensor]]
 """Pairs for the journal, the place of the last, and features (B, D) in the order of ``KINDS``."""
 
 
-def _embedded(
+def embedded(
     model: DualEncoder, rows: Iterator[Row], batch_size: int, workers: int
 ) -> Generator[_Embedded, None, None]:
     """Batches of pairs, each given when an accelerator is already at work on the next."""
@@ -301,7 +350,7 @@ def _decoded(model: DualEncoder, row: Row) -> tuple[dict[str, Any], Tensor | Non
     return dict(zip(ROWS, (row.key, text, row.place, row.size, digest(image)), strict=True)), pixels_CHW
 
 
-def finish_part(folder: Path, name: str, width: int) -> None:
+def finish_part(folder: Path, name: str, width: int, features: Features = "float32") -> None:
     """Make arrays and a table of the journal in ``folder``; ``part.json`` last, as it says that the part is done."""
     import pyarrow as pa
 
@@ -312,7 +361,7 @@ def finish_part(folder: Path, name: str, width: int) -> None:
         leftover.unlink()
     for kind in KINDS:
         with replacing(folder / f"{kind}.npy") as temporary, open(temporary, "wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), width)}
+            header = {"descr": _STORED[features], "fortran_order": False, "shape": (len(rows), width)}
             np.lib.format.write_array_header_1_0(file, header)
             file.writelines(batch.features.get(kind, b"") for batch in journal)
     schema = pa.schema([(column, pa.int64() if column in ("place", "size") else pa.string()) for column in ROWS])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import logging
 import os
 import time
@@ -19,6 +18,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from steadyclip.core.errors import SteadyClipError
 from steadyclip.core.files import owning
+from steadyclip.core.ray import connected, need_ray
 from steadyclip.core.slurm import need_submitit, submit
 
 Engine = Literal["local", "slurm", "ray"]
@@ -76,8 +76,8 @@ class How:
         """Raises ``SteadyClipError`` where the engine is not installed: before work starts."""
         if self.engine == "slurm":
             need_submitit()
-        if self.engine == "ray" and importlib.util.find_spec("ray") is None:
-            raise SteadyClipError('ray is not installed: pip install "steadyclip[ray]".')
+        if self.engine == "ray":
+            need_ray()
 
 
 def run(work: Work, names: Sequence[str], how: How | None = None, log: Callable[[str], None] = print) -> dict[str, str]:
@@ -206,16 +206,10 @@ class _Actor:
 
 def _through_ray(work: Work, names: Sequence[str], how: How, log: Callable[[str], None]) -> None:
     """Names of parts, never their content, go through Ray, which places and restarts what does them."""
-    import ray  # pyright: ignore[reportMissingImports]
-    import ray.data  # pyright: ignore[reportMissingImports]
+    with connected() as ray:
+        import ray.data  # pyright: ignore[reportMissingImports]
 
-    try:
-        ray.init(address=os.environ.get("RAY_ADDRESS"), logging_level="warning", log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SteadyClipError(f"Ray cannot be reached ({first}): leave RAY_ADDRESS out to start it here.") from None
-    try:
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         gpus = 1 if work.device.startswith("cuda") else 0
         done = ray.data.from_items([{"name": name} for name in names], override_num_blocks=len(names)).map_batches(
@@ -229,5 +223,3 @@ def _through_ray(work: Work, names: Sequence[str], how: How, log: Callable[[str]
         for row in done.take_all():
             if row["reason"]:
                 log(f"part {row['name']}: {row['reason']}")
-    finally:
-        ray.shutdown()

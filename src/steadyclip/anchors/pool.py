@@ -1,8 +1,9 @@
 """A pool of image-text pairs whose features were computed once: reading it. ``embed_pool`` makes one.
 
 A folder: ``manifest.json`` (weights, transform, sources, data hashes) and a folder for each part of the sources with
-``image.npy`` and ``text.npy`` (float32 of length 1, memory-mapped), and ``rows.parquet`` (the columns ``ROWS``).
-Images stay where they are and are fetched from there.
+``image.npy`` and ``text.npy`` (float32 or float16 of length 1, memory-mapped), and ``rows.parquet`` (the columns
+``ROWS``). Images stay where they are and are fetched from there. Of a pool that was adopted (``adopt_pool``), features
+and texts stay where they are as well, and the folder holds the manifest alone.
 
 Shapes: N pairs, D feature width.
 """
@@ -10,6 +11,7 @@ Shapes: N pairs, D feature width.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +21,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from steadyclip.anchors.sources import Part, find_parts
+from steadyclip.anchors.sources import BROKEN, Part, TablePart, find_parts
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import file_digest, file_in, write_atomic
+from steadyclip.core.precision import Precision
 from steadyclip.core.schema import checksum
+from steadyclip.data.decode import UnreadableImage
 from steadyclip.data.tables import Table
 
 if TYPE_CHECKING:
@@ -31,12 +35,17 @@ if TYPE_CHECKING:
     from steadyclip.models import DualEncoder
 
 KINDS = ("image", "text")
+Features = Literal["float32", "float16"]
+"""How features are stored."""
 ROWS = ("key", "text", "place", "size", "digest")
 """``place`` and ``size`` find the image again, ``digest`` tells if it is the same."""
+ADOPTED_COLUMNS = ("image_path", "caption")
+"""Of clip-retrieval's metadata: path of the image, and text."""
 
 
-class _Record(msgspec.Struct, kw_only=True):
-    """What a folder holds, in a JSON file in it."""
+class _Record(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a folder holds, in a JSON file in it. What has its default is left out, so that the checksums of older files
+    stay what they were."""
 
     file: ClassVar[str]
 
@@ -77,6 +86,13 @@ class FinishedPart(_Record):
     skipped: list[tuple[str, str]]
     sums: dict[str, str] = {}
     """Digests of the files in the folder."""
+    files: dict[str, str] = {}
+    """Where those files lie that are not in the folder: all of an adopted pool."""
+
+    @property
+    def broken(self) -> str:
+        """Where and why the part ends before its end; empty if it does not."""
+        return next((f"{key}: {reason}" for key, reason in self.skipped if reason.startswith(BROKEN)), "")
 
 
 class Sources(msgspec.Struct):
@@ -87,8 +103,25 @@ class Sources(msgspec.Struct):
     part_rows: int
 
 
+class Adopted(msgspec.Struct):
+    """Where the features come from, if they were not computed here.
+
+    Attributes:
+        folder: that they lie in.
+        images: folder in which the paths of the images begin.
+        compared: pairs that were embedded again to see that the features are those of the weights; 0: nobody looked.
+        lowest: the lowest cosine of their images; 0 if nobody looked.
+    """
+
+    folder: str
+    images: str
+    compared: int
+    lowest: float
+
+
 class Manifest(_Record):
-    """What a pool is; ``parts`` is empty until it is finished."""
+    """What a pool is; ``parts`` is empty until it is finished, ``failed`` has those that it goes without, or of which
+    it has the first pairs only, with the reasons."""
 
     file: ClassVar[str] = "manifest.json"
 
@@ -98,14 +131,26 @@ class Manifest(_Record):
     width: int
     batch_size: int
     sources: Sources
-    parts: list[FinishedPart] = []
-    schema: Literal[1] = 1
+    parts: list[FinishedPart] = msgspec.field(default_factory=lambda: [])  # a function: it is written even if empty
+    schema: Literal[1] = msgspec.field(default_factory=lambda: 1)
+    features: Features = "float32"
+    precision: Precision = "fp32"
+    failed: dict[str, str] = {}
+    adopted: Adopted | None = None
+
+    @property
+    def made_by(self) -> list[str]:
+        """What decides about the features of a pair."""
+        how = [self.features, self.precision]
+        return [self.weights, self.preprocess, *(how if how != ["float32", "fp32"] else [])]
 
     def differences(self, other: Manifest) -> str:
         """What stands differently in ``other``, in words; empty if nothing that decides about features does."""
+        if self.adopted:
+            return f"features that were adopted from {self.adopted.folder}"
         told = [
             f"{name} {getattr(self, name)!r} instead of {getattr(other, name)!r}"
-            for name in ("model", "weights", "preprocess", "width", "batch_size")
+            for name in ("model", "weights", "preprocess", "width", "batch_size", "features", "precision")
             if getattr(self, name) != getattr(other, name)
         ]
         if self.sources != other.sources:
@@ -155,7 +200,7 @@ class Pool:
     def hash(self) -> str:
         """16 hex digits over the pairs, weights and transform."""
         parts = [part.hash for part in self.manifest.parts]
-        text = json.dumps([self.manifest.weights, self.manifest.preprocess, parts])
+        text = json.dumps([*self.manifest.made_by, parts])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def check(self, model: DualEncoder) -> None:
@@ -175,7 +220,7 @@ class Pool:
     def chunks(
         self, kinds: Sequence[str], size: int, parts: Sequence[FinishedPart] | None = None
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """First row and features (at most ``size``, D) by kind, over the whole pool, or over some of its parts."""
+        """First row and stored features (at most ``size``, D) by kind, over the whole pool or some of its parts."""
         first = 0
         for part in self.manifest.parts if parts is None else parts:
             self._verify(part, [f"{kind}.npy" for kind in kinds])
@@ -188,30 +233,35 @@ class Pool:
         """Memory-mapped (N, D) features of one part.
 
         Raises:
-            DataError: the file is missing, cut off, or of another shape.
+            DataError: the file is missing, cut off, or of another shape or kind.
         """
-        file, shape = self.path / part.folder / f"{kind}.npy", (part.rows, self.manifest.width)
+        file, shape = self.file(part, f"{kind}.npy"), (part.rows, self.manifest.width)
         try:  # "c": as good as read-only, but torch takes it without a copy; what is empty cannot be mapped
             array = np.load(file, mmap_mode="c" if part.rows else None)
-            if array.shape != shape:
-                raise ValueError(f"it is {array.shape}, not {shape}")
+            if array.shape != shape or array.dtype != self.manifest.features:
+                raise ValueError(f"it is {array.shape} {array.dtype}, not {shape} {self.manifest.features}")
         except Exception as error:  # numpy reads the header as Python does: errors of many kinds
-            raise DataError(f"{file} cannot be read ({error}): delete the pool and embed it again.") from None
+            again = "adopt its folder again" if part.files else "delete the pool and embed it again"
+            raise DataError(f"{file} cannot be read ({error}): {again}.") from None
         return array
+
+    def file(self, part: FinishedPart, name: str) -> Path:
+        """Where the file ``name`` of a part is."""
+        return Path(part.files.get(name, self.path / part.folder / name))
 
     def _verify(self, part: FinishedPart, names: Sequence[str]) -> None:
         """Raises DataError where a file of a part is not what was written."""
         for name in names:
-            file = self.path / part.folder / name
+            file = self.file(part, name)
             try:
                 fits = name not in part.sums or file_digest(file) == part.sums[name]
             except OSError as error:
                 raise DataError(f"cannot read {file}: {error.strerror or error}.") from None
             if not fits:
-                raise DataError(
-                    f"{file} was changed or damaged: delete {part.folder} of the pool, and the same `steadyclip "
-                    "anchors embed` makes it again."
-                )
+                again = f"delete {part.folder} of the pool, and the same `steadyclip anchors embed` makes it again."
+                if part.files:
+                    again = "put the old file back, or adopt its folder again."
+                raise DataError(f"{file} was changed or damaged: {again}")
 
     def pairs(self, rows: Sequence[int], source: str | Path | None = None) -> Iterator[PoolPair]:
         """The pairs at ``rows``, which must be sorted; each file is read once, from front to back.
@@ -221,21 +271,27 @@ class Pool:
             source: a folder that the files of the sources have been moved to.
 
         Raises:
-            DataError: a source is not there any more, or has changed since it was embedded.
+            DataError: a source is not there any more, or has changed since it was embedded, or an image of an adopted
+                pool cannot be read.
         """
         parts, first = self._sources(source), 0
         for entry in self.manifest.parts:
             inside = [row - first for row in rows if first <= row < first + entry.rows]
             if inside:
                 self._verify(entry, ["rows.parquet"])
-                found = Table.open(self.path / entry.folder / "rows.parquet").arrow(ROWS).take(inside).to_pylist()
-                for row, pair, image in zip(inside, found, _images(parts[entry.name], found), strict=True):
-                    yield PoolPair(first + row, pair["key"], pair["text"], image)
+                if self.manifest.adopted:
+                    yield from (pair._replace(row=first + pair.row) for pair in _read(parts[entry.name], inside))
+                else:
+                    found = Table.open(self.file(entry, "rows.parquet")).arrow(ROWS).take(inside).to_pylist()
+                    for row, pair, image in zip(inside, found, _images(parts[entry.name], found), strict=True):
+                        yield PoolPair(first + row, pair["key"], pair["text"], image)
             first += entry.rows
 
     def _sources(self, source: str | Path | None) -> dict[str, Part]:
         """The parts of the sources by name."""
-        settings = self.manifest.sources
+        settings, adopted = self.manifest.sources, self.manifest.adopted
+        if adopted:
+            return {part.name: adopted_part(part, Path(source or adopted.images)) for part in self.manifest.parts}
         places = [(Path(source), Path(file).name) if source else (Path("/"), file) for file in settings.files]
         files = [file_in(folder, file) for folder, file in places]
         found = {part.name: part for part in find_parts(files, settings.text_column, settings.part_rows)}
@@ -245,6 +301,26 @@ class Pool:
                 "Put the old files back, or embed the pool again."
             )
         return found
+
+
+def adopted_part(part: FinishedPart, images: Path) -> TablePart:
+    """The rows of an adopted part, whose paths begin in the folder ``images``."""
+    file, (path, text) = Path(part.files["rows.parquet"]), ADOPTED_COLUMNS
+    return TablePart(file, part.name, Table.open(file), path, text, path, 0, part.rows, "", root=images)
+
+
+def _read(part: Part, rows: Sequence[int]) -> Iterator[PoolPair]:
+    """The pairs at the sorted ``rows`` of an adopted part."""
+    wanted = set(rows)
+    for row in itertools.islice(part.rows(rows[0]), rows[-1] - rows[0] + 1):
+        if row.place in wanted:
+            try:
+                yield PoolPair(row.place, row.key, " ".join(row.text.split()), row.load())
+            except UnreadableImage as error:
+                raise DataError(
+                    f"{part.path} row {row.place + 1}: its image cannot be read ({error}): name the folder in which "
+                    "the paths begin with --pool-source."
+                ) from None
 
 
 def _images(part: Part, pairs: Sequence[dict[str, Any]]) -> Iterator[bytes]:

@@ -25,6 +25,7 @@ from steadyclip.anchors.pool import Pool
 from steadyclip.anchors.search import CHUNK, UNIT_ROWS, Found, Queries
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.files import owning
+from steadyclip.core.precision import arithmetic
 from steadyclip.core.progress import Progress
 from steadyclip.models.features import evaluating, image_features
 
@@ -101,11 +102,14 @@ def retrieve(
     pool.check(model)
     if captions:
         captions.check(images)
-    found = image_features(model, images, batch_size=batch_size, workers=workers, frozen=True, progress=progress)
+    precision = pool.manifest.precision  # as the pool's: other arithmetic would be compared with it
+    found = image_features(
+        model, images, batch_size=batch_size, workers=workers, frozen=True, precision=precision, progress=progress
+    )
     features = {"image": found.features_ND}
     if captions:
         texts = [captions.texts[key] for key in found.keys]
-        with evaluating(model), model.frozen():
+        with evaluating(model), model.frozen(), arithmetic(model.device, precision):
             parts = [model.encode_text(texts[first : first + 256]) for first in range(0, len(texts), 256)]
             features["text"] = torch.cat(parts).cpu()
     queries = Queries(features, wanted, near_duplicate, found.keys)
@@ -165,7 +169,7 @@ def faiss_rows(pool: Pool, queries: Queries, k: int) -> Found:
         ) from None
 
     def joined(by_kind: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.concatenate([by_kind[kind] for kind in wanted], axis=1)
+        return np.concatenate([by_kind[kind] for kind in wanted], axis=1, dtype=np.float32)
 
     rows, cells = len(pool), round(4 * math.sqrt(len(pool)))
     kind = "Flat" if rows <= _FLAT_ROWS else f"IVF{cells},Flat"

@@ -91,7 +91,7 @@ class Unit:
     @property
     def hash(self) -> str:
         """16 hex digits over its pairs and the weights of their features."""
-        facts = [self.pool.manifest.weights, self.pool.manifest.preprocess]
+        facts = self.pool.manifest.made_by
         text = json.dumps([*facts, *([part.name, part.rows, part.hash] for part in self.parts)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -208,7 +208,7 @@ def _nearest(unit: Unit, queries: Queries, k: int, device: torch.device | str) -
     buffers = {kind: torch.empty(QUERIES * CHUNK, device=device) for kind in kinds}
     with torch.inference_mode():
         for first, arrays in unit.pool.chunks(kinds, CHUNK, unit.parts):
-            chunk = {kind: torch.from_numpy(array).to(device) for kind, array in arrays.items()}
+            chunk = {kind: torch.from_numpy(array).to(device).float() for kind, array in arrays.items()}
             for i, before in enumerate(best):
                 cosine = {kind: _product(blocks[kind][i], chunk[kind], buffers[kind]) for kind in kinds}
                 *others, last = wanted

@@ -7,6 +7,7 @@ Each file is cut into parts, the unit of work of one process. A part has a ``pat
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import tarfile
@@ -33,6 +34,8 @@ KEY_COLUMNS = ("path", "key", "__key__")
 TARS = (".tar", ".tar.gz", ".tgz")
 MAX_TEXT, MAX_IMAGE = 4 * 2**20, 256 * 2**20
 """Bytes of a file in a shard above which it is passed over, unread."""
+BROKEN = "the shard is broken here"
+"""Why the pairs behind some place of a shard are left out."""
 PART_ROWS = 65_536
 """Pairs of a table that one process takes at a time; a tar shard is always one part."""
 
@@ -52,7 +55,8 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class TablePart:
-    """Rows ``first`` to ``last`` of a table whose column ``image`` holds the images, or paths beside the table."""
+    """Rows ``first`` to ``last`` of a table whose column ``image`` holds the images, or paths; these begin in ``root``,
+    by default where the table is."""
 
     path: Path
     name: str
@@ -64,6 +68,7 @@ class TablePart:
     last: int
     prefix: str
     status: str | None = None
+    root: Path | None = None
 
     def rows(self, start: int) -> Iterator[Row]:
         columns = [name for name in dict.fromkeys((self.image, self.text, self.key, self.status)) if name]
@@ -73,7 +78,7 @@ class TablePart:
             where = f"{self.path.name} row {number}"
             key = text_of(row[self.key], where, self.key) if self.key else row_key(place + 1)
             if self.key == self.image:  # paths
-                key = path_key(key, self.path.parent)
+                key = path_key(key, self.root or self.path.parent)
             text, more = first_text(row[self.text], where, self.text)
             several += more
             load = self._load(key, row[self.image])
@@ -95,8 +100,8 @@ class TablePart:
     def _load(self, key: str, image: Any) -> Callable[[], bytes]:
         if self.table.holds_bytes(self.image):
             return partial(image_bytes, image, key)
-        path = path_key(text_of(image, key, self.image), self.path.parent)
-        return partial(FileStore(self.path.parent).read, path)
+        root = self.root or self.path.parent
+        return partial(FileStore(root).read, path_key(text_of(image, key, self.image), root))
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ class TarPart:
                             yield sample, kind, b"", 0
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            yield f"after {sample}", "", f"the shard is broken here ({reason})".encode(), 0
+            yield f"after {sample}", "", f"{BROKEN} ({reason})".encode(), 0
 
     def _row(self, key: str, text: str, members: Mapping[str, tuple[bytes, int]]) -> Row:
         for suffix, (image, place) in members.items():
@@ -192,7 +197,12 @@ class _Strict(tarfile.TarInfo):
 Part = TablePart | TarPart
 
 
-def find_parts(sources: Iterable[str | Path], text_column: str | None = None, part_rows: int = PART_ROWS) -> list[Part]:
+def find_parts(
+    sources: Iterable[str | Path],
+    text_column: str | None = None,
+    part_rows: int = PART_ROWS,
+    failed: dict[str, str] | None = None,
+) -> list[Part]:
     """The parts of a pool, in a stable order.
 
     Args:
@@ -200,11 +210,16 @@ def find_parts(sources: Iterable[str | Path], text_column: str | None = None, pa
             folders: of shards, of parquet files, or of images with one table of paths and texts.
         text_column: column (or key of a shard's ``.json``) of the texts; by default ``text``, then ``caption``.
         part_rows: pairs of a table in one part.
+        failed: takes what cannot be used, file or folder -> reason, and the rest is given; by default it is an error.
 
     Raises:
-        DataError: a source is not there, of no known kind, or without a needed column.
+        DataError: a source is not there, of no known kind, or without a needed column; a shard that img2dataset has
+            finished is not there.
     """
-    files = [file for source in sources for file in _files(expanded(source))]
+    files: list[Path] = []
+    for source in sources:
+        with noting(str(source), failed):
+            files += _files(expanded(source), failed)
     for name, count in Counter(file.name for file in files).items():
         if count > 1:
             raise DataError(f"two sources of the pool are named {name}: rename one of them.")
@@ -213,13 +228,25 @@ def find_parts(sources: Iterable[str | Path], text_column: str | None = None, pa
         if file.name.lower().endswith(TARS):
             parts.append(TarPart(file, text_of_path(file.name), text_column))
         else:
-            parts.extend(
-                _table_parts(file, text_column, part_rows, f"{text_of_path(file.name)}/" if len(files) > 1 else "")
-            )
+            with noting(str(file), failed):
+                parts.extend(
+                    _table_parts(file, text_column, part_rows, f"{text_of_path(file.name)}/" if len(files) > 1 else "")
+                )
     return parts
 
 
-def _files(source: Path) -> list[Path]:
+@contextlib.contextmanager
+def noting(name: str, failed: dict[str, str] | None) -> Iterator[None]:
+    """What is wrong inside goes to ``failed``, if there is one."""
+    try:
+        yield
+    except DataError as error:
+        if failed is None:
+            raise
+        failed[name] = str(error)
+
+
+def _files(source: Path, failed: dict[str, str] | None) -> list[Path]:
     """The tables or shards that ``source`` is or holds; where a folder holds shards, its tables are none."""
     if not source.exists():
         raise DataError(f"{source}: there is no such file or folder.")
@@ -237,6 +264,14 @@ def _files(source: Path) -> list[Path]:
         named = ", ".join(unfinished[:3])
         warn(f"{source}: {len(unfinished)} shards have no _stats.json, so they are not finished; left out: {named}")
         shards = whole
+    if whole:  # what img2dataset says of a shard stays when the shard is lost
+        there = {path.name.partition(".")[0] for path in shards}
+        for path in files:
+            stem, _, rest = path.name.partition("_stats.")
+            if rest == "json" and stem not in there:
+                shard = path.with_name(f"{stem}.tar")
+                with noting(str(shard), failed):
+                    raise DataError(f"{shard}: there is no such file, but {path.name} says that it was made.")
     if not shards and len(tables) > 1 and any(path.suffix.lower() in TEXT for path in tables):
         names = ", ".join(table.name for table in tables[:3])
         raise DataError(f"{source} holds several tables ({names}): name the one to read.")

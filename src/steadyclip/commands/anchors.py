@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from steadyclip.commands.options import EMBEDDED, DataOptions, SubsetName, say
+from steadyclip.commands.options import EMBEDDED, DataOptions, SubsetName, named_values, say
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.extensions import POOLS, absent, load_extension
-from steadyclip.core.limits import BatchSize, Count, Limits, Seed, Workers
+from steadyclip.core.limits import BatchSize, Count, Limits, Number, Seed, Workers
 from steadyclip.core.precision import Precision, best_device
 from steadyclip.core.progress import progress_bar
 
@@ -50,10 +50,10 @@ class _Engine:
 
     def how(self) -> How:
         from steadyclip.anchors.engines import How
-        from steadyclip.experiments.rows import pairs
 
-        jobs = {name: int(value) if value.isdecimal() else value for name, value in pairs(self.slurm).items()}
-        return How(self.engine, self.jobs, jobs)
+        if self.slurm and self.engine != "slurm":
+            raise UsageError("--slurm is for --engine slurm: give it too, or leave out --slurm.")
+        return How(self.engine, self.jobs, named_values(self.slurm))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +118,13 @@ class AnchorsEmbed:
     """Pairs in a forward pass."""
     workers: Workers = 4
     """Threads that decode images."""
+    features: Literal["float32", "float16"] = "float32"
+    """How features are stored: float16 takes half of the room, and cosines differ by up to 1e-4."""
+    precision: Precision = "fp32"
+    """Of the forward passes. `bf16` is several times as fast on a GPU; `retrieve` then computes queries in it, too."""
+    allow_failed: Number = 0
+    """Shards or parts that may be missing or damaged. The pool goes without them, but has the pairs before the place
+    where a shard is damaged."""
     shared: OmitArgPrefixes[_Engine] = _Engine()
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
@@ -133,9 +140,48 @@ class AnchorsEmbed:
         with progress_bar("pool") as progress:
             pool = embed_pool(
                 model, sources, self.out, batch_size=self.batch_size, text_column=self.text_column,
-                workers=self.workers, how=self.shared.how(), progress=progress, log=say,
+                workers=self.workers, features=self.features, precision=self.precision,
+                allow_failed=self.allow_failed, how=self.shared.how(), progress=progress, log=say,
             )  # fmt: skip
         say(f"pool: {self.out} ({len(pool)} pairs, hash {pool.hash}), embedded by {model.name}")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorsAdopt:
+    """Use the features that clip-retrieval has computed as a pool, where they lie, without embedding again."""
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """Output of `clip-retrieval inference`: img_emb, text_emb, metadata."""
+    out: Path
+    """Folder of the pool; only a manifest is written there."""
+    model: str = EMBEDDED
+    """The model that made the features, and is to be fine-tuned."""
+    images: Path | None = None
+    """Folder in which the paths of the images begin; by default FOLDER."""
+    unchecked: bool = False
+    """Do not embed 16 pairs again to see that the features are the model's: for folders without images."""
+    allow_failed: Number = 0
+    """Parts that may be missing or damaged; the pool goes without them."""
+    workers: Workers = 4
+    """Threads that decode images."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which is CUDA where there is one."""
+
+    def __call__(self) -> None:
+        from steadyclip.anchors import adopt_pool
+        from steadyclip.models import load
+
+        model = load(self.model, device=best_device(self.device))
+        with progress_bar("pool") as progress:
+            pool = adopt_pool(
+                model, self.folder, self.out, images=self.images, unchecked=self.unchecked,
+                allow_failed=self.allow_failed, workers=self.workers, progress=progress, log=say,
+            )  # fmt: skip
+        adopted = pool.manifest.adopted
+        looked = "not compared with the model"
+        if adopted and adopted.compared:
+            looked = f"{adopted.compared} pairs embedded again, lowest cosine {adopted.lowest:.4f}"
+        say(f"pool: {self.out} ({len(pool)} pairs, hash {pool.hash}), adopted from {self.folder}: {looked}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +191,7 @@ class AnchorsRetrieve:
     source: OmitArgPrefixes[DataOptions]
     images: OmitArgPrefixes[_FineTuneImages]
     pool: Path
-    """Folder that `steadyclip anchors embed` wrote."""
+    """Folder that `steadyclip anchors embed` or `adopt` wrote."""
     out: Path
     """The anchor file (.parquet)."""
     model: str = EMBEDDED
@@ -239,11 +285,12 @@ class AnchorsShow:
 
 @dataclasses.dataclass(frozen=True)
 class Anchors:
-    """Caption images, embed a pool of pairs, retrieve from it, look at the result."""
+    """Caption images, embed a pool of pairs or adopt one, retrieve from it, look at the result."""
 
     action: OmitSubcommandPrefixes[
         Annotated[AnchorsCaption, subcommand("caption")]
         | Annotated[AnchorsEmbed, subcommand("embed")]
+        | Annotated[AnchorsAdopt, subcommand("adopt")]
         | Annotated[AnchorsRetrieve, subcommand("retrieve")]
         | Annotated[AnchorsShow, subcommand("show")]
     ]

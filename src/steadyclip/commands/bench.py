@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional
 
 from steadyclip.commands.flags import keep_config
-from steadyclip.commands.options import EMBEDDED, FOR_PHOTOS, check_values, show
+from steadyclip.commands.options import EMBEDDED, FOR_PHOTOS, check_values, named_values, show
 from steadyclip.core.errors import UsageError
 from steadyclip.core.extensions import DATA, MODELS, absent, load_extension
 from steadyclip.core.limits import Count, Limits, Seed, Workers
@@ -70,11 +70,15 @@ class Bench:
     out: Path = Path("runs/bench")
     """Folder for runs, records and pages; protocols that share it share their trainings."""
     jobs: Annotated[int, Limits(1, 1024)] = 1
-    """Trainings side by side, each with its share of the cores."""
-    launcher: Literal["here", "slurm"] = "here"
-    """`slurm` submits every cell as a job through submitit."""
+    """Trainings side by side, each with its share of the cores; or at a time on Ray."""
+    launcher: Literal["here", "slurm", "ray"] = "here"
+    """`slurm` submits every cell as a job through submitit; `ray` runs them on the Ray cluster of RAY_ADDRESS, or on
+    this machine."""
     slurm: tuple[str, ...] = ()
     """Settings of the jobs as name=value: timeout_min=120 slurm_partition=gpu gpus_per_node=1."""
+    ray: tuple[str, ...] = ()
+    """What each training takes as name=value: num_cpus=4 num_gpus=1; by default a core, and a GPU where there are
+    some."""
     precision: AskedPrecision = "auto"
     """Arithmetic of the forward pass, in training and in scoring."""
     device: str = "auto"
@@ -91,8 +95,8 @@ class Bench:
     def __call__(self) -> None:
         from steadyclip.data.builtin import find_builtin
         from steadyclip.experiments.bench import run_bench
-        from steadyclip.experiments.launchers import side_by_side, through_submitit
-        from steadyclip.experiments.rows import pairs, parse_rows
+        from steadyclip.experiments.launchers import side_by_side, through_ray, through_submitit
+        from steadyclip.experiments.rows import parse_rows
         from steadyclip.experiments.settings import settings_for
         from steadyclip.report import main_table, write_tables
         from steadyclip.report.reading import reading
@@ -106,8 +110,15 @@ class Bench:
         check_values("--sources", self.sources or None)
         rows = parse_rows(self.methods, settings_for(self.model, self.recipes))
         plan = make_plan(self.protocol, self.data, self.targets, self.shots, self.sources, self.root)
-        jobs = {name: int(value) if value.isdecimal() else value for name, value in pairs(self.slurm).items()}
-        launcher = through_submitit(jobs) if self.launcher == "slurm" else side_by_side(self.jobs)
+        for name, given in (("slurm", self.slurm), ("ray", self.ray)):
+            if given and self.launcher != name:
+                raise UsageError(f"--{name} is for --launcher {name}: give it too, or leave out --{name}.")
+        if self.launcher == "slurm":
+            launcher = through_submitit(named_values(self.slurm))
+        elif self.launcher == "ray":
+            launcher = through_ray(self.jobs, named_values(self.ray))
+        else:
+            launcher = side_by_side(self.jobs)
         config = TrainConfig(precision=self.precision, device=self.device, workers=self.workers, progress=self.progress)
         config.check()
 

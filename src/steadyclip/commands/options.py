@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ __all__ = [
     "SubsetName",
     "check_values",
     "model_for",
+    "named_values",
     "one_row",
     "print_json",
     "say",
@@ -114,6 +116,18 @@ def check_values(flag: str, values: Sequence[Any] | None) -> None:
         raise UsageError(f"{flag} needs at least one value.")
     if twice := [value for i, value in enumerate(values) if value in values[:i]]:
         raise UsageError(f"{flag}: {twice[0]} is given twice, leave one out.")
+
+
+def named_values(words: Sequence[str]) -> dict[str, Any]:
+    """``["num_cpus=4"]`` as ``{"num_cpus": 4}``: numbers where they are some. Raises ``UsageError`` as ``pairs``."""
+    from steadyclip.experiments.rows import pairs
+
+    def value(text: str) -> Any:
+        if text.isdecimal():
+            return int(text)
+        return float(text) if re.fullmatch(r"\d*\.\d+", text) else text
+
+    return {name: value(text) for name, text in pairs(words).items()}
 
 
 def print_json(value: Any) -> None:

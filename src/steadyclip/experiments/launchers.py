@@ -1,4 +1,4 @@
-"""Where cells run: in this process, in processes side by side, or on a Slurm cluster through submitit."""
+"""Where cells run: in this process, in processes side by side, or on a cluster, through submitit or Ray."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.core.precision import keep_freed_memory
 from steadyclip.core.processes import end_with_parent
+from steadyclip.core.progress import warn
+from steadyclip.core.ray import connected, need_ray
 from steadyclip.core.slurm import need_submitit, submit
 from steadyclip.experiments.cell import Bench, Outcome, attempt
 from steadyclip.experiments.protocols import Cell
@@ -149,6 +153,70 @@ def through_submitit(parameters: Mapping[str, Any] | None = None, cluster: str =
                     job.cancel()
 
     return launch
+
+
+def through_ray(jobs: int, resources: Mapping[str, Any] | None = None) -> Launcher:
+    """Up to ``jobs`` cells at a time as tasks on a Ray cluster, see ``core.ray.connected``.
+
+    A task whose worker or node dies is begun again elsewhere, three times at most, and goes on from its last
+    checkpoint: all nodes see the grid's folder. When this process is stopped, they save their state and end.
+
+    Args:
+        jobs: tasks at a time.
+        resources: of a cell, for ``ray.remote``; by default a core, and a GPU where the cluster has some.
+
+    Raises:
+        SteadyClipError: Ray is not installed.
+    """
+    need_ray()
+
+    def launch(cells: Sequence[Cell], bench: Bench) -> Iterator[tuple[Cell, Outcome]]:
+        there, place = dataclasses.replace(_without_bars(bench), out=bench.out.resolve()), Path.cwd()
+        with connected() as ray:
+            has = ray.cluster_resources()
+            wanted = {
+                "num_cpus": 1,
+                "num_gpus": int("GPU" in has and bench.config.device != "cpu"),
+                **(resources or {}),
+            }
+            try:
+                task = ray.remote(**wanted)(_attempt_in)
+            except (ValueError, TypeError) as error:
+                raise UsageError(f"--ray {' '.join(f'{k}={v}' for k, v in wanted.items())}: {error}") from None
+            for name, kind in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+                if wanted[name] > has.get(kind, 0):
+                    warn(f"cells wait until the Ray cluster has {wanted[name]} {kind}: now it has {has.get(kind, 0):g}")
+            waiting, running = deque(cells), dict[Any, Cell]()
+            try:
+                while waiting or running:
+                    while waiting and len(running) < jobs:
+                        cell = waiting.popleft()
+                        running[task.remote(place, cell, there)] = cell
+                    for done in ray.wait(list(running))[0]:
+                        cell = running.pop(done)
+                        try:
+                            outcome = ray.get(done)
+                        except ray.exceptions.RayError as error:
+                            outcome = Outcome(error=f"its Ray task ended without a result ({type(error).__name__})")
+                        yield cell, outcome
+            finally:
+                for left in running:
+                    ray.cancel(left)
+                if running:
+                    ray.wait(list(running), num_returns=len(running), timeout=_PATIENCE)
+
+    return launch
+
+
+def _attempt_in(place: Path, cell: Cell, bench: Bench) -> Outcome:
+    """``attempt``, with paths that begin where the grid was started: a task begins where its node was."""
+    try:
+        os.chdir(place)
+    except OSError as error:
+        return Outcome(
+            error=f"{place} is not there on {socket.gethostname()} ({error.strerror}): share it with the nodes"
+        )
+    return attempt(cell, bench)
 
 
 def _without_bars(bench: Bench) -> Bench:
