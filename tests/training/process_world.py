@@ -30,6 +30,7 @@ from steadyclip.methods import get_method
 from steadyclip.methods.average import Average
 from steadyclip.methods.base import Method
 from steadyclip.models.sharding import split_over_processes
+from steadyclip.models.testing import FAMILIES, tiny
 from steadyclip.training import Stopped, TrainConfig, fit
 from steadyclip.training.processes import joined
 
@@ -59,11 +60,10 @@ def case(name: str, folder: Path) -> tuple[Method, ImageTask, dict[str, Any]]:
     if name == "arf":
         anchors = folder / "anchors.parquet"
         return get_method("arf", {"anchors": anchors}), captioned_task(), {}
-    if (
-        name == "prograd"
-    ):  # from another prompt than the frozen one: there the gradient of KL is 0 but for rounding, and
-        # its direction, along which it projects, is chance
+    if name == "prograd":  # where it starts from the frozen model's prompt, the gradient of KL is rounding and no more
         return get_method("prograd", {"init": "some kind of a"}), make_task(), {}
+    if name in FAMILIES:
+        return get_method("full"), make_task(), {}
     if name == "in parts":
         return get_method("full"), make_task(), {"accumulate": 2}
     if name == "unequal parts":  # 3 and 2 images in parts of one image each
@@ -79,11 +79,13 @@ def case(name: str, folder: Path) -> tuple[Method, ImageTask, dict[str, Any]]:
 
 def train_in_turn(out: Path, names: list[str], shard: bool = False) -> None:
     """Each into a folder of its own: one pair of processes for all of them."""
-    fresh = clip()  # later on, transformers would write it in one of two processes only
+    # later on, transformers would write them in one of two processes only
+    fresh = {family: tiny(family) for family in ("clip", *FAMILIES) if family == "clip" or family in names}
     for name in names:
         method, task, more = case(name, out.parent)
         config = TrainConfig(out=out / name, progress=False, device="cpu", log_every=2, shard=shard, **more)
-        fit(copy.deepcopy(fresh), method, task, recipe=method.recipe and SGD, config=config)
+        model = copy.deepcopy(fresh.get(name, fresh["clip"]))
+        fit(model, method, task, recipe=method.recipe and SGD, config=config)
 
 
 def anchors_for(folder: Path) -> None:

@@ -14,7 +14,7 @@ from steadyclip.training.checkpoint import read_tensors
 
 pytestmark = pytest.mark.newest  # --shard wants torch 2.7
 
-CASES = ["full", "flyp", "arf", "in parts", "unequal parts", "averaged", "validated", "last block"]
+CASES = ["full", "flyp", "arf", "in parts", "unequal parts", "averaged", "validated", "last block", "siglip", "siglip2"]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ a part of a tensor: ``whole`` gathers it and ``part_like`` splits. Both are for 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ def split_over_processes(model: DualEncoder, device: torch.device) -> DualEncode
     scalars = {weight for weight in split.parameters() if weight.numel() == 1}
     for scalar in scalars:
         scalar.data = scalar.data.to(device)
+    # a feature may be a view of the last block's tokens, and nothing changes it in place
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     blocks = [block.module for tower in (split.image_tower, split.text_tower) for block in tower.blocks]
     for module in (*blocks, split):

@@ -251,6 +251,9 @@ class Loop:
         )
         logits_NC = torch.cat([part.float().cpu() for part in scorer.every(features.rows)])
         top1 = metrics.top1(logits_NC.argmax(dim=1), features.labels_N)
+        if not self.alone:  # devices may differ in a near tie, but what is best has to be one and the same for all
+            own = top1 if self.accelerator.is_main_process else 0.0
+            top1 = float(self._sum(torch.tensor(own, dtype=torch.float64, device=self.accelerator.device)))
         self.best.look(done, top1, self.model.trained_state)
         loss = torch.nn.functional.cross_entropy(logits_NC, features.labels_N)
         return {"validation_top1": top1, "validation_loss": float(loss)}
