@@ -1,17 +1,18 @@
 """Two processes over gloo against one."""
 
+import contextlib
 import socket
 from pathlib import Path
 
 import pytest
 import torch
+from process_world import anchors_for, go_on, go_on_in_folders_of_their_own, launch, meet, train_in_turn
 from training_world import (
     Harmful,
     captioned_task,
     clip,
     close,
     files,
-    go_on_in_folders_of_their_own,
     gradients_of_five,
     in_process,
     make_task,
@@ -31,21 +32,6 @@ BY_STEPS = sorted(
 )
 
 
-def launch(function, *args) -> list[int]:
-    """What torchrun does; returns the exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    processes = [
-        in_process(function, *args, environment={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.join(90)
-    return [process.exitcode for process in processes]
-
-
 @pytest.mark.parametrize(
     ("name", "accumulate", "unreadable"),
     [
@@ -62,6 +48,24 @@ def test_two_processes_give_the_weights_of_one(tmp_path, name, accumulate, unrea
     two, one = (read_tensors(tmp_path / run / "trained.safetensors") for run in ("two", "one"))
     assert close(two, one)
     assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every method, by two processes and by one: SGD, no dropout, the same batches."""
+    folder = tmp_path_factory.mktemp("matrix")
+    anchors_for(folder)
+    assert launch(train_in_turn, folder / "two", sorted(methods())) == [0, 0]
+    train_in_turn(folder / "one", sorted(methods()))
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(methods()))
+def test_every_method_is_trained_by_two_processes_as_by_one(trained: Path, name: str) -> None:
+    two, one = (read_tensors(trained / run / name / "trained.safetensors") for run in ("two", "one"))
+    assert two.keys() == one.keys()
+    for key, value in one.items():
+        assert torch.allclose(two[key], value, rtol=0, atol=1e-5 * max(1.0, float(value.abs().max()))), key
 
 
 PIECES = ("projected", "projected-pairs")
@@ -88,15 +92,43 @@ def test_two_unequal_processes_have_the_terms_and_the_gradients_of_one(shared: P
             assert torch.allclose(first[key], value, rtol=0, atol=1e-5 * max(1.0, float(value.abs().max()))), key
 
 
-def test_a_run_folder_that_is_not_shared_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Stopped):
-        fit(
-            clip(), Harmful(harm="terminate", at=2), make_task(), config=TrainConfig(out=tmp_path / "0", progress=False)
-        )
+@pytest.mark.parametrize(("at", "start"), [(2, "3"), (99, "the end")])
+def test_a_run_folder_that_is_not_shared_is_told(tmp_path: Path, at: int, start: str) -> None:
+    config = TrainConfig(out=tmp_path / "0", progress=False)
+    with pytest.raises(Stopped) if at < 99 else contextlib.nullcontext():
+        fit(clip(), Harmful(harm="terminate", at=at), make_task(), config=config)
     assert launch(go_on_in_folders_of_their_own, tmp_path) == [6, 6]
     for rank in range(2):
         said = (tmp_path / f"said-{rank}").read_text()
-        assert "the processes would go on from different steps (3, 0)" in said
+        assert f"the processes would go on from different steps ({start}, 0)" in said
+
+
+def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        place = dict(zip(("MASTER_ADDR", "MASTER_PORT"), map(str, other.getsockname()), strict=True))
+        ranks = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+        first = in_process(meet, tmp_path, environment={**place, **ranks})
+        first.join(90)
+    assert first.exitcode == 6
+    said = (tmp_path / "said-0").read_text()
+    assert said.startswith(f"the processes cannot meet at 127.0.0.1:{place['MASTER_PORT']} (the port is in use): give ")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "shard"),
+    [("sgd", False), *(pytest.param(name, True, marks=pytest.mark.newest) for name in ("sgd", "adamw"))],
+)
+def test_one_process_then_two_then_one(tmp_path: Path, optimizer: str, shard: bool) -> None:
+    out = tmp_path / "run"
+    assert launch(go_on, out, 0, optimizer, processes=1) == [5]
+    assert launch(go_on, out, 2, optimizer, shard) == [5, 5]
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-00000001", "step-00000003"]
+    go_on(out, 99, optimizer)
+    go_on(tmp_path / "through", 99, optimizer)
+    resumed, through = (read_tensors(folder / "trained.safetensors") for folder in (out, tmp_path / "through"))
+    assert close(resumed, through, 1e-5 if optimizer == "sgd" else 5e-5)
 
 
 def test_a_signal_to_one_process_stops_both_and_one_process_can_go_on(tmp_path) -> None:

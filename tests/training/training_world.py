@@ -296,15 +296,6 @@ def _gradients_of_five(out: Path, name: str, model: DualEncoder) -> None:
     (out / f"{rank}-of-{processes}").write_bytes(to_bytes(found))
 
 
-def go_on_in_folders_of_their_own(out: Path) -> None:
-    """Each process has a run folder of its own; the first one's has been trained half-way."""
-    try:
-        fit(clip(), Harmful(at=99), make_task(), config=TrainConfig(out=out / os.environ["RANK"], progress=False))
-    except SteadyClipError as error:
-        (out / f"said-{os.environ['RANK']}").write_text(str(error))
-        os._exit(6)
-
-
 def stop_one_of_two(out) -> None:
     """Only the second process is asked to stop, at step 2; both notice at the next log step."""
     at = 2 if os.environ["RANK"] == "1" else 99

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -55,6 +56,7 @@ class Pass:
         given: what learned tokens depend on, one row for each text.
         slots: the texts follow learned tokens.
         trunk: shares the blocks below what is attached with the passes of other states over the same rows.
+        turns: times that it goes through the tower at least, as often as in other processes; see ``Planner.most``.
     """
 
     tower: Side
@@ -67,11 +69,17 @@ class Pass:
     given: Tensor | None = None
     slots: bool = False
     trunk: Trunk | None = None
+    turns: int = 1
 
     @property
-    def starts(self) -> range:
+    def starts(self) -> list[int]:
         """Where its chunks start."""
-        return range(0, len(self.rows), self.chunk or len(self.rows))
+        return list(range(0, len(self.rows), self.chunk or len(self.rows)))
+
+    @property
+    def idle(self) -> int:
+        """How often the first chunk goes through once more, for nothing."""
+        return max(0, self.turns - len(self.starts))
 
 
 class Planner:
@@ -85,6 +93,8 @@ class Planner:
         arithmetic: entered around every forward pass.
         chunks: by tower, rows that go through with gradients at once; None keeps one graph of the whole pass, up to
             ``TRAINED_AT_ONCE`` texts.
+        most: a number of this process -> the largest of all. A model that is split over processes needs all of them in
+            each pass, so there it asks the others; a model of one's own does not need to.
     """
 
     def __init__(self, model: DualEncoder, head: Head, touched: frozenset[str]) -> None:
@@ -93,6 +103,7 @@ class Planner:
         self.average: dict[str, Tensor] | None = None
         self.arithmetic: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self.chunks: dict[str, int | None] = {"image": None, "text": None}
+        self.most: Callable[[int], int] = lambda own: own
         self._tokens = functools.lru_cache(maxsize=64)(self._tokenize)  # class prompts are the same at each step
         self._frozen_texts: TextRows = {}
 
@@ -135,9 +146,16 @@ class Planner:
 
         ``known``: texts of this step that another part of it has computed already, and where these are added.
         """
-        tuned = [read for read in reads if read.state == "tuned" and read not in f.raw]
-        yield from self._image_passes(f, [read for read in tuned if read.tower == "image"], self.chunks["image"])
-        yield from self._text_passes(f, [read for read in tuned if read.tower == "text"], self.chunks["text"], known)
+        images, texts = (
+            [read for read in reads if read.state == "tuned" and read.tower == tower and read not in f.raw]
+            for tower in ("image", "text")
+        )
+        for p in itertools.chain(
+            self._image_passes(f, images, self.chunks["image"]),
+            self._text_passes(f, texts, self.chunks["text"], known),
+        ):
+            p.turns = self.most(len(p.starts))
+            yield p
 
     def _waves(self, f: Features, reads: Sequence[Read], known: TextRows | None) -> Iterator[Pass]:
         """Texts, then images as soon as what their views read is there, then texts that depend on the images."""
@@ -280,9 +298,11 @@ class Made:
     def __init__(self, planner: Planner, p: Pass) -> None:
         self.planner, self.pass_ = planner, p
         self.given = None if p.given is None else p.given.detach().requires_grad_(p.given.requires_grad)
-        self.replayed = len(p.starts) > 1
+        self.replayed = p.turns > 1
         with torch.set_grad_enabled(not self.replayed):
             self.out = _joined([planner.encode(p, start, self.given) for start in p.starts])
+            for _ in range(p.idle):
+                planner.encode(p, 0, self.given)
         self.leaves = {what: rows.detach().requires_grad_(rows.is_floating_point()) for what, rows in self.out.items()}
         p.give(self.leaves)
 
@@ -292,10 +312,12 @@ class Made:
         if gradients and not self.replayed:
             torch.autograd.backward([self.out[what] for what in gradients], list(gradients.values()), retain_graph=keep)
         elif gradients:
-            for start in self.pass_.starts:
+            for start, share in [*((start, 1) for start in self.pass_.starts), *[(0, 0)] * self.pass_.idle]:
                 out = self.planner.encode(self.pass_, start, self.given)
-                stop = start + len(out["feature"])
-                torch.autograd.backward([out[what] for what in gradients], [g[start:stop] for g in gradients.values()])
+                at = slice(start, start + len(out["feature"]))
+                torch.autograd.backward(
+                    [out[what] for what in gradients], [share * rows[at] for rows in gradients.values()]
+                )
         for leaf in self.leaves.values():
             leaf.grad = None
         if self.given is not None and self.given.grad is not None:

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from steadyclip.core.errors import ModelError, some
 from steadyclip.models.adapter import Adapter
 from steadyclip.models.preprocess import Preprocess
+from steadyclip.models.sharding import part_like, whole
 from steadyclip.models.towers import Backend, Layout, Side, Tokens, Tower, digest
 
 
@@ -336,8 +337,11 @@ class DualEncoder(nn.Module):
     # ---- on disk
 
     def trained_state(self) -> dict[str, Tensor]:
-        """CPU copies of all that is trained: the adapters, and the network's parameters with ``requires_grad``."""
-        return {name: value.detach().cpu().clone() for name, value in self._trained().items()}
+        """CPU copies of all that is trained: the adapters, and the network's parameters with ``requires_grad``.
+
+        Of a model that is split over processes, all of them must ask, and each gets the whole.
+        """
+        return {name: whole(value.detach()).cpu().clone() for name, value in self._trained().items()}
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
         """Set what is trained from ``trained_state`` of a model with the same adapters and the same ``requires_grad``.
@@ -363,7 +367,7 @@ class DualEncoder(nn.Module):
             raise ModelError(f"these trained weights are of another model or method. {listed}.")
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(state[name])
+                value.copy_(part_like(value, state[name]))
 
     def _trained(self) -> dict[str, Tensor]:
         trained: dict[str, Tensor] = {f"network.{n}": p for n, p in self.network.named_parameters() if p.requires_grad}

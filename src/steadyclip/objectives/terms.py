@@ -34,10 +34,12 @@ class Term(Spec):
     Attributes:
         pairs: the term compares the images of a batch with each other, so it must see the whole batch.
         needs_head: it reads the head's outputs.
+        needs_weights: it reads the weights themselves.
     """
 
     pairs: ClassVar[bool] = False
     needs_head: ClassVar[bool] = False
+    needs_weights: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -345,6 +347,8 @@ class L2SP(Term):
 
     Source: Li et al. 2018 (L2-SP), equation 3, without the part on the new head.
     """
+
+    needs_weights: ClassVar[bool] = True
 
     def __call__(self, f: Features) -> Tensor:
         return 0.5 * torch.stack([(new - old).square().sum() for new, old in f.weights()]).sum()

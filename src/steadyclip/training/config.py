@@ -32,6 +32,9 @@ class RunConfig:
     """Compile the towers: a slow start and faster steps. `auto` does it on CUDA only."""
     microbatch: Literal["auto", "off"] = "off"
     """`auto`: where a batch does not fit into the memory, it is computed in as many parts as it takes to fit."""
+    shard: bool = False
+    """Split weights, gradients and the optimizer's state over the processes of `torchrun`, for models too large for one
+    device. For methods that train the model's own weights and read nothing else: `full`, `flyp`, `arf`."""
     workers: Workers = 0
     """Processes that decode images; 0 decodes in the training process."""
     checkpoint_steps: Count | None = None
@@ -72,6 +75,8 @@ class TrainConfig(RunConfig):
         check_limits(self)
         if self.patience is not None and self.validate_every is None:
             raise UsageError("patience counts scorings of the validation images: set validate_every, too.")
+        if self.shard and self.compile == "on":
+            raise UsageError("--compile on compiles whole towers, and --shard splits them: leave one of the two out.")
         require(self, "smallest_crop", 0 < self.smallest_crop <= 1, "a share from 0 to 1")
         require(self, "cutout", 0 <= self.cutout < 1, "a share from 0 to below 1")
         require_choices(self)

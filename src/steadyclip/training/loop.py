@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from steadyclip.core.errors import OutOfMemory, SteadyClipError, UsageError
 from steadyclip.core.precision import arithmetic
@@ -24,6 +24,7 @@ from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.models.compiling import Compiled
 from steadyclip.models.features import image_features
+from steadyclip.models.sharding import clip_gradients, whole
 from steadyclip.objectives import Batch
 from steadyclip.objectives.streams import Stream
 from steadyclip.training.cache import FeatureCache, cacheable, fill_head
@@ -47,7 +48,7 @@ _KEYS = 32
 
 
 class Loop:
-    """One training. ``run`` takes it from the last checkpoint, or the start, to the end."""
+    """One training. ``run`` takes it from a checkpoint, or the start, to the end."""
 
     def __init__(
         self,
@@ -96,15 +97,14 @@ class Loop:
         self.choices: dict[str, Any] = {}
         self.start, self.seconds_before = 0, 0.0
 
-    def run(self) -> Results:
-        """Train, and return what ``run.json`` keeps of it.
+    def run(self, checkpoint: Checkpoint | None = None) -> Results:
+        """Train from ``checkpoint`` on, and return what ``run.json`` keeps of it.
 
         Raises:
             SteadyClipError: the loss is not finite, a checkpoint cannot be written, or a signal asked to stop.
         """
-        self._begin()
+        self._begin(checkpoint)
         self._set_modes()
-        self._expect_one_start()
         main = self.accelerator.is_main_process
         progress = TrainProgress(self.method.name, self.steps, self.start, self.config.progress and main)
         if self.start:
@@ -170,9 +170,8 @@ class Loop:
         compiled = self.fitting.compiled
         return {"compiled": compiled.reason or True} if compiled else {}
 
-    def _begin(self) -> None:
-        """Continue from the last checkpoint, or fill the head; then make the average and the cached features."""
-        checkpoint = self.folder.checkpoint() if self.folder else None
+    def _begin(self, checkpoint: Checkpoint | None) -> None:
+        """Continue from the checkpoint, or fill the head; then make the average and the cached features."""
         solve = self.method.head.solves and not checkpoint
         if checkpoint:
             self._resume(checkpoint)
@@ -192,7 +191,7 @@ class Loop:
         if self.step.accumulate != self.config.accumulate:
             self.choices["parts"] = self.step.accumulate
         if self.recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.names, self.recipe.clip_norm)
+            clip_gradients(self.names, self.recipe.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, step, self.steps)
         self.optimizer.step()
@@ -252,6 +251,9 @@ class Loop:
         )
         logits_NC = torch.cat([part.float().cpu() for part in scorer.every(features.rows)])
         top1 = metrics.top1(logits_NC.argmax(dim=1), features.labels_N)
+        if not self.alone:  # devices may differ in a near tie, but what is best has to be one and the same for all
+            own = top1 if self.accelerator.is_main_process else 0.0
+            top1 = float(self._sum(torch.tensor(own, dtype=torch.float64, device=self.accelerator.device)))
         self.best.look(done, top1, self.model.trained_state)
         loss = torch.nn.functional.cross_entropy(logits_NC, features.labels_N)
         return {"validation_top1": top1, "validation_loss": float(loss)}
@@ -293,18 +295,6 @@ class Loop:
 
     # ---- checkpoints
 
-    def _expect_one_start(self) -> None:
-        """Raises where processes go on from different steps, as they would then wait for each other for ever."""
-        from accelerate.utils import gather_object
-
-        starts = gather_object([self.start])
-        if len(set(starts)) > 1:
-            at = f" {self.folder.path}" if self.folder else ""
-            raise SteadyClipError(
-                f"the processes would go on from different steps ({', '.join(map(str, starts))}): all of them must see "
-                f"the run folder{at}, so put it onto a file system that they share."
-            )
-
     def _due(self, done: int) -> bool:
         if self.folder is None:
             return False
@@ -327,7 +317,15 @@ class Loop:
         self.saved = time.monotonic()
         trained = self.model.trained_state()
         self._expect_finite(done, trained)
-        if self.folder is None or not self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        if self.folder is None or not (main or self.step.split):  # what is split is gathered by all processes
+            return
+        parts = {"trained": trained, "optimizer": optimizer_tensors(self.optimizer, self.names)}
+        if self.average.values:
+            parts["average"] = {name: whole(value) for name, value in self.average.values.items()}
+        if self.best.weights:
+            parts["best"] = self.best.weights
+        if not main:
             return
         state = {
             "identity": identity(self.folder.run),
@@ -337,11 +335,6 @@ class Loop:
             "choices": self.choices,
             "best": self.best.state(),
         }
-        parts = {"trained": trained, "optimizer": optimizer_tensors(self.optimizer, self.names)}
-        if self.average.values:
-            parts["average"] = self.average.values
-        if self.best.weights:
-            parts["best"] = self.best.weights
         save_checkpoint(self.folder.checkpoints, done, parts, state)
 
     def _resume(self, checkpoint: Checkpoint) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from steadyclip.methods.base import Method
 from steadyclip.methods.planner import Made, Planner
 from steadyclip.models import DualEncoder
+from steadyclip.models.sharding import is_split, part_like
 from steadyclip.objectives import Batch, Features, as_objective
 
 Back = Callable[[Iterable[Tensor], bool], None]
@@ -32,6 +33,7 @@ class Step:
         planner: makes the features.
         reads: all features that a step needs, in canonical states.
         trained: parameters by name.
+        split: their weights are split over the processes, which then make all passes together.
     """
 
     def __init__(
@@ -43,6 +45,9 @@ class Step:
         self.planner: Planner = method.planner(model)
         self.reads = method.reads(model)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.split = any(map(is_split, self.trained.values()))
+        if self.split:
+            self.planner.most = self._most
 
     def gradients(self, batch: Batch, seed: int, whole: int | None = None) -> dict[str, Tensor]:
         """Gradients of one step.
@@ -57,7 +62,8 @@ class Step:
             The weighted terms by label, this process' share of them.
         """
         world, rank = processes()
-        replay = self.objective.pairs or bool(self.objective.groups)  # they need the whole batch before any gradient
+        # Pairs and groups need the whole batch before any gradient; and processes may differ in their number of pieces.
+        replay = self.objective.pairs or bool(self.objective.groups) or self.split
         pieces = [batch] if replay or self.accumulate == 1 else _parts(batch, self.accumulate)
         if replay and self.accumulate > 1:
             chunk = -(-len(batch.labels_B) // self.accumulate)
@@ -92,6 +98,12 @@ class Step:
             each.back()
         self._all_reduce()
         return totals
+
+    def _most(self, number: int) -> int:
+        """The largest ``number`` of all processes."""
+        numbers = torch.tensor(number, device=self.model.device)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        return int(numbers)
 
     def _terms(self, f: Features, whole: int) -> dict[str, Tensor]:
         """Means over the images of ``f``, by their share of the ``whole`` batch."""
@@ -140,10 +152,14 @@ class Step:
     def _all_reduce(self) -> None:
         """Sum the gradients over the processes, in one exchange for each dtype. A parameter without a gradient in any
         process keeps none, so that weight decay does not move it."""
-        if processes()[0] == 1:
+        if (world := processes()[0]) == 1:
             return
-        for dtype in dict.fromkeys(p.dtype for p in self.trained.values()):
-            parameters = [p for p in self.trained.values() if p.dtype == dtype]
+        for parameter in self.trained.values():
+            if is_split(parameter) and parameter.grad is not None:  # the passes have left the mean
+                parameter.grad *= world
+        own_whole = [parameter for parameter in self.trained.values() if not is_split(parameter)]
+        for dtype in dict.fromkeys(p.dtype for p in own_whole):
+            parameters = [p for p in own_whole if p.dtype == dtype]
             there = parameters[0].new_tensor([float(p.grad is not None) for p in parameters])
             own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             flat = torch.cat([*(gradient.flatten() for gradient in own), there])
@@ -188,7 +204,7 @@ class RunningAverage:
     def restore(self, values: Mapping[str, Tensor]) -> None:
         """Continue from ``values``."""
         for name, value in self.values.items():
-            value.copy_(values[name])
+            value.copy_(part_like(value, values[name]))
 
 
 def _sum_back(terms: Iterable[Tensor], keep: bool) -> None:

@@ -24,10 +24,12 @@ from steadyclip.evaluation.records import Results, Run
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.models.compiling import compiled
+from steadyclip.models.sharding import split_over_processes
 from steadyclip.objectives.streams import Stream
 from steadyclip.training.cache import fill_head
 from steadyclip.training.config import TrainConfig, check_recipe
 from steadyclip.training.loop import Loop
+from steadyclip.training.processes import check_shard, expect_one_start, joined
 from steadyclip.training.run import RunFolder, describe, identity, restore
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def fit(
     Under ``accelerate launch`` or ``torchrun`` every process calls this; each takes its part of every batch.
 
     Args:
-        model: freshly loaded; it is moved to the device that accelerate gives this process.
+        model: freshly loaded; it is moved to the device that accelerate gives this process. With ``config.shard`` it
+            stays where it is, and only its part of a copy is on that device during the training.
         method: attaches what is trained and says what is minimized.
         task: training and validation images, names and templates.
         recipe: optimization settings; the method's own by default.
@@ -79,12 +82,12 @@ def fit(
 
     Raises:
         ModelError: the model has been trained or adapted before.
-        UsageError: the recipe makes no sense, or the batch is too small for the processes.
-        SteadyClipError: the folder holds another run; the loss is not finite; a file cannot be written; stopped by a
-            signal (after saving). The message says how to continue.
+        UsageError: the recipe makes no sense, the batch is too small for the processes, or ``config.shard`` does not
+            go with the method.
+        SteadyClipError: the processes cannot meet, or do not see the same run; the folder holds another run; the loss
+            is not finite; a file cannot be written; stopped by a signal (after saving). The message says how to
+            continue.
     """
-    from accelerate import Accelerator
-
     config = config or TrainConfig()
     recipe = (recipe or method.recipe) if method.recipe else None
     _check(model, task, recipe, config)
@@ -95,8 +98,9 @@ def fit(
         torch.cuda.set_device(device)
     place: dict[str, Any] = {"log_with": list(config.log), "project_dir": config.out} if config.log else {}
     config = dataclasses.replace(config, precision=best_precision(config.precision, device))
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", **_there(config, place))
-    model.to(accelerator.device)
+    accelerator = joined(cpu=device == "cpu", mixed_precision="no", **_there(config, place))
+    if not config.shard:
+        model.to(accelerator.device)
     # Before a folder is made: streams may need files that are missing.
     streams = {name: spec.build(model, task) for name, spec in method.streams().items()} if recipe else {}
     run = describe(model, method, task, recipe, config)
@@ -122,17 +126,23 @@ def _fit(
     """The training, in a folder that this process owns or without one."""
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
     # the caller's random state is as it was when the training is over
-    with torch.random.fork_rng(cuda), compiled(model, config.compile) as compiler:
+    with torch.random.fork_rng(cuda), compiled(model, "off" if config.shard else config.compile) as compiler:
         torch.manual_seed(step_seed(config.seed, "adapt"))
-        if folder and folder.run.finished:
+        checkpoint = folder.checkpoint() if folder and not folder.run.finished else None
+        finished = folder is not None and folder.run.finished
+        expect_one_start(folder, None if finished else checkpoint.step if checkpoint else 0)
+        if folder and finished:
             restore(model, method, folder.run.task.classes, folder.path)
             return _result(folder.run, folder.logged())
         loop = None
         try:
             method.attach(model, task.classes)
             method.check_model(model, task)
+            if config.shard:
+                check_shard(method, model, accelerator.num_processes)
             if recipe is not None:
-                loop = Loop(model, method, task, streams, recipe, config, accelerator, folder, compiler)
+                trained = split_over_processes(model, accelerator.device) if config.shard else model
+                loop = Loop(trained, method, task, streams, recipe, config, accelerator, folder, compiler)
         except SteadyClipError:  # nothing was trained, so the model is as it was
             model.detach_all()
             model.requires_grad_(False)
@@ -142,9 +152,11 @@ def _fit(
             folder.start(task.split_json() | ({"shown": sorted(shown)} if shown else {}))
         if loop and config.log:
             accelerator.init_trackers("steadyclip", config=flat_facts(run))
-        results = loop.run() if loop else _solve(model, method, task, config)
+        results = loop.run(checkpoint) if loop else _solve(model, method, task, config)
         if loop and config.log:
             accelerator.end_training()
+    if loop and config.shard:
+        model.load_trained_state(loop.model.trained_state())
     model.eval()
     if folder and accelerator.is_main_process:
         folder.finish(model.trained_state(), results)
