@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.evaluation.records import Record
@@ -100,6 +101,14 @@ def test_a_head_that_cannot_name_the_rest(make: Make) -> None:
     assert found.sentences[1] == (
         "On the rest it cannot be used: a linear probe knows no names: 20 of 20 classes were not trained on."
     )
+    assert found.sentences[2] == "Use it for the classes that it was trained on."
+
+
+def test_without_the_rest_a_head_of_its_own_names_asks_for_none(make: Make) -> None:
+    probe = make("probe", "all", seed=1, correct=share(55, 60))
+    training = replace(probe.training, method=replace(probe.training.method, own_classes=True))
+    found = need_verdict([make(subset="all", correct=share(30, 60)), replace(probe, training=training)])
+    assert found.sentences[1] == "On the rest it cannot be used: it knows no names but those that it was trained on."
     assert found.sentences[2] == "Use it for the classes that it was trained on."
 
 

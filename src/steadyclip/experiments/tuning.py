@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from steadyclip.core.errors import DataError
 from steadyclip.core.precision import best_device
-from steadyclip.core.progress import spell
+from steadyclip.core.progress import roughly, spell
 from steadyclip.data.copies import copies
 from steadyclip.data.task import read_split, seen_by
 from steadyclip.evaluation.records import Record
@@ -31,6 +31,8 @@ LEAST_CLASSES = 4
 """To train on half of them: two on either side."""
 _PASSES, _MOST, _LEAST = 20, 1000, 100
 _TRIED_STEPS, _TRIED_IMAGES = 2, 16
+_LISTED = 5
+"""Broken images that are named before a training."""
 
 
 def sensible(recipe: Recipe, images: int, classes: int) -> Recipe:
@@ -87,7 +89,8 @@ class Tuning:
     @property
     def by_half(self) -> bool:
         """Whether there is a second training."""
-        return self.half and not self.rest and len(self.data.classes) >= LEAST_CLASSES
+        asked = self.half and not self.rest and not self.row.method.head.own_classes
+        return asked and len(self.data.classes) >= LEAST_CLASSES
 
     def tasks(self) -> list[ImageTask]:
         """What is trained on: all classes, and half of them where there is a second training."""
@@ -111,12 +114,14 @@ class Tuning:
             yield f"  length   {steps:,} steps of {size} images, each image {steps * size / len(task.train):.3g} times"
         yield f"  rest     {self._rest(tasks)}"
         seconds = self._seconds(tasks)
-        yield f"  time     about {spell(max(1, seconds))} on {best_device(self.config.device)}, measured in a few steps"
+        yield f"  time     about {roughly(seconds)} on {best_device(self.config.device)}, measured in a few steps"
         yield f"  result   {self.out}"
 
     def _rest(self, tasks: Sequence[ImageTask]) -> str:
         if self.rest:
             return f"what it loses is measured on {', '.join(data.name for data in self.rest)}"
+        if self.row.method.head.own_classes:
+            return "none: the method knows no names but those that it is trained on"
         if len(tasks) > 1:
             return (
                 f"what it loses is measured by a second training on {len(tasks[1].classes)} of your classes, scored on "
@@ -188,36 +193,39 @@ class Tuning:
         return records
 
 
-def refuse_hopeless(data: ImageData) -> list[str]:
+def refuse_hopeless(data: ImageData) -> Iterator[str]:
     """Reads every image, and looks for what no training can mend.
 
-    Returns:
-        Lines for people: what is broken, doubtful or there twice.
+    Yields:
+        Lines for people, before anything is refused: what is broken, doubtful or there twice.
 
     Raises:
-        DataError: all images are the same, or there are no test images, or too many of them are broken.
+        DataError: all images are the same, or there are no test images, or too many of a split are broken.
     """
     report = data.check()
-    images = sum(map(len, data.splits.values()))
-    lines = [f"every image was read: {len(report.unreadable)} of {images} cannot be used"]
-    lines += [f"unreadable: {key}: {reason}" for key, reason in report.unreadable[:5]]
-    lines += report.notes
+    every, broken = sum(map(len, data.splits.values())), report.unreadable
+    yield f"every image was read: {len(broken)} of {every} cannot be used"
+    yield from (f"unreadable: {key}: {reason}" for key, reason in broken[:_LISTED])
+    if len(broken) > _LISTED:
+        yield f"and {len(broken) - _LISTED} more: steadyclip data check lists them"
+    yield from report.notes
     twice = sum(len(group) - 1 for group in report.duplicates)
-    if images - len(report.unreadable) - twice < 2:
+    if every - len(broken) - twice < 2:
         raise DataError(f"all images of {data.name} are the same one: there is nothing to tell apart.")
     if twice:
-        lines.append(f"{twice} images are there twice or more, such as {_pair(report.duplicates[0])}")
+        yield f"exact copies of other images: {twice}, such as {_pair(report.duplicates[0])}"
     labels = {
         (split, key): label for split, of in data.splits.items() for key, label in zip(of.keys, of.labels, strict=True)
     }
     if torn := [group for group in report.duplicates if len({labels[place] for place in group}) > 1]:
-        lines.append(
-            f"{len(torn)} images stand in several classes, such as {_pair(torn[0])}: one of the labels is wrong"
-        )
+        yield f"images in several classes: {len(torn)}, such as {_pair(torn[0])}: one of the labels is wrong"
     if not len(data.splits["test"]):
         raise DataError(f"{data.name} has no test images: nothing could be said about a training. Add some.")
-    data.splits["test"].accept(report.unreadable)
-    return lines
+    for split, images in data.splits.items():
+        try:
+            images.accept(broken)
+        except DataError as error:
+            raise DataError(f"{split} images of {error}") from None
 
 
 def find_copies(data: ImageData) -> tuple[frozenset[str], list[str]]:

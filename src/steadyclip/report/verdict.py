@@ -138,7 +138,8 @@ def verdict(run: str | Path | Iterable[Record]) -> Verdict | None:
     if own.outcome == "not measured" and not own.reason:
         return None
     other = [record for records in of_run for record in records if _of_the_rest(record)]
-    rest = _side(other, frozen, "")
+    only = "it knows no names but those that it was trained on" if training.method.own_classes else ""
+    rest = _side(other, frozen, only)
     unmoved = _unmoved(main)
     first = _first(own, unmoved)
     second = _second(rest, training, any(r.training != training for r in other))
