@@ -133,6 +133,7 @@ def test_half_of_the_classes_says_what_is_lost(tune: Tune, tmp_path: Path, color
     assert found.sentences[1].startswith(
         "On 4 of your classes that a second, like training did not see (24 images): 100.0"
     )
+    assert found.notes[0].startswith("Base and new are of that second training")
     assert (tmp_path / "run" / "half" / "run.json").exists()
     whole, half = (sc.load_run(tmp_path / "run" / part)[2] for part in ("", "half"))
     assert (whole.task.subset, half.task.subset) == ("all", "base")
@@ -142,6 +143,7 @@ def test_half_of_the_classes_says_what_is_lost(tune: Tune, tmp_path: Path, color
     assert found.own.pairs[0][1].training == whole
     again, said = tune(colors, "lora[learning_rate=1e-2,steps=30]")
     assert again.sentences == found.sentences  # nothing was trained anew
+    assert "  time     that of scoring: it was trained before\n" in said
 
 
 def test_a_plan_trains_nothing(model: Path, colors: Path, tmp_path: Path, capsys) -> None:

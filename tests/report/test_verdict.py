@@ -138,5 +138,8 @@ def test_of_several_trainings_there_is_none(make: Make) -> None:
 def test_the_page_begins_with_it(make: Make, tmp_path) -> None:
     records = [make(subset="all", correct=share(30, 60)), make("lora", "all", seed=1, correct=share(55, 60))]
     text = write_page(records, tmp_path / "page.html").read_text()
-    assert text.index('class="verdict better"') < text.index('class="reading"')
+    assert text.index('class="verdict better"') < text.index('id="results"')
+    assert 'class="reading"' not in text  # it would say the same again
+    assert "95\N{NO-BREAK SPACE}% interval" in text
+    assert "with <code>--rest</code>." in text
     assert main_table(records).sections

@@ -16,7 +16,7 @@ from steadyclip.core.precision import best_device
 from steadyclip.core.progress import roughly, spell
 from steadyclip.data.copies import copies
 from steadyclip.data.task import read_split, seen_by
-from steadyclip.evaluation.records import Record
+from steadyclip.evaluation.records import Record, Run
 from steadyclip.experiments.before_after import BeforeAfter, to_score
 from steadyclip.experiments.rows import Row
 from steadyclip.training.config import TrainConfig
@@ -113,8 +113,11 @@ class Tuning:
             steps = recipe.total_steps(len(task.train), len(task.classes))
             yield f"  length   {steps:,} steps of {size} images, each image {steps * size / len(task.train):.3g} times"
         yield f"  rest     {self._rest(tasks)}"
-        seconds = self._seconds(tasks)
-        yield f"  time     about {roughly(seconds)} on {best_device(self.config.device)}, measured in a few steps"
+        if left := [task for task in tasks if not self._trained(self._folder(task, tasks))]:
+            about = f"about {roughly(self._seconds(tasks, left))} on {best_device(self.config.device)}"
+            yield f"  time     {about}, measured in a few steps"
+        else:
+            yield "  time     that of scoring: it was trained before"
         yield f"  result   {self.out}"
 
     def _rest(self, tasks: Sequence[ImageTask]) -> str:
@@ -130,8 +133,15 @@ class Tuning:
         why = "" if self.half is False else f", as {len(self.data.classes)} classes cannot be halved"
         return f"what it loses is not measured{why}: --rest names other data to score"
 
-    def _seconds(self, tasks: Sequence[ImageTask]) -> float:
-        """An estimate, from a few images and steps that are then forgotten."""
+    def _folder(self, task: ImageTask, tasks: Sequence[ImageTask]) -> Path:
+        return self.out if task is tasks[0] else self.out / HALF
+
+    @staticmethod
+    def _trained(folder: Path) -> bool:
+        return (folder / "run.json").is_file() and Run.read(folder / "run.json").finished
+
+    def _seconds(self, tasks: Sequence[ImageTask], left: Sequence[ImageTask]) -> float:
+        """An estimate, from a few images and steps that are then forgotten; ``left`` is still to be trained."""
         from steadyclip.models import load
         from steadyclip.models.features import image_features
         from steadyclip.training import fit
@@ -146,13 +156,13 @@ class Tuning:
         scored = sum(len(data.splits["test"]) for data in (self.data, *self.rest)) * len(tasks)
         seconds = 2 * each * scored
         if self.row.recipe is None:
-            return seconds + each * sum(len(task.train) + len(task.val) for task in tasks)
+            return seconds + each * sum(len(task.train) + len(task.val) for task in left)
         short = dataclasses.replace(
             self.row.recipe, steps=_TRIED_STEPS, steps_per_shot=None, epochs=None, warmup_steps=0
         )
         config = dataclasses.replace(self.config, out=None, progress=False)
         result = fit(model, self.row.method, task, recipe=short, config=config)
-        steps = sum(self._recipe(task, tasks[0]).total_steps(len(task.train), len(task.classes)) for task in tasks)
+        steps = sum(self._recipe(task, tasks[0]).total_steps(len(task.train), len(task.classes)) for task in left)
         return seconds + result.seconds / _TRIED_STEPS * steps
 
     def _recipe(self, task: ImageTask, whole: ImageTask) -> Recipe:
@@ -175,7 +185,7 @@ class Tuning:
         records: list[Record] = []
         for task in tasks:
             whole = task is tasks[0]
-            out = self.out if whole else self.out / HALF
+            out = self._folder(task, tasks)
             model = load(self.model)
             recipe = self._recipe(task, tasks[0]) if self.row.recipe else None
             config = dataclasses.replace(self.config, out=out)
