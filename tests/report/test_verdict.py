@@ -106,6 +106,7 @@ def test_a_head_that_cannot_name_the_rest(make: Make) -> None:
 
 def test_without_the_rest_a_head_of_its_own_names_asks_for_none(make: Make) -> None:
     probe = make("probe", "all", seed=1, correct=share(55, 60))
+    assert probe.training
     training = replace(probe.training, method=replace(probe.training.method, own_classes=True))
     found = need_verdict([make(subset="all", correct=share(30, 60)), replace(probe, training=training)])
     assert found.sentences[1] == "On the rest it cannot be used: it knows no names but those that it was trained on."
