@@ -273,6 +273,10 @@ def test_mistakes(
         ),
         ("tune x --output_dir y", "there is no --output_dir here. Did you mean --out?"),
         ("train --data x --fp16", "there is no --fp16 here. Did you mean --precision bf16?"),
+        ("tune --data photos", "there is no --data here: write photos without it, before all else."),
+        ("predict --model=m x.png --names a b", "there is no --model here: write m without it, before all else."),
+        ("predict m --data photos --names a b", "there is no --data here: write photos without it."),
+        ("predict m --names a b x.png", "'x.png' was read as a name: images stand before --names."),
         ("val runs/x", "unknown command 'val'. Did you mean 'evaluate'?"),
         ("finetune x", "unknown command 'finetune'. Did you mean 'tune'?"),
         (
@@ -281,7 +285,7 @@ def test_mistakes(
         ),
         (
             "train --data x --shots four",
-            "--shots: no type matching {None}|INT could be instantiated from ['four']. See",
+            "--shots: must be INT, not 'four'. See",
         ),
         (
             "train --data x --subset bass",

@@ -133,6 +133,7 @@ def test_half_of_the_classes_says_what_is_lost(tune: Tune, tmp_path: Path, color
     assert found.sentences[1].startswith(
         "On 4 of your classes that a second, like training did not see (24 images): 100.0"
     )
+    assert found.notes[0].startswith("Base and new are of that second training")
     assert (tmp_path / "run" / "half" / "run.json").exists()
     whole, half = (sc.load_run(tmp_path / "run" / part)[2] for part in ("", "half"))
     assert (whole.task.subset, half.task.subset) == ("all", "base")
@@ -142,6 +143,7 @@ def test_half_of_the_classes_says_what_is_lost(tune: Tune, tmp_path: Path, color
     assert found.own.pairs[0][1].training == whole
     again, said = tune(colors, "lora[learning_rate=1e-2,steps=30]")
     assert again.sentences == found.sentences  # nothing was trained anew
+    assert "  time     that of scoring: it was trained before\n" in said
 
 
 def test_a_plan_trains_nothing(model: Path, colors: Path, tmp_path: Path, capsys) -> None:
@@ -152,6 +154,32 @@ def test_a_plan_trains_nothing(model: Path, colors: Path, tmp_path: Path, capsys
     assert "  images   80 to train on, 32 to validate, 48 to test, of 8 classes\n" in said
     assert "  time     about " in said
     assert not out.exists()
+
+
+def test_a_method_that_knows_only_its_own_names_has_no_rest(tune: Tune, colors: Path, tmp_path: Path) -> None:
+    found, said = tune(colors, "linear-probe")
+    assert "  rest     none: the method knows no names but those that it is trained on\n" in said
+    assert "0 images in" not in said
+    assert not (tmp_path / "run" / "half").exists()
+    assert found.sentences[1] == "On the rest it cannot be used: it knows no names but those that it was trained on."
+    assert "other names" not in found.sentences[2]
+
+
+def test_it_says_when_it_is_not_sure(tune: Tune, colors: Path, tmp_path: Path) -> None:
+    """As after `train`: validation images that are there suffice."""
+    data = draw(tmp_path / "more", COLORS, 25, seed=8)
+    _, said = tune(data, "linear-probe")
+    assert "threshold" in said
+    assert (tmp_path / "run" / "calibration.json").is_file()
+    _, said = tune(data, "linear-probe")
+    assert "threshold" not in said  # once is enough
+
+
+def test_a_model_that_is_not_there_is_told_before_any_image_is_read(colors: Path, capsys) -> None:
+    assert main(["tune", str(colors), "--model", "icons-smal", "--dry-run"]) == 1
+    told = capsys.readouterr()
+    assert "no model 'icons-smal'" in told.err
+    assert "every image was read" not in told.out
 
 
 def test_settings_of_the_row_win(model: Path, colors: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,11 +275,14 @@ def test_odd_images_and_names(tune: Tune, model: Path, tmp_path: Path, capsys) -
     (data / "猫" / "broken.png").write_bytes(b"\x89PNG broken")
     words = ["tune", str(data), "--model", str(model), "--out", str(tmp_path / "run"), "--no-progress"]
     assert main(words) == 1
-    assert "1 of 16 images cannot be read, more than the share max_unreadable=0.05" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "unreadable: 猫/broken.png" in told.out  # all of them, before the error that names one
+    assert " images of odd: 1 of 16 images cannot be read, more than the share max_unreadable=0.05" in told.err
+    assert "(--max-unreadable)" in told.err
     assert not (tmp_path / "run").exists()  # known before anything is trained
     found, said = tune(data, "lora[steps=2]", "--no-half", "--max-unreadable", "0.2")
     assert "unreadable: 猫/broken.png" in said
-    assert "1 images stand in several classes, such as" in said
+    assert "images in several classes: 1, such as" in said
     assert found.own.outcome == "not told apart"
 
 

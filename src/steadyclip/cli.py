@@ -233,6 +233,9 @@ def _one_line(box: str) -> str:
             said += f". Did you mean {re.split('[ ,]', below)[0]}?"
         elif "subcommands" in head:
             said += f". {head}"
+    said = re.sub(
+        r"no type matching (\{None\}\|)?(\S+) could be instantiated from \['(.*)'\]", r"must be \2, not '\3'", said
+    )
     return said if said.endswith((".", "?")) else f"{said}."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,14 @@ def test_saved_again_or_scaled_but_not_others(tmp_path: Path) -> None:
         "new.png": scene(99),
         "gray.png": scene(9).convert("L"),  # another picture to the eye
         "mirrored.png": scene(11).transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        "brighter.png": scene(13).point(lambda level: 0.95 * level + 12),
+        "turned.png": scene(15).transpose(Image.Transpose.FLIP_TOP_BOTTOM),
     }
     found = copies(image_set(tmp_path / "again", again), image_set(tmp_path / "scenes", scenes))
-    assert found == {"same.png": "3.png", "saved.jpg": "5.png", "small.png": "7.png"}
+    assert found == {
+        "same.png": "3.png", "saved.jpg": "5.png", "small.png": "7.png", "mirrored.png": "11.png",
+        "brighter.png": "13.png",
+    }  # fmt: skip
 
 
 def test_plain_and_broken_images_are_no_copies(tmp_path: Path) -> None:
@@ -46,3 +52,10 @@ def test_plain_and_broken_images_are_no_copies(tmp_path: Path) -> None:
     assert copies(one, other) == {}
     assert copies(one.subset([]), other) == {}
     assert copies(one, other.subset([])) == {}
+
+
+def test_a_mirror_image_of_another_class_is_another_image(tmp_path: Path) -> None:
+    mirrored = scene(1).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    one, other = image_set(tmp_path / "one", {"a.png": mirrored}), image_set(tmp_path / "other", {"a.png": scene(1)})
+    assert copies(one, other) == {"a.png": "a.png"}
+    assert copies(dataclasses.replace(one, classes=("b",)), other) == {}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.evaluation.records import Record
@@ -103,6 +104,15 @@ def test_a_head_that_cannot_name_the_rest(make: Make) -> None:
     assert found.sentences[2] == "Use it for the classes that it was trained on."
 
 
+def test_without_the_rest_a_head_of_its_own_names_asks_for_none(make: Make) -> None:
+    probe = make("probe", "all", seed=1, correct=share(55, 60))
+    assert probe.training
+    training = replace(probe.training, method=replace(probe.training.method, own_classes=True))
+    found = need_verdict([make(subset="all", correct=share(30, 60)), replace(probe, training=training)])
+    assert found.sentences[1] == "On the rest it cannot be used: it knows no names but those that it was trained on."
+    assert found.sentences[2] == "Use it for the classes that it was trained on."
+
+
 def test_what_is_required(judge) -> None:
     good = judge((share(40, 60), share(55, 60)), (share(6000, 10000), share(5990, 10000)))
     good.require(True, 2.0)
@@ -129,5 +139,8 @@ def test_of_several_trainings_there_is_none(make: Make) -> None:
 def test_the_page_begins_with_it(make: Make, tmp_path) -> None:
     records = [make(subset="all", correct=share(30, 60)), make("lora", "all", seed=1, correct=share(55, 60))]
     text = write_page(records, tmp_path / "page.html").read_text()
-    assert text.index('class="verdict better"') < text.index('class="reading"')
+    assert text.index('class="verdict better"') < text.index('id="results"')
+    assert 'class="reading"' not in text  # it would say the same again
+    assert "95\N{NO-BREAK SPACE}% interval" in text
+    assert "with <code>--rest</code>." in text
     assert main_table(records).sections

@@ -1,7 +1,7 @@
 import pytest
 from training_world import RECIPE, clip, make_task
 
-from steadyclip.core.progress import spell
+from steadyclip.core.progress import roughly, spell
 from steadyclip.methods import get_method
 from steadyclip.training import TrainConfig, fit, monitor
 
@@ -41,3 +41,7 @@ def test_it_can_be_silent(said) -> None:
 
 def test_time_is_spelled_for_people() -> None:
     assert [spell(s) for s in (0, 59.6, 61, 3661)] == ["0 s", "1:00", "1:01", "1:01:01"]
+
+
+def test_an_estimate_names_its_units() -> None:
+    assert [roughly(s) for s in (0.2, 41, 402, 4695)] == ["1 s", "41 s", "7 min", "1 h 18 min"]

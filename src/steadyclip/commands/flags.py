@@ -40,6 +40,8 @@ _ELSEWHERE = {
     "classes": "names", "prompt": "templates", "prompts": "templates", "template": "templates", "trainer": "method",
 }  # fmt: skip
 """What flags are called elsewhere."""
+_PLACES = {"model": "source", "run": "source", "checkpoint": "source", "data": "images"}
+"""Flags -> what stands without a flag where they are not."""
 
 
 class Flag(NamedTuple):
@@ -239,13 +241,17 @@ def keep_config(name: str, command: Any, folder: Path) -> None:
 def hint(words: Sequence[str], command: Command) -> str:
     """What was meant by flags that the command does not have; "" where nobody knows."""
     known = flags_of(command)
+    bare = [name for name, flag in known.items() if flag.positional]
     given = [(word.partition("=")[0], word, after) for word, after in itertools.pairwise([*words, "..."])]
-    wrong = [each for each in given if each[0].startswith("--") and _name(each[0]) not in known]
+    wrong = [each for each in given if each[0].startswith("--") and _name(each[0]) not in known.keys() - {*bare}]
     option = next((f"--{name}" for name in ("method", "methods") if name in known), None)
     if option and (row := _row_hint(words, option, wrong)):
         return row
     for flag, word, after in wrong:
-        meant = _ELSEWHERE.get(_name(flag))
+        meant = _ELSEWHERE.get(_name(flag), _name(flag))
+        for place in {meant, _PLACES.get(meant)}.intersection(bare):
+            first = ", before all else" if place == bare[0] else ""
+            return f"there is no {flag} here: write {word.partition('=')[2] or after} without it{first}."
         if meant in known:
             value = {"precision": " bf16", "device": " cuda"}.get(meant, "")
             value = "" if "=" in word or not after.startswith(("-", "...")) else value

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from steadyclip.core.errors import UsageError
 from steadyclip.core.limits import Share
+from steadyclip.core.progress import warn
 from steadyclip.core.terminal import console
 from steadyclip.data.sampling import Subset as SubsetName
 from steadyclip.experiments.settings import PUBLISHED, Settings
@@ -82,16 +83,21 @@ FOR_PHOTOS = f"{EMBEDDED} knows drawings only; for photos take --model openai/cl
 
 
 def model_for(model: str | None, data: str) -> str:
-    """The model to train: the embedded one only for the drawings that it was made for, unless it is named.
+    """The model to train: the embedded one only for the drawings that it was made for, unless it is named; then a line
+    says what it knows.
 
     Raises:
         UsageError: no model is named, and ``data`` is not built in.
     """
     from steadyclip.data.builtin import find_builtin
 
-    if model is None and find_builtin(data) is None:
+    if find_builtin(data) is not None:
+        return model or EMBEDDED
+    if model is None:
         raise UsageError(f"name the model to train with --model. {FOR_PHOTOS}.")
-    return model or EMBEDDED
+    if model == EMBEDDED:
+        warn(FOR_PHOTOS)
+    return model
 
 
 def one_row(flag: str, text: str, settings: Settings = PUBLISHED) -> Row:

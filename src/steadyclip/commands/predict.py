@@ -70,7 +70,7 @@ class Predict:
     )
 
     source: Positional[str]
-    """Folder that `steadyclip train` or `steadyclip export` wrote, or a pretrained model, as for `train --model`."""
+    """Folder of a run or of an export, or a pretrained model, as for `train --model`."""
     images: Positional[tuple[str, ...]]
     """Images, folders, patterns ("photos/*.jpg"), lists (.txt with a path a line, a table with a column `path`), or `-`
     for paths on standard input."""
@@ -103,7 +103,9 @@ class Predict:
         from steadyclip.deploy.results import check_file
 
         if not self.images:
-            raise UsageError("name at least one image: steadyclip predict RUN PHOTO ...")
+            names = self.answers.names
+            said = f" {names[-1]!r} was read as a name: images stand before --names." if names else ""
+            raise UsageError(f"name at least one image: steadyclip predict RUN PHOTO ...{said}")
         if self.out:
             check_file(self.out, self.resume, self.force)
         elif self.resume or self.force:

@@ -64,7 +64,8 @@ class Report:
             print(table.markdown(), end="")
         else:
             show(table)
-            show(reading(table))
+            if not found:
+                show(reading(table))
         run = next((path for path in self.records if len(self.records) == 1 and (path / "run.json").is_file()), None)
         say(f"page: {write_page(records, self.out, self.title, run)}")
         if found and (rows := class_rows(found)):

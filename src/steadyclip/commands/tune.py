@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from steadyclip.commands.flags import keep_config
 from steadyclip.commands.options import EMBEDDED, DataOptions, model_for, one_row, say, show, tell
 from steadyclip.core.limits import Count, Seed, Workers
-from steadyclip.core.precision import AskedPrecision
+from steadyclip.core.precision import AskedPrecision, best_device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,18 +73,23 @@ class Tune:
 
     def __call__(self) -> None:
         from steadyclip.data import load_data
+        from steadyclip.deploy.calibration import CALIBRATION, calibrate_new
         from steadyclip.experiments.settings import settings_for
         from steadyclip.experiments.tuning import Tuning, find_copies, refuse_hopeless, sensible
+        from steadyclip.models.loading import find_model
         from steadyclip.report import main_table, need_verdict, write_page
-        from steadyclip.training import Stopped
+        from steadyclip.training import Stopped, load_run
         from steadyclip.training.config import TrainConfig
 
         row = one_row("--method", self.method, settings_for(self.model or EMBEDDED))
         row.method.files()
         data = self.source.load()
-        named = model_for(self.model, self.source.data)
         rest = [load_data(name, root=self.source.root) for name in self.rest]
-        say(*data.summary(), *refuse_hopeless(data))
+        named = model_for(self.model, self.source.data)
+        find_model(named)  # before every image is read
+        say(*data.summary())
+        for line in refuse_hopeless(data):
+            say(line)
         copies, said = find_copies(data)
         say(*said)
         out = self.out or Path("runs") / f"{data.name}-tuned-{row.slug}-seed{self.seed}"
@@ -105,6 +110,8 @@ class Tune:
             keep_config("tune", self, out)
             raise
         keep_config("tune", self, out)
+        if not (out / CALIBRATION).is_file():
+            say(*calibrate_new(*load_run(out, device=best_device(self.device)), tasks[0], out))
         show(main_table(records))
         page = write_page(records, out / "report.html", f"{data.name}: {row.label}", out)
         say("")

@@ -57,7 +57,8 @@ class Display:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """Yields a callback ``(done, total)``; where there is no bar, one line at the end says how many images it were."""
+    """Yields a callback ``(done, total)``; where there is no bar, one line at the end says how many images it were, if
+    any."""
     start, last = time.perf_counter(), 0
     with Display(title, None) as shown:
 
@@ -67,7 +68,7 @@ def progress_bar(title: str) -> Iterator[Progress]:
             shown.update(completed=done, total=total)
 
         yield advance
-    if not shown.bar:
+    if not shown.bar and last:
         shown.say(f"{title}: {last} images in {time.perf_counter() - start:.1f} s")
 
 
@@ -83,3 +84,11 @@ def spell(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
     return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
+
+
+def roughly(seconds: float) -> str:
+    """``40 s``, ``7 min`` or ``1 h 20 min``: an estimate, in which nobody takes minutes for hours."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if seconds >= 60 else f"{max(1, round(seconds))} s"

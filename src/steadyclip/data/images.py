@@ -282,7 +282,8 @@ class ImageSet:
             key = lost[0][1]
             raise DataError(
                 f"{self.name}: {len(lost)} of {len(self)} images cannot be read, more than the share max_unreadable="
-                f"{self.max_unreadable:g}, for instance {key}: {gone[key]}. Replace them, or raise max_unreadable."
+                f"{self.max_unreadable:g}, for instance {key}: {gone[key]}. Replace them, or raise max_unreadable"
+                " (--max-unreadable)."
             )
 
 

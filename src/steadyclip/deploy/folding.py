@@ -98,7 +98,7 @@ def fold(engine: TorchEngine) -> Rows:
     if why := why_not(engine):
         raise ModelError(f"{engine.method.row} {why}.")
     model, method = engine.model, engine.method
-    any_name = method.mergeable and not engine.scorer.planner.head.own_classes
+    any_name = method.mergeable and not engine.scorer.planner.head.spec.own_classes
     rows = Rows.of(engine, "any" if any_name else "fixed")
     assert rows is not None  # every head that says it is mergeable has rows
     if all(adapter.mergeable for adapter in method.adapters):

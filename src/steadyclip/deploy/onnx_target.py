@@ -98,7 +98,7 @@ def write(job: Job) -> dict[str, Any]:
 def names_of(engine: TorchEngine) -> Names:
     """ "any" where class names are plain texts to the text tower, and all that the head reads."""
     plain = engine.model.prompted is None and engine.method.head.mergeable
-    return "any" if plain and not engine.scorer.planner.head.own_classes else "fixed"
+    return "any" if plain and not engine.scorer.planner.head.spec.own_classes else "fixed"
 
 
 def write_classifier_graph(job: Job, about: Classifier, path: Path) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class MethodInfo(Part, frozen=True):
         label: its name followed by the knobs that are not at their defaults; in a grid the row as it was typed.
         files: knob -> hash of the content of the file that it names.
         origin: the package or the file that it came with; "" for a method of this package.
+        own_classes: it knows no other names than those it was trained on.
     """
 
     name: str
@@ -55,6 +56,7 @@ class MethodInfo(Part, frozen=True):
     label: str
     files: dict[str, str] = msgspec.field(default_factory=dict)
     origin: str = ""
+    own_classes: bool = False
 
     @classmethod
     def of(cls, method: Method, label: str = "") -> MethodInfo:
@@ -62,7 +64,8 @@ class MethodInfo(Part, frozen=True):
         from steadyclip.methods.registry import origin_of
 
         knobs = json.loads(json.dumps(method.knobs()))  # tuples become lists, as they come back from a file
-        return cls(method.name, knobs, label or method.row, method.files(), origin_of(method.name))
+        origin, own = origin_of(method.name), method.head.own_classes
+        return cls(method.name, knobs, label or method.row, method.files(), origin, own)
 
 
 class TaskInfo(Part, frozen=True):

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from steadyclip.core.errors import DataError
 from steadyclip.core.precision import best_device
-from steadyclip.core.progress import spell
+from steadyclip.core.progress import roughly, spell
 from steadyclip.data.copies import copies
 from steadyclip.data.task import read_split, seen_by
-from steadyclip.evaluation.records import Record
+from steadyclip.evaluation.records import Record, Run
 from steadyclip.experiments.before_after import BeforeAfter, to_score
 from steadyclip.experiments.rows import Row
 from steadyclip.training.config import TrainConfig
@@ -31,6 +31,8 @@ LEAST_CLASSES = 4
 """To train on half of them: two on either side."""
 _PASSES, _MOST, _LEAST = 20, 1000, 100
 _TRIED_STEPS, _TRIED_IMAGES = 2, 16
+_LISTED = 5
+"""Broken images that are named before a training."""
 
 
 def sensible(recipe: Recipe, images: int, classes: int) -> Recipe:
@@ -87,7 +89,8 @@ class Tuning:
     @property
     def by_half(self) -> bool:
         """Whether there is a second training."""
-        return self.half and not self.rest and len(self.data.classes) >= LEAST_CLASSES
+        asked = self.half and not self.rest and not self.row.method.head.own_classes
+        return asked and len(self.data.classes) >= LEAST_CLASSES
 
     def tasks(self) -> list[ImageTask]:
         """What is trained on: all classes, and half of them where there is a second training."""
@@ -110,13 +113,18 @@ class Tuning:
             steps = recipe.total_steps(len(task.train), len(task.classes))
             yield f"  length   {steps:,} steps of {size} images, each image {steps * size / len(task.train):.3g} times"
         yield f"  rest     {self._rest(tasks)}"
-        seconds = self._seconds(tasks)
-        yield f"  time     about {spell(max(1, seconds))} on {best_device(self.config.device)}, measured in a few steps"
+        if left := [task for task in tasks if not self._trained(self._folder(task, tasks))]:
+            about = f"about {roughly(self._seconds(tasks, left))} on {best_device(self.config.device)}"
+            yield f"  time     {about}, measured in a few steps"
+        else:
+            yield "  time     that of scoring: it was trained before"
         yield f"  result   {self.out}"
 
     def _rest(self, tasks: Sequence[ImageTask]) -> str:
         if self.rest:
             return f"what it loses is measured on {', '.join(data.name for data in self.rest)}"
+        if self.row.method.head.own_classes:
+            return "none: the method knows no names but those that it is trained on"
         if len(tasks) > 1:
             return (
                 f"what it loses is measured by a second training on {len(tasks[1].classes)} of your classes, scored on "
@@ -125,8 +133,15 @@ class Tuning:
         why = "" if self.half is False else f", as {len(self.data.classes)} classes cannot be halved"
         return f"what it loses is not measured{why}: --rest names other data to score"
 
-    def _seconds(self, tasks: Sequence[ImageTask]) -> float:
-        """An estimate, from a few images and steps that are then forgotten."""
+    def _folder(self, task: ImageTask, tasks: Sequence[ImageTask]) -> Path:
+        return self.out if task is tasks[0] else self.out / HALF
+
+    @staticmethod
+    def _trained(folder: Path) -> bool:
+        return (folder / "run.json").is_file() and Run.read(folder / "run.json").finished
+
+    def _seconds(self, tasks: Sequence[ImageTask], left: Sequence[ImageTask]) -> float:
+        """An estimate, from a few images and steps that are then forgotten; ``left`` is still to be trained."""
         from steadyclip.models import load
         from steadyclip.models.features import image_features
         from steadyclip.training import fit
@@ -141,13 +156,13 @@ class Tuning:
         scored = sum(len(data.splits["test"]) for data in (self.data, *self.rest)) * len(tasks)
         seconds = 2 * each * scored
         if self.row.recipe is None:
-            return seconds + each * sum(len(task.train) + len(task.val) for task in tasks)
+            return seconds + each * sum(len(task.train) + len(task.val) for task in left)
         short = dataclasses.replace(
             self.row.recipe, steps=_TRIED_STEPS, steps_per_shot=None, epochs=None, warmup_steps=0
         )
         config = dataclasses.replace(self.config, out=None, progress=False)
         result = fit(model, self.row.method, task, recipe=short, config=config)
-        steps = sum(self._recipe(task, tasks[0]).total_steps(len(task.train), len(task.classes)) for task in tasks)
+        steps = sum(self._recipe(task, tasks[0]).total_steps(len(task.train), len(task.classes)) for task in left)
         return seconds + result.seconds / _TRIED_STEPS * steps
 
     def _recipe(self, task: ImageTask, whole: ImageTask) -> Recipe:
@@ -170,7 +185,7 @@ class Tuning:
         records: list[Record] = []
         for task in tasks:
             whole = task is tasks[0]
-            out = self.out if whole else self.out / HALF
+            out = self._folder(task, tasks)
             model = load(self.model)
             recipe = self._recipe(task, tasks[0]) if self.row.recipe else None
             config = dataclasses.replace(self.config, out=out)
@@ -188,36 +203,39 @@ class Tuning:
         return records
 
 
-def refuse_hopeless(data: ImageData) -> list[str]:
+def refuse_hopeless(data: ImageData) -> Iterator[str]:
     """Reads every image, and looks for what no training can mend.
 
-    Returns:
-        Lines for people: what is broken, doubtful or there twice.
+    Yields:
+        Lines for people, before anything is refused: what is broken, doubtful or there twice.
 
     Raises:
-        DataError: all images are the same, or there are no test images, or too many of them are broken.
+        DataError: all images are the same, or there are no test images, or too many of a split are broken.
     """
     report = data.check()
-    images = sum(map(len, data.splits.values()))
-    lines = [f"every image was read: {len(report.unreadable)} of {images} cannot be used"]
-    lines += [f"unreadable: {key}: {reason}" for key, reason in report.unreadable[:5]]
-    lines += report.notes
+    every, broken = sum(map(len, data.splits.values())), report.unreadable
+    yield f"every image was read: {len(broken)} of {every} cannot be used"
+    yield from (f"unreadable: {key}: {reason}" for key, reason in broken[:_LISTED])
+    if len(broken) > _LISTED:
+        yield f"and {len(broken) - _LISTED} more: steadyclip data check lists them"
+    yield from report.notes
     twice = sum(len(group) - 1 for group in report.duplicates)
-    if images - len(report.unreadable) - twice < 2:
+    if every - len(broken) - twice < 2:
         raise DataError(f"all images of {data.name} are the same one: there is nothing to tell apart.")
     if twice:
-        lines.append(f"{twice} images are there twice or more, such as {_pair(report.duplicates[0])}")
+        yield f"exact copies of other images: {twice}, such as {_pair(report.duplicates[0])}"
     labels = {
         (split, key): label for split, of in data.splits.items() for key, label in zip(of.keys, of.labels, strict=True)
     }
     if torn := [group for group in report.duplicates if len({labels[place] for place in group}) > 1]:
-        lines.append(
-            f"{len(torn)} images stand in several classes, such as {_pair(torn[0])}: one of the labels is wrong"
-        )
+        yield f"images in several classes: {len(torn)}, such as {_pair(torn[0])}: one of the labels is wrong"
     if not len(data.splits["test"]):
         raise DataError(f"{data.name} has no test images: nothing could be said about a training. Add some.")
-    data.splits["test"].accept(report.unreadable)
-    return lines
+    for split, images in data.splits.items():
+        try:
+            images.accept(broken)
+        except DataError as error:
+            raise DataError(f"{split} images of {error}") from None
 
 
 def find_copies(data: ImageData) -> tuple[frozenset[str], list[str]]:

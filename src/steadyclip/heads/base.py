@@ -47,11 +47,9 @@ class Head(nn.Module):
         classes: the names it was made for, in the order of the labels.
         spec: its knobs.
         any_length: names of tensors whose length ``solve`` decides.
-        own_classes: it knows no other names than those it was made for.
     """
 
     any_length: ClassVar[tuple[str, ...]] = ()
-    own_classes: ClassVar[bool] = False
 
     def __init__(self, classes: Sequence[str], spec: HeadSpec) -> None:
         super().__init__()
@@ -71,7 +69,7 @@ class Head(nn.Module):
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raises NoHead where it cannot tell ``names`` apart."""
-        if self.own_classes:
+        if self.spec.own_classes:
             self.places(names)
 
     def solve(self, data: FeatureTask, seed: int) -> dict[str, Any]:
@@ -119,12 +117,14 @@ class HeadSpec(Spec):
         what: how messages call it.
         mergeable: it has a plain form.
         learns: it has something to train, by steps or by ``solve``.
+        own_classes: it knows no other names than those it was made for.
         solves: it fills itself from features before the steps, or in their place.
     """
 
     what: ClassVar[str] = "this head"
     mergeable: ClassVar[bool] = True
     learns: ClassVar[bool] = True
+    own_classes: ClassVar[bool] = False
 
     @property
     def solves(self) -> bool:

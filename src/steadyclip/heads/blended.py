@@ -27,6 +27,7 @@ class BlendedHead(HeadSpec):
     """
 
     what: ClassVar[str] = "a blended linear probe"
+    own_classes: ClassVar[bool] = True
 
     iterations: int = 300
     """Steps, at most."""
@@ -46,7 +47,6 @@ class BlendedHead(HeadSpec):
 
 
 class _BlendedHead(Head):
-    own_classes: ClassVar[bool] = True
     spec: BlendedHead
     text_CD: Tensor
 

@@ -31,6 +31,7 @@ class CacheHead(HeadSpec):
 
     what: ClassVar[str] = "a cache of training images"
     mergeable: ClassVar[bool] = False
+    own_classes: ClassVar[bool] = True
 
     alpha: float = 1.0
     """Weight of the vote."""
@@ -59,7 +60,6 @@ class CacheHead(HeadSpec):
 
 class _CacheHead(Head):
     any_length: ClassVar[tuple[str, ...]] = ("keys_ND", "values_N")
-    own_classes: ClassVar[bool] = True
     spec: CacheHead
 
     def __init__(self, classes: Sequence[str], spec: CacheHead, width: int) -> None:

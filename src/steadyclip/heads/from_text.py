@@ -24,6 +24,7 @@ class ResidualHead(HeadSpec):
     """
 
     what: ClassVar[str] = "a residual of class texts"
+    own_classes: ClassVar[bool] = True
 
     alpha: float = 0.5
     """Factor of the residual."""
@@ -34,7 +35,6 @@ class ResidualHead(HeadSpec):
 
 
 class _ResidualHead(Head):
-    own_classes: ClassVar[bool] = True
     spec: ResidualHead
 
     def __init__(self, classes: Sequence[str], spec: ResidualHead, width: int) -> None:
@@ -65,6 +65,7 @@ class FromTextHead(HeadSpec):
     """
 
     what: ClassVar[str] = "a linear head"
+    own_classes: ClassVar[bool] = True
 
     unit: bool = True
     """w_k is normalized."""
@@ -79,7 +80,6 @@ class FromTextHead(HeadSpec):
 
 
 class _FromTextHead(Head):
-    own_classes: ClassVar[bool] = True
     spec: FromTextHead
     start_CD: Tensor
     share_C: Tensor

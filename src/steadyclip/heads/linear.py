@@ -24,6 +24,7 @@ class LinearHead(HeadSpec):
     """
 
     what: ClassVar[str] = "a linear probe"
+    own_classes: ClassVar[bool] = True
 
     strength: float | None = None
     """Inverse regularization (scikit-learn's C); none: the best of `sweep` on the validation images."""
@@ -45,7 +46,6 @@ class LinearHead(HeadSpec):
 
 
 class _LinearHead(Head):
-    own_classes: ClassVar[bool] = True
     spec: LinearHead
 
     def __init__(self, classes: Sequence[str], spec: LinearHead, width: int) -> None:

@@ -41,6 +41,16 @@ def load(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> Dua
     return model.to(device)
 
 
+def find_model(name: str) -> None:
+    """See that there is such a model, and download it if need be; its weights are not read.
+
+    Raises:
+        ModelError: there is none. Of names of open_clip only ``load`` finds out.
+    """
+    if not name.startswith("open_clip:"):
+        checkpoint_folder(name)
+
+
 def checkpoint_folder(name: str) -> Path:
     """The folder of an installed model, a directory, or a hub id, downloaded if need be.
 
@@ -104,5 +114,6 @@ def _download(hub_id: str) -> Path:
         what = type(reason or error).__name__
         raise ModelError(
             f"{hub_id!r} is not a directory here, not in the cache, and the hub cannot be reached ({what}): "
-            "check the path or the network."
+            "check the path or the network. For a machine without one, copy the folder that `hf download "
+            f"{hub_id} --local-dir FOLDER` makes elsewhere, and name FOLDER."
         ) from error

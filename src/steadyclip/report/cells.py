@@ -16,6 +16,7 @@ from steadyclip.core.files import csv_text
 from steadyclip.evaluation.records import Record
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from rich.console import Group
 
 T = TypeVar("T")
@@ -230,13 +231,21 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"md": _markdown, "sha256": _sha256, "signed": signed}
+    environment.filters |= {"md": _markdown, "sha256": _sha256, "signed": signed, "prose": _prose}
     return environment.get_template(template).render(**values)
 
 
 def _markdown(text: str) -> str:
     """``text`` as plain text in a Markdown table."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
+
+
+def _prose(text: str) -> Markup:
+    """Sentences as HTML in which a line ends neither within an option nor before a percent sign."""
+    from markupsafe import Markup, escape
+
+    spaced = str(escape(text)).replace(" %", "\N{NO-BREAK SPACE}%")
+    return Markup(re.sub(r"(?<!\S)--[a-z][a-z-]*", r"<code>\g<0></code>", spaced))
 
 
 def _sha256(text: str) -> str:

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from steadyclip.evaluation.answers import Answers
+from steadyclip.evaluation.paired import change
 from steadyclip.evaluation.records import Record
 from steadyclip.report.verdict import Verdict
 
@@ -29,6 +32,12 @@ class ClassRow(NamedTuple):
     def change(self) -> float:
         """In percent points."""
         return 100 * (self.after - self.before) / self.images if self.images else 0.0
+
+    @property
+    def sure(self) -> bool:
+        """The change is more than chance, even if both name as few of the same images right as these numbers allow."""
+        place_N = np.arange(self.images)
+        return self.images > 0 and change(place_N < self.before, place_N >= self.images - self.after).sure
 
 
 def class_rows(found: Verdict) -> list[ClassRow]:

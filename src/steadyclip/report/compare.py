@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import write_atomic
@@ -73,7 +74,7 @@ def compare(first: Path, second: Path) -> Comparison:
     runs = [Run.read(folder / "run.json") for folder in (first, second)]
     a, b = (identity(run) for run in runs)
     names = [name for name in {**a, **b} if a.get(name) != b.get(name)]
-    settings = tuple((name, _short(a.get(name)), _short(b.get(name))) for name in names)
+    settings = tuple((name, _value(a, name), _value(b, name)) for name in names)
     tests = []
     for file in sorted((first / "records").glob("*.json")):
         record = Record.read(file)
@@ -145,6 +146,10 @@ def _thumbnail(data: ImageData, index: int) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _short(value: object) -> str:
+def _value(facts: Mapping[str, Any], name: str) -> str:
+    """A setting, in short; a dash where there is no such setting."""
+    if name not in facts:
+        return "\N{EN DASH}"
+    value = facts[name]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

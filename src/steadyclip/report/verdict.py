@@ -138,12 +138,14 @@ def verdict(run: str | Path | Iterable[Record]) -> Verdict | None:
     if own.outcome == "not measured" and not own.reason:
         return None
     other = [record for records in of_run for record in records if _of_the_rest(record)]
-    rest = _side(other, frozen, "")
+    only = "it knows no names but those that it was trained on" if training.method.own_classes else ""
+    rest = _side(other, frozen, only)
     unmoved = _unmoved(main)
     first = _first(own, unmoved)
-    second = _second(rest, training, any(r.training != training for r in other))
+    by_half = any(r.training != training for r in other)
+    second = _second(rest, training, by_half)
     third = _advice(own, rest, unmoved, training)
-    return Verdict(training, own, rest, unmoved, (first, second, third), tuple(_notes(own, rest)))
+    return Verdict(training, own, rest, unmoved, (first, second, third), tuple(_notes(own, rest, by_half)))
 
 
 def _trainings(records: Sequence[Record]) -> list[list[Record]]:
@@ -278,8 +280,10 @@ def _advice(own: Side, rest: Side, unmoved: bool, training: Run) -> str:
     return f"Keep the frozen model, or give more images: {more}."
 
 
-def _notes(own: Side, rest: Side) -> Iterable[str]:
+def _notes(own: Side, rest: Side, by_half: bool) -> Iterable[str]:
     """What was left out, and what single data sets of the rest lost."""
+    if by_half:
+        yield "Base and new are of that second training; the result itself is in the table of all classes."
     for _, record in own.pairs:
         if record.data.seen:
             every = record.data.images + record.data.seen
