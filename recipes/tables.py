@@ -94,6 +94,9 @@ def differences(path: Path, column: str, old: str) -> str:
     for label in (row.split("|")[1].strip() for row in rows):
         cells = []
         for reference in references:
+            if reference == label:
+                cells.append("\N{EN DASH}")
+                continue
             line = found[label, reference, column]
             value, low, high = (float(line[name]) for name in ("difference", "low", "high"))
             strong = "**" if low > 0 or high < 0 else ""
