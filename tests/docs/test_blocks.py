@@ -86,6 +86,8 @@ def _check(words: list[str], place: str) -> None:
         for flag in ("method", "methods"):
             if rows := getattr(command, flag, None):
                 _check_rows(flag, rows)
+    elif program == "torchrun":  # ... -m steadyclip COMMAND ...
+        _check(rest[rest.index("steadyclip") :], place)
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
         assert {*rest} <= {*targets}, f"{place}: no such target"
