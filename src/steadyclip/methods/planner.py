@@ -24,7 +24,8 @@ from torch import Tensor
 from steadyclip.core.precision import tf32
 from steadyclip.heads import Head
 from steadyclip.models import DualEncoder
-from steadyclip.models.encoder import Side, turned_off
+from steadyclip.models.encoder import Side
+from steadyclip.models.switches import turned_off
 from steadyclip.models.trunk import Trunk, untouched
 from steadyclip.objectives.features import Batch, Features, Image, Read, State, TextView, seeded
 

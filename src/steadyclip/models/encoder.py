@@ -20,20 +20,8 @@ from steadyclip.core.errors import ModelError, some
 from steadyclip.models.adapter import Adapter
 from steadyclip.models.preprocess import Preprocess
 from steadyclip.models.sharding import part_like, whole
+from steadyclip.models.switches import turned_off
 from steadyclip.models.towers import Backend, Layout, Side, Tokens, Tower, digest
-
-
-@contextmanager
-def turned_off(modules: Iterable[nn.Module], switch: Literal["training", "enabled", "tuned"]) -> Iterator[None]:
-    """Inside, ``switch`` of all ``modules`` is False; each gets its own state back."""
-    on = [module for module in modules if getattr(module, switch)]
-    for module in on:
-        setattr(module, switch, False)
-    try:
-        yield
-    finally:
-        for module in on:
-            setattr(module, switch, True)
 
 
 class DualEncoder(nn.Module):

@@ -26,7 +26,8 @@ from steadyclip.core.files import write_atomic
 from steadyclip.core.precision import AskedPrecision, arithmetic, best_precision, enough_memory, tf32
 from steadyclip.core.progress import Progress
 from steadyclip.data.batches import loader_of
-from steadyclip.models.encoder import DualEncoder, turned_off
+from steadyclip.models.encoder import DualEncoder
+from steadyclip.models.switches import turned_off
 from steadyclip.models.towers import digest
 
 if TYPE_CHECKING:
