@@ -83,7 +83,10 @@ def test_each_data_set_and_the_average(make: Make) -> None:
         records += [make("zero-shot", "base", b, name=name), make("zero-shot", "new", n, name=name)]
         records += [make("full", "base", b2, name=name, seed=1), make("full", "new", n2, name=name, seed=1)]
     records += [make("one", half, 0.5, name="pets", seed=1) for half in ("base", "new")]
-    pets, cars, average = main_table(records).sections
+    table = main_table(records)
+    pets, cars, average = table.sections
+    assert [section.average for section in table.sections] == [False, False, True]
+    assert table.from_the_top == (average, *table.differences, pets, cars)
     assert (pets.title, cars.title) == ("pets, base to new", "cars, base to new")
     assert average.columns == ("base", "new", "H of averages", "mean of Hs")
     found = rows(average)

@@ -131,6 +131,11 @@ class Section:
         return self.columns[:2] == HALVES
 
     @property
+    def average(self) -> bool:
+        """Means over several data sets, which have an H of both kinds."""
+        return self.base_to_new and len(self.columns) > len(HALVES) + 1
+
+    @property
     def printed(self) -> list[tuple[int, str, bool]]:
         """Columns as they are printed: index, heading, and whether it holds published numbers."""
         printed = []
@@ -159,8 +164,15 @@ class Table:
 
     @property
     def every(self) -> tuple[Section, ...]:
-        """All that is printed."""
+        """All that is printed, what sums up last: a terminal shows its end."""
         return (*self.sections, *self.differences)
+
+    @property
+    def from_the_top(self) -> tuple[Section, ...]:
+        """The same for a page, which is read from the top: averages over data sets and their differences first."""
+        averages = [section for section in self.sections if section.average]
+        first = [*averages, *self.differences] if averages else []
+        return (*first, *(section for section in self.every if not any(section is other for other in first)))
 
     @property
     def reasons(self) -> tuple[str, ...]:

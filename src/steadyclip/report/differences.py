@@ -71,7 +71,7 @@ def differences(sections: Sequence[Section]) -> tuple[Section, ...]:
     for paired in pairs:
         paired.mark_clear()
     # the averages stand behind the data sets
-    if not pairs or (len(pairs) > 1 and not len(pairs[-1].section.columns) > len(HALVES) + 1):
+    if not pairs or (len(pairs) > 1 and not pairs[-1].section.average):
         return ()
     return tuple(found for name in REFERENCES if (found := pairs[-1].against(name)))
 

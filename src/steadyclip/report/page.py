@@ -138,10 +138,11 @@ def _charts(table: Table) -> dict[str, dict[str, str]]:
         row.series for section in table.sections for row in section.rows if row is not section.baseline
     )
     kinds = (charts.exchange, charts.bars, charts.curves, charts.shift, charts.drift)
+    sections = sorted(table.sections, key=lambda section: not section.average)
     return {
         draw.__name__: {
             section.title: svg
-            for section in (table.differences if draw is charts.exchange else table.sections)
+            for section in (table.differences if draw is charts.exchange else sections)
             if (svg := draw(section, looks))
         }
         for draw in kinds

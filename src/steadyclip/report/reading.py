@@ -21,7 +21,7 @@ _VERBS = {
 def reading(table: Table) -> str:
     """What the baseline reaches, what each method gains or loses, which H is best, and how sure that is."""
     pairs = [section for section in table.sections if section.base_to_new]
-    averages = [section for section in pairs if len(section.columns) > 3]
+    averages = [section for section in pairs if section.average]
     singles = [section for section in pairs if section not in averages]
     many = averages and len(singles) > _SECTIONS
     sections = averages if many else (singles or table.sections)[:_SECTIONS]
