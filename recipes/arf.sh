@@ -16,5 +16,6 @@ arf="arf[anchors=$nearest]"
 # robust-lab-robust.* has what was asked for last; arf.html has all of it
 "${bench[@]}" --methods zero-shot full flyp "$arf" "arf[l_r=0]" "arf[l_c=0,anchors=$nearest]" "arf[l_c=0,anchors=$random]"
 "${bench[@]}" --methods zero-shot full flyp "$arf" --wise-alphas 0.3 0.6
-recipes/keep.sh "$out" others
+python recipes/records.py keep "$out" others
+python recipes/tables.py
 steadyclip report "$out"/zero-shot-lab-robust-*/records/*-all*.json "$out"/{full,flyp,arf}*-lab-robust-all-all-*/ --out "$out/arf.html"

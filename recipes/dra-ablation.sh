@@ -18,4 +18,5 @@ done
 bench --data lab-things --methods zero-shot dra "dra[score=received]" "dra[score=learned]" "dra[channel=squeeze_excite]" \
   "dra[first_block=1]" "dra[l1=delta]" "dra[l1_weight=0.1]" "dra[l1_weight=1]" "dra[ranks=64:8:1]" \
   "dra[ranks=64:8:1,assignment=inverse]" "dra[ranks=32,channel=off]" bottleneck
-recipes/keep.sh "$out" suite
+python recipes/records.py keep "$out" suite
+python recipes/tables.py

@@ -17,4 +17,5 @@ bench() {  # protocol, data
 }
 for protocol in few-shot cross-dataset; do bench "$protocol" lab-things; done
 for protocol in domain-generalization robust; do bench "$protocol" lab-robust; done
-recipes/keep.sh "$out" others
+python recipes/records.py keep "$out" others
+python recipes/tables.py

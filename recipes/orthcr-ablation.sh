@@ -15,4 +15,5 @@ done
 bench --data lab-things --methods zero-shot lora full orthcr orthsr \
   "lora[layers=fc1:fc2,rank=109,alpha=54]" "lora[cutout=0.5]" "full[cutout=0.5]" "orthcr[cross=ce]" "orthcr[cut=off]" \
   "orthcr[towers=image]" "orthcr[towers=text]" "orthcr[layers=q:k:v:out]"
-recipes/keep.sh "$out" suite
+python recipes/records.py keep "$out" suite
+python recipes/tables.py

@@ -1,12 +1,15 @@
-"""Keeps the records behind a table in one small file, from which the table can be made again without a training.
+"""Keeps what a table is made of: its records in one small file, from which it can be made again without a training.
 
     python recipes/records.py pack RUNS results/suite-records.tar.xz
     python recipes/records.py unpack results/suite-records.tar.xz RUNS
+    python recipes/records.py keep RUNS suite             packs, and writes results/suite.csv and the paired differences
+    python recipes/records.py differences RUNS suite-report        those of a suite alone
 
 `steadyclip bench --out RUNS` trains no cell whose records are there, so an unpacked table is continued: with further
 seeds, or with a row of your own, which is then paired with the others on the same test images. Kept is what tables,
 intervals and charts are made from; the pictures of wrongly classified images are left out, as they would be most of
-the file. A packed file is added to, never thinned out: records that it has and RUNS lacks stay.
+the file. A packed file is added to, never thinned out: records that it has and RUNS lacks stay, and `keep` unpacks
+them there.
 """
 
 from __future__ import annotations
@@ -18,22 +21,55 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from steadyclip.core.errors import SteadyClipError
+from steadyclip.core.errors import SteadyClipError, UsageError
 from steadyclip.core.files import write_atomic
-from steadyclip.evaluation.records import Record
+from steadyclip.data.suites import find_suite
+from steadyclip.evaluation.records import Record, load_records
+from steadyclip.report import main_table
+from steadyclip.report.results import differences, results
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("pack", "unpack"))
+    actions = {"pack": pack, "unpack": unpack, "keep": keep, "differences": of_suite}
+    parser.add_argument("action", choices=actions)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     options = parser.parse_args()
     try:
-        count = {"pack": pack, "unpack": unpack}[options.action](options.source, options.target)
+        count = actions[options.action](options.source, options.target)
     except (SteadyClipError, OSError, tarfile.TarError) as error:
         raise SystemExit(f"error: {error}") from None
-    print(f"{count} records in {options.target}")
+    print(f"{options.action}: {count} records, {options.target}")
+
+
+def keep(runs: Path, name: Path) -> int:
+    """``results/NAME-records.tar.xz`` and ``.csv``, and the paired differences, from all that is in either place."""
+    archive = RESULTS / f"{name}-records.tar.xz"
+    pack(runs, archive)
+    unpack(archive, runs)
+    records = load_records(runs)
+    write_atomic(RESULTS / f"{name}.csv", results(records).encode())
+    _differences(records, str(name))
+    return len(records)
+
+
+def of_suite(runs: Path, name: Path) -> int:
+    """``results/NAME-differences.csv``, over the data sets of the suite NAME alone."""
+    suite = find_suite(str(name))
+    if suite is None:
+        raise UsageError(f"there is no suite {str(name)!r}.")
+    records = [record for record in load_records(runs) if record.data.name in suite.members]
+    _differences(records, str(name))
+    return len(records)
+
+
+def _differences(records: list[Record], name: str) -> None:
+    table = main_table(records)
+    if table.differences:
+        write_atomic(RESULTS / f"{name}-differences.csv", differences(table).encode())
 
 
 def pack(runs: Path, archive: Path) -> int:

@@ -14,9 +14,7 @@ for seeds in "1" "1 2" "1 2 3"; do
   steadyclip bench base-to-new --data suite --seeds $seeds --jobs 2 --precision bf16 --out "$out" --methods \
     zero-shot full lora coop flyp dra orthcr orthsr
 done
-recipes/keep.sh "$out" suite
-# the eight data sets that settings were not chosen on, alone
-steadyclip report "$out"/*-lab-{things,wild,sketch,night,logos,travel,faces,effects}-* --results "$out/suite-report.csv" \
-  --out "$out/suite-report.html"
-cp "$out/suite-report-differences.csv" results/
+python recipes/records.py keep "$out" suite
+# of the eight data sets that settings were not chosen on, alone
+python recipes/records.py differences "$out" suite-report
 python recipes/tables.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -77,7 +78,8 @@ def _wrong(words: list[str], place: str) -> str:
 
 
 def _check(words: list[str], place: str) -> None:
-    program, *rest = words[: words.index(">")] if ">" in words else words
+    words = words[: words.index(">")] if ">" in words else words
+    program, *rest = itertools.dropwhile(re.compile(r"[A-Z_]+=").match, words)
     if program == "steadyclip":
         if {"--help", "--help-all", "--version"} & {*rest}:
             return

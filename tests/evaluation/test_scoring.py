@@ -138,6 +138,7 @@ def test_what_a_record_says(model: DualEncoder, pictures: ImageSet) -> None:
         "label": "plain[rank=4]",
         "files": {},
         "origin": "",
+        "own_classes": False,
     }
     assert record.model.weights_hash == model.weights_hash
     assert (record.data.subset, record.data.domain, record.data.templates) == ("base", "lines", ("{}",))

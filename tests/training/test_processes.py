@@ -26,6 +26,8 @@ from steadyclip.training import TrainConfig, fit
 from steadyclip.training.checkpoint import read_tensors
 from steadyclip.training.run import Stopped
 
+NAMES = sorted(methods())
+"""Before any test registers one of its own, which another process would not know."""
 # what fills its head first, or reads a stream of its own, is trained to its end above
 BY_STEPS = sorted(
     name for name, kind in methods().items() if (one := kind()).recipe and not one.head.solves and not one.streams()
@@ -55,12 +57,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every method, by two processes and by one: SGD, no dropout, the same batches."""
     folder = tmp_path_factory.mktemp("matrix")
     anchors_for(folder)
-    assert launch(train_in_turn, folder / "two", sorted(methods())) == [0, 0]
-    train_in_turn(folder / "one", sorted(methods()))
+    assert launch(train_in_turn, folder / "two", NAMES) == [0, 0]
+    train_in_turn(folder / "one", NAMES)
     return folder
 
 
-@pytest.mark.parametrize("name", sorted(methods()))
+@pytest.mark.parametrize("name", NAMES)
 def test_every_method_is_trained_by_two_processes_as_by_one(trained: Path, name: str) -> None:
     two, one = (read_tensors(trained / run / name / "trained.safetensors") for run in ("two", "one"))
     assert two.keys() == one.keys()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steadyclip.core.errors import UsageError
+from steadyclip.core.extensions import MODELS, extensions
 from steadyclip.core.limits import Share
 from steadyclip.core.progress import warn
 from steadyclip.core.terminal import console
@@ -95,7 +96,7 @@ def model_for(model: str | None, data: str) -> str:
         return model or EMBEDDED
     if model is None:
         raise UsageError(f"name the model to train with --model. {FOR_PHOTOS}.")
-    if model == EMBEDDED:
+    if model == EMBEDDED in extensions(MODELS):
         warn(FOR_PHOTOS)
     return model
 

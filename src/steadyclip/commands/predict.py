@@ -103,9 +103,9 @@ class Predict:
         from steadyclip.deploy.results import check_file
 
         if not self.images:
-            names = self.answers.names
-            said = f" {names[-1]!r} was read as a name: images stand before --names." if names else ""
-            raise UsageError(f"name at least one image: steadyclip predict RUN PHOTO ...{said}")
+            if names := self.answers.names:
+                raise UsageError(f"{names[-1]!r} was read as a name: images stand before --names.")
+            raise UsageError("name at least one image: steadyclip predict RUN PHOTO ...")
         if self.out:
             check_file(self.out, self.resume, self.force)
         elif self.resume or self.force:
