@@ -256,9 +256,7 @@ class DualEncoder(nn.Module):
     def keep_frozen_copy(self) -> None:
         """Snapshot the pretrained weights: to call once before training them, so that ``frozen`` can go back."""
         if self._frozen_copy is None:
-            self._frozen_copy = {
-                f"network.{name}": value.detach().clone() for name, value in self.network.named_parameters()
-            }
+            self._frozen_copy = {f"network.{n}": p.detach().clone() for n, p in self.network.named_parameters()}
 
     def train_weights(self, towers: Literal["both", "image", "text"] = "both") -> None:
         """Let the weights of ``towers``, the logit scale and the bias be trained; keeps a frozen copy."""
@@ -325,10 +323,7 @@ class DualEncoder(nn.Module):
     # ---- on disk
 
     def trained_state(self) -> dict[str, Tensor]:
-        """CPU copies of all that is trained: the adapters, and the network's parameters with ``requires_grad``.
-
-        Of a model that is split over processes, all of them must ask, and each gets the whole.
-        """
+        """CPU copies of all that is trained: adapters, weights with ``requires_grad``. If split, all processes ask."""
         return {name: whole(value.detach()).cpu().clone() for name, value in self._trained().items()}
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
