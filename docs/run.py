@@ -223,8 +223,10 @@ class Runner:
 
 
 def same(page: list[str], printed: list[str]) -> bool:
-    """Whether a page says what was printed, but for numbers, spaces and the lines that `...` stands for."""
-    pattern = r"\s*".join(r"(?:.*\n)*?" if line.strip() == "..." else re.escape(_plain(line)) for line in page)
+    """Whether a page says what was printed, but for numbers, spaces, line breaks and what `...` stands for."""
+    pattern = r"\s*".join(
+        r"(?:.*\n)*?" if line.strip() == "..." else r"\s+".join(map(re.escape, _plain(line).split())) for line in page
+    )
     return re.fullmatch(rf"\s*{pattern}\s*", "\n".join(map(_plain, printed)) + "\n") is not None
 
 
