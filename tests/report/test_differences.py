@@ -90,6 +90,19 @@ def test_each_row_is_compared_with_the_three_references(make: Make) -> None:
     assert [cell.trend for cell in full.cells[:2]] == ["up", "down"]
 
 
+def test_a_method_is_compared_with_variants_of_it(make: Make) -> None:
+    shares = SHARES | {"dra[l1=off]": (0.6, 0.5), "draft": (0.6, 0.5), "orthcr[cut=off]": (0.6, 0.5)}
+    section = main_table(grid(make, shares)).differences[-1]
+    assert section.title == "average, base to new: difference to dra"
+    (row,) = section.rows
+    assert row.label == "dra[l1=off]"
+    own, other = (
+        [cell.value for cell in row.cells] for row in main_table(grid(make, shares)).sections[-1].rows
+        if row.label in ("dra", "dra[l1=off]")
+    )  # fmt: skip
+    assert [cell.value for cell in row.cells] == pytest.approx([b - a for a, b in zip(own, other, strict=True)][:3])
+
+
 def test_the_interval_is_that_of_the_bootstrap(make: Make) -> None:
     (section, *_) = main_table(grid(make, SHARES)).differences
     correct = {

@@ -11,7 +11,7 @@ from steadyclip.evaluation.records import Record
 from steadyclip.report.cells import BASELINE, HALVES, Cell, Row, Section, grouped
 
 REFERENCES = (BASELINE, "full", "lora")
-"""Rows that all others are compared with, where they are there."""
+"""Rows that all others are compared with, where they are there; what is not here is compared with its own variants."""
 _OTHER_IMAGES = "not scored on the same test images as {}."
 
 
@@ -50,9 +50,16 @@ class Paired:
                     cell.trend, self.section.paired = difference.trend, True
 
     def against(self, name: str) -> Section | None:
-        """Every other row minus the row ``name``; None if that is not there, or alone."""
+        """Every other row minus the row ``name``; None if that is not there, or alone.
+
+        Only REFERENCES are compared with all rows, another method with its own variants: an ablation.
+        """
         reference = next((row for row in self.section.rows if row.label == name and name in self.scores), None)
-        others = [row for row in self.section.rows if row is not reference]
+        others = [
+            row
+            for row in self.section.rows
+            if row is not reference and (name in REFERENCES or row.label.startswith(f"{name}["))
+        ]
         if reference is None or not others:
             return None
         rows = [Row(row.label, self.cells(row, reference), row.records) for row in others]
@@ -62,7 +69,8 @@ class Paired:
 
 
 def differences(sections: Sequence[Section]) -> tuple[Section, ...]:
-    """Marks the clear changes of all base-to-new sections, and gives one section of differences for each reference.
+    """Marks the clear changes of all base-to-new sections, and gives one section of differences for each reference,
+    and for each method beside variants of it (`dra` beside `dra[l1=off]`).
 
     They are of the averages where there are several data sets, else of the one data set. Intervals are over data sets,
     seeds and test images (``evaluation.paired``).
@@ -73,7 +81,8 @@ def differences(sections: Sequence[Section]) -> tuple[Section, ...]:
     # the averages stand behind the data sets
     if not pairs or (len(pairs) > 1 and not pairs[-1].section.average):
         return ()
-    return tuple(found for name in REFERENCES if (found := pairs[-1].against(name)))
+    names = dict.fromkeys((*REFERENCES, *(row.label for row in pairs[-1].section.rows)))
+    return tuple(found for name in names if (found := pairs[-1].against(name)))
 
 
 def _answers(
