@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import gc
 import io
 import itertools
 import random
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 
 import safetensors.torch
@@ -221,6 +223,22 @@ def _detaches(method: Method, model: DualEncoder) -> None:
     assert network_is_trained or _equal(before, _encoded(model)), "something stays behind when adapters are taken off"
 
 
+def _let_go(method: Method, model: DualEncoder) -> None:
+    """A reference cycle would keep the model until the garbage collector comes by, which a full GPU does not call."""
+    own = copy.deepcopy(model)
+    there = weakref.ref(own)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        train_a_little(method, own)
+        _logits(method, own)
+        del own
+        assert there() is None, "the deleted model stays in memory: something that refers to it refers to itself"
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def _deterministic(method: Method, model: DualEncoder) -> None:
     other = copy.deepcopy(model)
     train_a_little(method, model)
@@ -282,6 +300,7 @@ CHECKS: dict[str, Callable[[Method, DualEncoder], None]] = {
     "save and load": _round_trip,
     "merge equals forward": _merge_is_forward,
     "detach leaves nothing": _detaches,
+    "a deleted model is let go": _let_go,
     "bf16": _bf16,
     "head": _head,
     "knobs": _knobs,

@@ -1,5 +1,7 @@
 import dataclasses
+import gc
 import random
+import weakref
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from training_world import RECIPE, Everything, Harmful, clip, close, files, imag
 from steadyclip.adapters import AdapterSpec
 from steadyclip.core.errors import DataError, ModelError, SteadyClipError, UsageError
 from steadyclip.data import loader
+from steadyclip.evaluation import evaluate
 from steadyclip.methods import get_method
 from steadyclip.models import Adapter
 from steadyclip.objectives import CrossEntropy, Term
@@ -317,6 +320,24 @@ def test_one_class_and_no_images_are_refused() -> None:
 def test_a_senseless_setting_is_named(field, value) -> None:
     with pytest.raises(UsageError, match=f"^{field}(=| {value!r} is not there)"):
         fit(clip(), Everything(), make_task(), config=dataclasses.replace(QUIET, **{field: value}))
+
+
+@pytest.mark.parametrize("scored", [None, 2])
+def test_a_model_is_let_go_after_its_training(tmp_path, scored) -> None:
+    """Without the garbage collector, which a GPU that gets full does not call."""
+    config = TrainConfig(out=tmp_path / "run", progress=False, checkpoint_steps=2, validate_every=scored)
+    gc.collect()
+    gc.disable()
+    try:
+        model, task = clip(), make_task(val=2)
+        there = weakref.ref(model)
+        result = fit(model, Everything(), task, config=config)
+        evaluate(model, Everything(), task.val)
+        del model
+        assert there() is None, gc.get_referrers(there())
+        assert result.run.results
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

@@ -9,7 +9,6 @@ Shapes: B images in a batch, C classes, M distinct texts, T texts of a row, D fe
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ SCORED_AT_ONCE = 256
 TRAINED_AT_ONCE, PART = 256, 128
 """Texts whose graph is kept in one piece; more go through in parts, twice, so that memory does not grow with them."""
 _REMEMBERED = 200_000
+_PROMPTS = 64
 """Frozen texts whose features are kept."""
 
 Outputs = dict[str, Tensor]
@@ -105,7 +105,7 @@ class Planner:
         self.arithmetic: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self.chunks: dict[str, int | None] = {"image": None, "text": None}
         self.most: Callable[[int], int] = lambda own: own
-        self._tokens = functools.lru_cache(maxsize=64)(self._tokenize)  # class prompts are the same at each step
+        self._tokens: dict[tuple[tuple[str, ...], bool], dict[str, Tensor]] = {}
         self._frozen_texts: TextRows = {}
 
     @property
@@ -266,7 +266,7 @@ class Planner:
         rows = p.rows[at]
         self.calls[f"{p.tower} {p.state} calls"] += 1
         self.calls[f"{p.tower} {p.state} rows"] += len(rows)
-        inputs = self._tokens(tuple(rows), p.slots) if p.tower == "text" else rows
+        inputs = self._tokenized(tuple(rows), p.slots) if p.tower == "text" else rows
         given = p.given if given is None else given
         if given is not None and self.prompts is not None:
             self.prompts.given = given[at]
@@ -284,9 +284,20 @@ class Planner:
         with self.model.frozen(), tf32(self.model.device):
             yield
 
-    def _tokenize(self, texts: tuple[str, ...], slots: bool) -> dict[str, Tensor]:
-        tokens = self.model.tokenize(texts, slots=slots)
-        return {name: ids.to(self.model.device) for name, ids in tokens.items()}
+    def _tokenized(self, texts: tuple[str, ...], slots: bool) -> dict[str, Tensor]:
+        """Tokens on the model's device; class prompts are the same at each step, and remembered.
+
+        A `functools.lru_cache` around a method would refer to the planner, and so keep the model until the garbage
+        collector comes by, which a full GPU does not call.
+        """
+        found = self._tokens.pop((texts, slots), None)
+        if found is None:
+            if len(self._tokens) == _PROMPTS:
+                del self._tokens[next(iter(self._tokens))]  # what was not asked for the longest
+            tokens = self.model.tokenize(texts, slots=slots)
+            found = {name: ids.to(self.model.device) for name, ids in tokens.items()}
+        self._tokens[texts, slots] = found
+        return found
 
 
 class Made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Mapping
@@ -88,6 +89,9 @@ class Loop:
                 "of the training, so that the learning rate never reaches its peak"
             )
         self.cache = FeatureCache(self.step.planner, task.train, config, self.feed.views != 0)
+        # no bound methods: a loop that refers to itself would keep its model until the garbage collector comes by
+        self._sum = functools.partial(accelerator.reduce, reduction="sum")
+        self._not_finite = functools.partial(_not_finite, self.feed, folder)
         self.losses = Losses(self._sum, self._not_finite)
         self.best = Best(config.patience)
         if config.patience is not None and method.average is not None:
@@ -281,18 +285,6 @@ class Loop:
             step = done - 1
             raise self._not_finite(step, f"the gradient is not finite at step {step} ({bad[0]} was spoiled by it)")
 
-    def _not_finite(self, step: int, what: str) -> SteadyClipError:
-        from accelerate.utils import gather_object
-
-        keys = gather_object(list(self.feed.keys(step)))
-        listed = ", ".join(keys[:_KEYS]) + (f" and {len(keys) - _KEYS} more" if len(keys) > _KEYS else "")
-        good = self.folder.checkpoint() if self.folder else None
-        return SteadyClipError(
-            f"{what}; training stopped. Images of that batch: {listed}. "
-            f"Last good checkpoint: {good.path if good else 'none'}. "
-            "Lower learning_rate or set clip_norm, in another folder, or look at these images."
-        )
-
     # ---- checkpoints
 
     def _due(self, done: int) -> bool:
@@ -307,10 +299,6 @@ class Loop:
         if self.alone or done % self.config.log_every:
             return self.alone and wish
         return bool(self._sum(torch.tensor(float(wish), device=self.accelerator.device)))
-
-    def _sum(self, values: Tensor) -> Tensor:
-        """Over all processes."""
-        return self.accelerator.reduce(values, "sum")  # type: ignore[return-value]
 
     def _save(self, done: int) -> None:
         losses = self.losses.state()
@@ -368,3 +356,17 @@ class Loop:
             f"stopped by {why} after step {done} of {self.steps}; all of it is saved in {self.folder.path}. "
             "The same command again goes on from there."
         ) from None
+
+
+def _not_finite(feed: Feed, folder: RunFolder | None, step: int, what: str) -> SteadyClipError:
+    """The error of a loss or gradient that is not finite, with the images of the step ``step``."""
+    from accelerate.utils import gather_object
+
+    keys = gather_object(list(feed.keys(step)))
+    listed = ", ".join(keys[:_KEYS]) + (f" and {len(keys) - _KEYS} more" if len(keys) > _KEYS else "")
+    good = folder.checkpoint() if folder else None
+    return SteadyClipError(
+        f"{what}; training stopped. Images of that batch: {listed}. "
+        f"Last good checkpoint: {good.path if good else 'none'}. "
+        "Lower learning_rate or set clip_norm, in another folder, or look at these images."
+    )
