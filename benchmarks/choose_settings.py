@@ -1,12 +1,16 @@
 """How the recipes for icons-small are chosen: the same number of trainings for every method, and no test image.
 
     python benchmarks/choose_settings.py [METHOD ...] [--out settings.csv]     lines that are there are not made again
+    python benchmarks/choose_settings.py METHOD ... --robust                   the length for robust fine-tuning
 
 On each data set of `suite-dev` a method is trained on 16 shots of the first half of the *base* classes, and scored on
 other drawings of those (base) and on the training and validation images of the other half (new). Ten settings of every
 method are tried, see ``choose``. Best is the highest H of base and new, each averaged over the data sets; for a method
 that cannot name new classes, base. One setting serves all data sets. Several of these can write one file, each with
 other methods.
+
+With ``--robust`` three lengths of each recipe are tried on `lab-robust`, five times as large: trained on all training
+images by one team of drawers, scored on those by the others, as a test image there is always by another team.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import dataclasses
 import itertools
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean, harmonic_mean
 from typing import Any
@@ -33,6 +37,7 @@ from steadyclip.experiments.settings import settings_for
 from steadyclip.training import TrainConfig
 
 MODEL, SUITE, SEED = "icons-small", "suite-dev", 1
+ROBUST, TEAM, LENGTHS = "lab-robust", "ph:", (1, 3, 10)
 _WEIGHTS, _PARTS, _ORTHOGONAL, _ROWS = (3e-5, 1e-4, 3e-4), (3e-4, 1e-3, 3e-3), (1e-4, 3e-4, 1e-3), (3e-4, 1e-3, 3e-3)
 _SHORT, _WORDS, _VIEWS = (
     "batch_size=32,warmup_steps=5,clip_norm=1",
@@ -91,18 +96,31 @@ METHODS = {
 average at three quarters of its epochs, as published. What takes no steps (`lp++`, `linear-probe`) is not tuned."""
 FIELDS = ("model", "method", "row", "data", "base", "new")
 
+Data = Mapping[str, tuple[ImageTask, ImageSet | None]]
+"""For each data set what is trained on, with what is scored as its validation images; and images of new classes."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="*", default=list(METHODS))
-    parser.add_argument("--out", type=Path, default=Path("results/settings.csv"))
+    parser.add_argument("--robust", action="store_true")
+    parser.add_argument("--out", type=Path, help="results/settings.csv, or results/settings-robust.csv")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--model", default=MODEL)
     options = parser.parse_args()
-    trial = Trial(options.out, options.model, options.precision)
+    if unknown := [method for method in options.methods if method not in METHODS]:
+        parser.error(f"{unknown[0]}: no settings are tried of it, only of {', '.join(METHODS)}.")
+    data: Data
+    if options.robust:
+        data, out, best = {ROBUST: other_teams()}, Path("results/settings-robust.csv"), choose_length
+    else:
+        suite = find_suite(SUITE)
+        assert suite is not None
+        data, out, best = {name: halves(name) for name in suite.members}, Path("results/settings.csv"), choose
+    trial = Trial(options.out or out, options.model, options.precision, data)
     trial.score("zero-shot", "zero-shot")
     for method in options.methods:
-        print(f"chosen: {choose(method, trial.score)}", flush=True)
+        print(f"chosen: {best(method, trial.score)}", flush=True)
 
 
 def choose(method: str, score: Callable[[str, str], float]) -> str:
@@ -127,15 +145,19 @@ def choose(method: str, score: Callable[[str, str], float]) -> str:
     return row(*last[:2], *filter(None, last[2:]))
 
 
+def choose_length(method: str, score: Callable[[str, str], float]) -> str:
+    """The best of three lengths."""
+    fixed = METHODS[method].fixed
+    rows = [f"{method}[{','.join([*filter(None, [fixed]), f'epochs={epochs}'])}]" for epochs in LENGTHS]
+    return max(rows, key=lambda row: score(method, row))
+
+
 class Trial:
     """Scores rows on the development data, those excepted that the file has."""
 
-    def __init__(self, path: Path, model: str, precision: Any) -> None:
-        self.path, self.model, self.precision = path, model, precision
+    def __init__(self, path: Path, model: str, precision: Any, data: Data) -> None:
+        self.path, self.model, self.precision, self.data = path, model, precision, data
         self.weights = f"{load(model).weights_hash} {precision}"
-        suite = find_suite(SUITE)
-        assert suite is not None
-        self.data = {name: halves(name) for name in suite.members}
         self.known: dict[tuple[str, str], tuple[float, float | None]] = {}
         if path.is_file():
             with path.open(newline="") as file:
@@ -164,7 +186,7 @@ class Trial:
             row, model = parse_row(own, settings_for(self.model)), load(self.model)
             if row.recipe is not None:
                 fit(model, row.method, task, recipe=row.recipe, config=self._config(row))
-            base, unseen = (self._top1(model, row, images) for images in (task.val, new))
+            base, unseen = (None if images is None else self._top1(model, row, images) for images in (task.val, new))
             assert base is not None
             self.known[text, name] = base, unseen
             with self.path.open("a", newline="") as file:
@@ -209,6 +231,16 @@ def halves(name: str) -> tuple[ImageTask, ImageSet]:
     train, val = (own.subset(i for i, out in enumerate(held) if out == wanted) for wanted in (False, True))
     shots, _ = few_shot(train.labels, val.labels, 16, SEED)
     return dataclasses.replace(task, train=train.subset(shots), val=val, shots=16), others
+
+
+def other_teams() -> tuple[ImageTask, None]:
+    """All training images of `lab-robust` by one team, and those by the others to score."""
+    task = load_data(ROBUST).task(shots=None, seed=SEED)
+    images = task.train.joined(task.val)
+    assert images.groups is not None
+    own = [str(group).startswith(TEAM) for group in images.groups]
+    train, val = (images.subset(i for i, of in enumerate(own) if of == wanted) for wanted in (True, False))
+    return dataclasses.replace(task, train=train, val=val), None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -90,7 +90,7 @@ class Loop:
             )
         self.cache = FeatureCache(self.step.planner, task.train, config, self.feed.views != 0)
         # no bound methods: a loop that refers to itself would keep its model until the garbage collector comes by
-        self._sum = functools.partial(accelerator.reduce, reduction="sum")
+        self._sum: Callable[[Tensor], Tensor] = functools.partial(accelerator.reduce, reduction="sum")  # type: ignore[assignment]
         self._not_finite = functools.partial(_not_finite, self.feed, folder)
         self.losses = Losses(self._sum, self._not_finite)
         self.best = Best(config.patience)
