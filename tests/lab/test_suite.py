@@ -22,7 +22,7 @@ from steadyclip_lab.drawings.sets import TRAIN
 from steadyclip_lab.suite import building
 from steadyclip_lab.suite.building import build
 from steadyclip_lab.suite.effects import COLORS, EFFECTS
-from steadyclip_lab.suite.plan import DATA_SETS, ROBUST, SUITE, LabSet, Sample
+from steadyclip_lab.suite.plan import DATA_SETS, ROBUST, ROBUST_TRAVEL, SUITE, LabSet, Sample
 
 SMALL = LabSet("lab-small", "one scene", "food", "clutter", per_class=(2, 1, 1))
 
@@ -54,13 +54,17 @@ def test_composition(name: str) -> None:
             assert sum(one.label == label and one.split == split for one in found) == count
 
 
-def test_twelve_sets_and_the_robust_one() -> None:
+def test_twelve_sets_and_the_robust_ones() -> None:
     assert len(SUITE) == 12
     assert len(EFFECTS) == 25
     assert len(SUITE["lab-colored"].classes) == 10 * len(COLORS) == 100
     assert Counter(one.domain for one in samples(ROBUST) if one.split == "test").keys() == {
         "plain", "wild", "clutter", "sketch", "night", "emoji",
     }  # fmt: skip
+    travel = [one for one in samples(ROBUST_TRAVEL) if one.split == "test"]
+    assert Counter(one.domain for one in travel) == dict.fromkeys(("plain", "wild", "clutter", "sketch", "night"), 1100)
+    assert {one.domain for one in samples(ROBUST_TRAVEL) if one.split != "test"} == {"plain"}
+    assert {one.drawing.colored for one in travel} == {True, False}  # these are emoji, most of them
 
 
 def test_a_class_shows_as_many_drawings_as_there_are() -> None:

@@ -19,7 +19,7 @@ class DataBuild:
     """Build built-in data sets into the cache; nothing is done for those that are there."""
 
     names: Positional[tuple[str, ...]] = ()
-    """Which; by default the suite and `lab-robust`."""
+    """Which; all by default."""
     sheet: Path | None = None
     """Also write a contact sheet of every class to look at (.png); for one data set."""
     folder: Path | None = None

@@ -31,7 +31,7 @@ COMMANDS = "steadyclip.commands"
 _LAB = {
     DATA: (
         "icons", "lab-clutter", "lab-colored", "lab-effects", "lab-faces", "lab-food", "lab-logos", "lab-night",
-        "lab-people", "lab-robust", "lab-sketch", "lab-things", "lab-travel", "lab-wild",
+        "lab-people", "lab-robust", "lab-robust-travel", "lab-sketch", "lab-things", "lab-travel", "lab-wild",
     ),
     SUITES: ("suite", "suite-dev", "suite-report"),
     MODELS: ("icons-small",),
