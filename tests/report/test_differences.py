@@ -90,6 +90,71 @@ def test_each_row_is_compared_with_the_three_references(make: Make) -> None:
     assert [cell.trend for cell in full.cells[:2]] == ["up", "down"]
 
 
+WHERE = (("home", "plain", "id"), ("home", "night", "ood"), ("home", "wild", "ood"), ("a", "all", "transfer"),
+         ("b", "all", "transfer"))  # fmt: skip
+
+
+def of_transfer(make: Make) -> list[Record]:
+    return [
+        make(method, "all", seed=seed, shots=None, name=name, domain=domain, role=role, source="home",
+             data_hash=f"{name}{domain}", correct=answers(domain[0], "base", method, seed or 0, share))
+        for method, share, seeds in (("zero-shot", 0.5, (None,)), ("flyp", 0.4, (1, 2)), ("arf", 0.6, (1, 2)))
+        for seed in seeds
+        for name, domain, role in WHERE
+    ]  # fmt: skip
+
+
+def test_transfer_is_compared_in_distribution_and_by_its_means(make: Make) -> None:
+    table = main_table(of_transfer(make))
+    (section,) = table.sections
+    assert section.paired
+    title = "home to other domains and other data: difference to"
+    assert [one.title for one in table.differences] == [f"{title} zero-shot", f"{title} flyp"]
+    to_flyp = table.differences[1]
+    assert to_flyp.columns == ("plain", "mean of domains", "mean of data")
+    arf = next(row for row in to_flyp.rows if row.label == "arf")
+    ours, theirs = (next(row for row in section.rows if row.label == name) for name in ("arf", "flyp"))
+    for name, cell in zip(to_flyp.columns, arf.cells, strict=True):
+        i = section.columns.index(name)
+        assert cell.value == pytest.approx((ours.cells[i].value or 0) - (theirs.cells[i].value or 0))
+    groups = [np.arange(IMAGES["base"])]
+    bootstrap = Bootstrap({"night": groups, "wild": groups})
+    drawn = [
+        bootstrap.scores({
+            domain: [np.stack([answers(domain[0], "base", method, seed, share) for seed in (1, 2)])]
+            for domain in ("night", "wild")
+        })
+        for method, share in (("arf", 0.6), ("flyp", 0.4))
+    ]  # fmt: skip
+    found = drawn[0].minus(drawn[1], 0)
+    assert (arf.cells[1].low, arf.cells[1].high) == pytest.approx((found.low, found.high))
+    assert arf.cells[1].trend == "up"
+
+
+def test_curves_of_several_data_sets_have_a_mean_that_is_compared(make: Make) -> None:
+    records = [
+        make(method, "all", seed=seed, shots=shots, name=data, role="id", source=data, data_hash=data,
+             correct=answers(data, "base", method, seed or 0, share + 0.01 * (shots or 0)))
+        for data in "ab"
+        for method, share in (("zero-shot", 0.5), ("full", 0.6), ("lora", 0.2))
+        for seed in ((None,) if method == "zero-shot" else (1, 2))
+        for shots in ((None,) if method == "zero-shot" else (1, 4))
+    ]  # fmt: skip
+    table = main_table(records)
+    assert [section.title for section in table.sections] == ["a, few-shot", "b, few-shot", "average, few-shot"]
+    *each, average = table.sections
+    assert average.average
+    assert average.columns == ("1 shot", "4 shots")
+    for row in average.rows:
+        for i, cell in enumerate(row.cells):
+            of_data = [one.cells[i].value or 0 for section in each for one in section.rows if one.label == row.label]
+            assert cell.value == pytest.approx(sum(of_data) / 2)
+            assert (cell.spread is None) == (row.label == "zero-shot")
+    titles = [f"average, few-shot: difference to {name}" for name in ("zero-shot", "full", "lora")]
+    assert [section.title for section in table.differences] == titles
+    assert [row.cells[1].trend for row in table.differences[0].rows] == ["up", "down"]
+
+
 def test_a_method_is_compared_with_variants_of_it(make: Make) -> None:
     shares = SHARES | {"dra[l1=off]": (0.6, 0.5), "draft": (0.6, 0.5), "orthcr[cut=off]": (0.6, 0.5)}
     section = main_table(grid(make, shares)).differences[-1]

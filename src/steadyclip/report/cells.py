@@ -104,6 +104,8 @@ class Section:
 
     Attributes:
         shots: training images per class of each column of a few-shot curve; empty for every other section.
+        belongs: for each column which records of a row its number is of; not for H, and not in sections of differences.
+        average: means over several data sets.
         published: where the published numbers come from; "" where there are none.
         paired: a clear change is one whose paired interval does not hold 0.
     """
@@ -113,6 +115,8 @@ class Section:
     columns: tuple[str, ...]
     rows: list[Row]
     shots: tuple[int, ...] = ()
+    belongs: tuple[Callable[[Record], bool], ...] = ()
+    average: bool = False
     published: str = ""
     paired: bool = False
 
@@ -131,9 +135,13 @@ class Section:
         return self.columns[:2] == HALVES
 
     @property
-    def average(self) -> bool:
-        """Means over several data sets, which have an H of both kinds."""
-        return self.base_to_new and len(self.columns) > len(HALVES) + 1
+    def transfer(self) -> bool:
+        """The columns are other domains or other data than what was trained on."""
+        return bool(self.belongs) and not self.shots and any(r.role in MEANS for r in self.records)
+
+    def counts(self, record: Record, column: int) -> bool:
+        """The number of the column is of this record, too."""
+        return self.belongs[column](record)
 
     @property
     def printed(self) -> list[tuple[int, str, bool]]:

@@ -171,7 +171,8 @@ def _name_rows(axes: Axes, rows: Sequence[Row]) -> None:
 def exchange(section: Section, looks: Mapping[str, Style]) -> str:
     """What was gained on base against what became of new, a point for each method with its paired intervals; nothing
     for sections that are not of differences to the frozen model."""
-    rows = [(row, new, base) for row in section.rows if (new := _ends(row, 1)) and (base := _ends(row, 0))]
+    both = section.rows if section.base_to_new else []
+    rows = [(row, new, base) for row in both if (new := _ends(row, 1)) and (base := _ends(row, 0))]
     if not section.title.endswith(f": difference to {BASELINE}") or not rows:
         return ""
     with drawn(f"Gain on base against change on new: {section.title}", 3.2) as chart:

@@ -2,111 +2,180 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from steadyclip.evaluation.paired import Bootstrap, Difference, Scores, unpacked
 from steadyclip.evaluation.records import Record
-from steadyclip.report.cells import BASELINE, HALVES, Cell, Row, Section, grouped
+from steadyclip.report.cells import BASELINE, HALVES, MEANS, Cell, Row, Section, grouped
 
 REFERENCES = (BASELINE, "full", "lora")
 """Rows that all others are compared with, where they are there; what is not here is compared with its own variants."""
+_OF_TRANSFER = "flyp"
+"""One more, where domains or other data were scored: what ARF is, without anchors."""
 _OTHER_IMAGES = "not scored on the same test images as {}."
 
+Sets = dict[str, list[np.ndarray]]
 
-class Paired:
-    """The rows of a base-to-new section, resampled once; those with the same test images by the same draws."""
 
-    def __init__(self, section: Section) -> None:
-        self.section = section
-        self.images: dict[str, dict[tuple[str, str], str]] = {}
+@dataclass(frozen=True)
+class Piece:
+    """Columns of a section that are resampled together: base, new and H; in other sections each column alone.
+
+    Attributes:
+        columns: where they stand in the section.
+        scores: for each of them what it is of the scores; None is H.
+        test_set: the test set of a record that counts for them. A number is the mean over these.
+        halves: the halves of each test set that are scored apart.
+    """
+
+    columns: tuple[int, ...]
+    scores: tuple[int | None, ...]
+    test_set: Callable[[Record], Any]
+    halves: tuple[str, ...] = ()
+
+    def answers(self, records: Sequence[Record]) -> tuple[dict[tuple[Any, str], str], Sets, Sets] | None:
+        """What was scored, (test set, half) -> hash of the images, and test set -> for each half which of them were
+        right, (S, N), and their groups (N,); None where something is missing."""
+        images: dict[tuple[Any, str], str] = {}
+        correct: Sets = {}
+        groups: Sets = {}
+        for test, of_test in grouped(records, self.test_set).items():
+            for half in self.halves or ("",):
+                of_half = [r for r in of_test if not half or r.data.subset == half]
+                same = {(r.data.hash, r.data.images, len(r.data.skipped)) for r in of_half}
+                if len(same) != 1 or not all(r.correct for r in of_half):
+                    return None
+                images[test, half] = of_half[0].data.hash
+                answers_SN = np.stack([unpacked(r.correct, r.data.images) for r in of_half])
+                correct.setdefault(str(test), []).append(answers_SN)
+                numbers = [int(number) for number in of_half[0].groups.split()] or range(answers_SN.shape[1])
+                groups.setdefault(str(test), []).append(np.array(numbers))
+            if len({len(answers_SN) for answers_SN in correct[str(test)]}) > 1:
+                return None
+        return (images, correct, groups) if images else None
+
+
+class Drawn:
+    """The rows of a section in the columns of one piece, resampled once; those with the same test images by the same
+    draws."""
+
+    def __init__(self, section: Section, piece: Piece) -> None:
+        self.piece = piece
+        self.images: dict[str, dict[tuple[Any, str], str]] = {}
         self.scores: dict[str, Scores] = {}
-        draws: dict[tuple[tuple[tuple[str, str], str], ...], Bootstrap] = {}
+        draws: dict[str, Bootstrap] = {}
         for row in section.rows:
-            if found := _answers(row.records):
+            records = (
+                [r for r in row.records if section.counts(r, piece.columns[0])] if not piece.halves else row.records
+            )
+            if found := piece.answers(records):
                 images, correct, groups = found
-                key = tuple(sorted(images.items()))
+                key = str(sorted(images.items()))
                 if key not in draws:
                     draws[key] = Bootstrap(groups)
                 self.images[row.label], self.scores[row.label] = images, draws[key].scores(correct)
 
     def cells(self, row: Row, reference: Row) -> list[Cell]:
-        """Base, new and H of a row minus those of another, or why not."""
+        """The columns of a row minus those of another, or why not."""
         ours, theirs = row.label, reference.label
         if ours in self.scores and self.images[ours] == self.images.get(theirs):
-            found = (self.scores[ours].minus(self.scores[theirs], column) for column in (0, 1, None))
-            return [_cell(difference, row.cells[0].seeds) for difference in found]
-        reason = next((cell.reason for cell in row.cells if cell.reason), _OTHER_IMAGES.format(reference.label))
-        return [Cell(reason=reason)] * 3
+            found = (self.scores[ours].minus(self.scores[theirs], score) for score in self.piece.scores)
+            return [_cell(difference, row.cells[self.piece.columns[0]].seeds) for difference in found]
+        reasons = (row.cells[i].reason for i in self.piece.columns)
+        reason = next((reason for reason in reasons if reason), _OTHER_IMAGES.format(reference.label))
+        return [Cell(reason=reason)] * len(self.piece.columns)
+
+
+class Paired:
+    """The rows of a section, resampled."""
+
+    def __init__(self, section: Section) -> None:
+        self.section = section
+        self.drawn = [Drawn(section, piece) for piece in _pieces(section)]
 
     def mark_clear(self) -> None:
         """Lets the differences to the baseline say which changes of the section are clear."""
         if (baseline := self.section.baseline) is None:
             return
         for row in self.section.rows:
-            for cell, difference in zip(row.cells, self.cells(row, baseline), strict=False):
-                if cell.trend and difference.trend:
-                    cell.trend, self.section.paired = difference.trend, True
+            for drawn in self.drawn:
+                for i, difference in zip(drawn.piece.columns, drawn.cells(row, baseline), strict=True):
+                    if row.cells[i].trend and difference.trend:
+                        row.cells[i].trend, self.section.paired = difference.trend, True
 
     def against(self, name: str) -> Section | None:
         """Every other row minus the row ``name``; None if that is not there, or alone.
 
-        Only REFERENCES are compared with all rows, another method with its own variants: an ablation.
+        Only references are compared with all rows, another method with its own variants: an ablation.
         """
-        reference = next((row for row in self.section.rows if row.label == name and name in self.scores), None)
+        shown = [drawn for drawn in self.drawn if _sums_up(self.section, drawn.piece)]
+        scored = [row for row in self.section.rows if any(row.label in drawn.scores for drawn in shown)]
+        reference = next((row for row in scored if row.label == name), None)
+        everyone = name in (*REFERENCES, *[_OF_TRANSFER] * self.section.transfer)
         others = [
-            row
-            for row in self.section.rows
-            if row is not reference and (name in REFERENCES or row.label.startswith(f"{name}["))
+            row for row in self.section.rows if row is not reference and (everyone or row.label.startswith(f"{name}["))
         ]
         if reference is None or not others:
             return None
-        rows = [Row(row.label, self.cells(row, reference), row.records) for row in others]
-        over = "data sets, seeds" if len({data for data, _ in self.images[name]}) > 1 else "seeds"
+        rows = [
+            Row(row.label, [cell for drawn in shown for cell in drawn.cells(row, reference)], row.records)
+            for row in others
+        ]
+        several = any(len({test for test, _ in drawn.images.get(name, {})}) > 1 for drawn in shown)
+        over = "data sets, " * several if not self.section.transfer else "domains or data sets, " * several
+        names = (
+            (*HALVES, "H") if drawn.piece.halves else (self.section.columns[drawn.piece.columns[0]],) for drawn in shown
+        )
+        columns = tuple(name for of_piece in names for name in of_piece)
         title = f"{self.section.title}: difference to {name}"
-        return Section(title, f"95 % intervals over {over} and test images", (*HALVES, "H"), rows)
+        return Section(title, f"95 % intervals over {over}seeds and test images", columns, rows)
 
 
 def differences(sections: Sequence[Section]) -> tuple[Section, ...]:
-    """Marks the clear changes of all base-to-new sections, and gives one section of differences for each reference,
-    and for each method beside variants of it (`dra` beside `dra[l1=off]`).
+    """Marks the clear changes of all sections that can be resampled, and gives one section of differences for each
+    reference, and for each method beside variants of it (`dra` beside `dra[l1=off]`).
 
-    They are of the averages where there are several data sets, else of the one data set. Intervals are over data sets,
-    seeds and test images (``evaluation.paired``).
+    They are of the averages where there are several data sets, else of the one data set; of transfer they are in
+    distribution and of the means over domains and over data sets. Intervals are over data sets or domains, seeds and
+    test images (``evaluation.paired``). That domains show the same drawings is not taken into account.
     """
-    pairs = [Paired(section) for section in sections if section.base_to_new]
+    pairs = [Paired(section) for section in sections]
     for paired in pairs:
         paired.mark_clear()
-    # the averages stand behind the data sets
-    if not pairs or (len(pairs) > 1 and not pairs[-1].section.average):
-        return ()
-    names = dict.fromkeys((*REFERENCES, *(row.label for row in pairs[-1].section.rows)))
-    return tuple(found for name in names if (found := pairs[-1].against(name)))
+    found: list[Section] = []
+    for kind in ("base-to-new", "few-shot", "transfer"):
+        of_kind = [paired for paired in pairs if paired.drawn and _kind(paired.section) == kind]
+        if kind != "transfer" and len(of_kind) > 1:  # the average stands behind the data sets
+            of_kind = [paired for paired in of_kind[-1:] if paired.section.average]
+        for paired in of_kind:
+            names = dict.fromkeys((*REFERENCES, *(row.label for row in paired.section.rows)))
+            found += [section for name in names if (section := paired.against(name))]
+    return tuple(found)
 
 
-def _answers(
-    records: Sequence[Record],
-) -> tuple[dict[tuple[str, str], str], dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]] | None:
-    """What was scored, (data set, half) -> hash of the images, and data set -> for each half which of them were right,
-    (S, N), and their groups (N,); None where something is missing."""
-    images: dict[tuple[str, str], str] = {}
-    correct: dict[str, list[np.ndarray]] = {}
-    groups: dict[str, list[np.ndarray]] = {}
-    for name, of_data in grouped(records, lambda r: r.data.name).items():
-        for half in HALVES:
-            of_half = [r for r in of_data if r.data.subset == half]
-            same = {(r.data.hash, r.data.images, len(r.data.skipped)) for r in of_half}
-            if len(same) != 1 or not all(r.correct for r in of_half):
-                return None
-            images[name, half] = of_half[0].data.hash
-            answers_SN = np.stack([unpacked(r.correct, r.data.images) for r in of_half])
-            correct.setdefault(name, []).append(answers_SN)
-            numbers = [int(number) for number in of_half[0].groups.split()] or range(answers_SN.shape[1])
-            groups.setdefault(name, []).append(np.array(numbers))
-        if len({len(answers_SN) for answers_SN in correct[name]}) > 1:
-            return None
-    return images, correct, groups
+def _kind(section: Section) -> str:
+    return "base-to-new" if section.base_to_new else "few-shot" if section.shots else "transfer"
+
+
+def _pieces(section: Section) -> list[Piece]:
+    if section.base_to_new:
+        return [Piece((0, 1, 2), (0, 1, None), lambda r: r.data.name, HALVES)]
+    if section.shots or section.transfer:
+        return [Piece((i,), (0,), lambda r: r.data.test) for i in range(len(section.columns))]
+    return []
+
+
+def _sums_up(section: Section, piece: Piece) -> bool:
+    """In distribution, means, and what stands alone in its role; not each domain of several."""
+    if not section.transfer:
+        return True
+    name = section.columns[piece.columns[0]]
+    roles = {r.role for r in section.records if section.counts(r, piece.columns[0])}
+    return name in MEANS.values() or not any(MEANS.get(role) in section.columns for role in roles)
 
 
 def _cell(difference: Difference, seeds: int) -> Cell:

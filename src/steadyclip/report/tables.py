@@ -6,6 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -126,12 +127,25 @@ def _sections(records: Sequence[Record]) -> list[Section]:
 
 def _average(sections: Sequence[Section]) -> Section:
     """Unweighted means over data sets. H both ways, since published tables use either."""
+    average = _over_data(sections, "base to new")
+    for row in average.rows:
+        hs = [of_data.cells[2] for section in sections for of_data in section.rows if of_data.label == row.label]
+        row.cells[:] = [*row.cells[:2], _h(*row.cells[:2]), _mean(hs, len(sections))]
+    average.columns = (*HALVES, "H of averages", "mean of Hs")
+    return average
+
+
+def _over_data(sections: Sequence[Section], what: str) -> Section:
+    """Unweighted means over data sets of the columns that are of records, spread over seeds."""
     rows = []
     for label, found in grouped((row for section in sections for row in section.rows), lambda row: row.label).items():
-        base, new, h = (_mean([row.cells[i] for row in found], len(sections)) for i in range(3))
-        rows.append(Row(label, [base, new, _h(base, new), h], [r for row in found for r in row.records]))
-    caption = f"unweighted mean over {len(sections)} data sets"
-    return Section("average, base to new", caption, (*HALVES, "H of averages", "mean of Hs"), rows)
+        records = [r for row in found for r in row.records]
+        of_data = list(grouped(records, lambda r: r.data.name).values())
+        of_data += [[]] * (len(sections) - len(of_data))
+        cells = [_cell([[r for r in of if belongs(r)] for of in of_data]) for belongs in sections[0].belongs]
+        rows.append(Row(label, cells, records))
+    first, caption = sections[0], f"unweighted mean over {len(sections)} data sets"
+    return Section(f"average, {what}", caption, first.columns, rows, first.shots, first.belongs, average=True)
 
 
 def _curves(records: Sequence[Record]) -> list[Section]:
@@ -144,6 +158,8 @@ def _curves(records: Sequence[Record]) -> list[Section]:
             columns = [(count(k, "shot"), [k]) for k in shots]
             # what learns nothing is the same with any number of shots
             sections.append(_section(group, f"{name}, few-shot", columns, lambda r, k: r.shots in (k, None), shots))
+    if len(sections) > 1 and len({section.shots for section in sections}) == 1:
+        sections.append(_over_data(sections, "few-shot"))
     return sections
 
 
@@ -189,7 +205,12 @@ def _section(
     for label, group in _rows(records, by_shots=not shots).items():
         cells = [_cell([[r for r in group if belongs(r, value)] for value in values]) for _, values in columns]
         rows.append(Row(label, cells, group))
-    return Section(title, _caption(records), tuple(name for name, _ in columns), rows, shots)
+    counts = tuple(partial(_any, belongs, values) for _, values in columns)
+    return Section(title, _caption(records), tuple(name for name, _ in columns), rows, shots, counts)
+
+
+def _any(belongs: Callable[[Record, Any], bool], values: Sequence[Any], record: Record) -> bool:
+    return any(belongs(record, value) for value in values)
 
 
 # ---- cells
