@@ -6,8 +6,9 @@ A table stands below ``<!-- results/FILE.csv NAME -->``. Its first column names 
 say more behind a colon; the columns base, new and H are computed here. NAME is a data set, several with commas between
 them, or a suite such as `suite`: then each number is the mean over its data sets, of the seeds that have them all. To
 add a row, write its first column and run this. NAME/each has a line for each data set instead, and in it base / new of
-the methods in its head. With NAME `chosen` it is the best row of each method in settings.csv.
-Of a FILE-differences.csv, NAME is the column (base, new, H), and the head names the references.
+the methods in its head. NAME/transfer is what was trained on NAME: in distribution, and the means over its shifts and
+over other data sets. With NAME `chosen` it is the best row of each method in settings.csv.
+Of a FILE-differences.csv, NAME is the column (base, new, H, mean-of-domains), and the head names the references.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ ROOT = Path(__file__).parents[1]
 FILES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 MARK = re.compile(r"<!-- (results/\S+\.csv) (\S+) -->\n\n(.*?)\n\n", re.DOTALL)
 
-Scores = list[tuple[float, float]]
-"""Base and new in percent, for each seed."""
+Scores = list[tuple[float, ...]]
+"""Base and new in percent, for each seed; or in distribution, under shift and on other data."""
 
 
 def main() -> None:
@@ -46,21 +47,28 @@ def table(source: str, name: str, old: str) -> str:
     if name == "chosen":
         return chosen(ROOT / source)
     if source.endswith("-differences.csv"):
-        return differences(ROOT / source, name, old)
-    name, _, each = name.partition("/")
+        return differences(ROOT / source, name.replace("-", " "), old)
+    name, _, kind = name.partition("/")
     suite = find_suite(name)
     members = list(suite.members) if suite else name.split(",")
-    if each:
+    if kind == "each":
         return by_data(ROOT / source, members, old)
-    scores = read(ROOT / source, members)
+    if kind == "transfer":
+        scores, columns = (
+            read_transfer(ROOT / source, name),
+            ["in distribution", "mean of shifts", "mean of other data"],
+        )
+    else:
+        scores, columns = read(ROOT / source, members), ["base", "new", "H"]
     labels = [line.split("|")[1].strip() for line in old.splitlines()[2:]]
     rows = {label: scores[re.sub(r"`(.*?)`", r"\1", label.partition(": ")[0])] for label in labels}
     best = [max(round(means(of_seeds)[i], 1) for of_seeds in rows.values()) for i in range(3)]
-    lines = ["| | base | new | H |", "| --- | ---: | ---: | ---: |"]
+    lines = [f"| | {' | '.join(columns)} |", "| --- | ---: | ---: | ---: |"]
     for label, of_seeds in rows.items():
         mean, origin = means(of_seeds), means(scores["zero-shot"])
-        spread = [f" ± {stdev(values):.1f}" if len(values) > 1 else "" for values in zip(*of_seeds, strict=True)] + [""]
+        spread = [f" ± {stdev(values):.1f}" if len(values) > 1 else "" for values in zip(*of_seeds, strict=True)]
         cells = []
+        spread += [""] * (len(columns) - len(spread))  # H has none
         for value, around, zero, top in zip(mean, spread, origin, best, strict=True):
             change = "" if label == "zero-shot" else f" ({value - zero:+.1f})".replace("-", "\N{MINUS SIGN}")
             strong = "**" if round(value, 1) == top else ""
@@ -142,10 +150,30 @@ def read(path: Path, names: list[str]) -> dict[str, Scores]:
     return scores
 
 
+def read_transfer(path: Path, name: str) -> dict[str, Scores]:
+    """Row -> the mean in percent over the test sets of each role, for each seed, of what was trained on ``name``."""
+    with path.open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["role"] and line["top1"]]
+    tests = {(line["test"], line["role"]) for line in lines if line["seed"] and line["data"] == name}
+    found: dict[str, dict[str, dict[tuple[str, str], float]]] = defaultdict(lambda: defaultdict(dict))
+    for line in lines:
+        test = line["test"], line["role"]
+        if test in tests and (line["data"] == name or not line["seed"]):
+            found[line["method"]][line["seed"]][test] = 100 * float(line["top1"])
+    return {
+        method: [
+            tuple(fmean(top1 for (_, of), top1 in of_seed.items() if of == role) for role in ("id", "ood", "transfer"))
+            for _, of_seed in sorted(seeds.items())
+            if of_seed.keys() == tests
+        ]
+        for method, seeds in found.items()
+    }
+
+
 def means(of_seeds: Scores) -> tuple[float, float, float]:
-    """Base, new and the H of their means."""
-    base, new = map(fmean, zip(*of_seeds, strict=True))
-    return base, new, harmonic_mean((base, new))
+    """Base, new and the H of their means; or the three means over test sets."""
+    base, new, *other = map(fmean, zip(*of_seeds, strict=True))
+    return base, new, other[0] if other else harmonic_mean((base, new))
 
 
 if __name__ == "__main__":

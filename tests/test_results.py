@@ -58,3 +58,29 @@ def test_a_cell_is_the_mean_of_its_lines(tmp_path: Path) -> None:
         "| `a` | 40.0 / 60.0 | **85.0 / 40.0** |",
         "| `b` | 20.0 / 40.0 | **85.0 / 20.0** |",
     ]
+
+
+def test_a_table_of_transfer_has_the_means_of_each_role(tmp_path: Path) -> None:
+    where = (("home plain", "id"), ("home wild", "ood"), ("home night", "ood"), ("other all", "transfer"))
+    lines = [
+        ("home" if "home" in test else "other", "zero-shot", "", test, role, f"0.{i + 2}")
+        for i, (test, role) in enumerate(where)
+    ]
+    lines += [
+        ("home", "full", seed, test, role, f"0.{i + 3}{seed}")
+        for seed in ("1", "2") for i, (test, role) in enumerate(where)
+    ]  # fmt: skip
+    lines += [("home", "full", "3", "home plain", "id", "0.9")]  # a seed that is not whole yet
+    lines += [("elsewhere", "full", "1", "elsewhere all", "id", "0.9")]
+    path = tmp_path / "results.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("data", "method", "seed", "test", "role", "top1"), *lines])
+    module = tables()
+    module.ROOT = tmp_path
+    made = module.table("results.csv", "home/transfer", "\n\n| zero-shot | | | |\n| `full`: all | | | |")
+    assert made.splitlines() == [
+        "| | in distribution | mean of shifts | mean of other data |",
+        "| --- | ---: | ---: | ---: |",
+        "| zero-shot | 20.0 | 35.0 | 50.0 |",
+        "| `full`: all | **31.5 ± 0.7** (+11.5) | **46.5 ± 0.7** (+11.5) | **61.5 ± 0.7** (+11.5) |",
+    ]
