@@ -191,7 +191,7 @@ class Trial:
             self.known[text, name] = base, unseen
             with self.path.open("a", newline="") as file:
                 unseen_text = "" if unseen is None else f"{unseen:.2f}"
-                csv.writer(file).writerow([self.weights, method, text, name, f"{base:.2f}", unseen_text])
+                csv.writer(file, lineterminator="\n").writerow([self.weights, method, text, name, f"{base:.2f}", unseen_text])
         return self.known[text, name]
 
     def _pairs(self, name: str) -> Path:
