@@ -190,8 +190,8 @@ class Trial:
             assert base is not None
             self.known[text, name] = base, unseen
             with self.path.open("a", newline="") as file:
-                unseen_text = "" if unseen is None else f"{unseen:.2f}"
-                csv.writer(file, lineterminator="\n").writerow([self.weights, method, text, name, f"{base:.2f}", unseen_text])
+                cells = [f"{base:.2f}", "" if unseen is None else f"{unseen:.2f}"]
+                csv.writer(file, lineterminator="\n").writerow([self.weights, method, text, name, *cells])
         return self.known[text, name]
 
     def _pairs(self, name: str) -> Path:
