@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python recipes/mechanisms/dra.py
 python recipes/mechanisms/orthcr.py
-python recipes/mechanisms/arf.py --out "${1:-runs/laboratory}"
+python recipes/mechanisms/arf.py --out "${1:-runs/laboratory}/robust-lab-robust-travel"

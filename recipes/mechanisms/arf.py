@@ -1,8 +1,8 @@
 """ARF's mechanism: how far the features of images and texts move that were never trained on, with and without anchors.
 
-    python recipes/mechanisms/arf.py [--out runs/laboratory]
+    python recipes/mechanisms/arf.py [--out runs/laboratory/robust-lab-robust-travel]
 
-Trains nothing: it reads the records of recipes/arf.sh (robust fine-tuning on lab-robust), each of which compares the
+Trains nothing: it reads the records of recipes/arf.sh (robust fine-tuning on lab-robust-travel), which compare the
 features of its test images and of their prompts with those of the frozen model. Writes results/arf-drift.csv and
 docs/methods/arf-drift.svg; what is drawn are the five data sets of other classes.
 """
@@ -15,6 +15,7 @@ from statistics import fmean
 from steadyclip.evaluation.records import Record
 from training import BLUE, ORANGE, arguments, figure, write_csv
 
+DATA = "lab-robust-travel"
 ROWS = {
     "full": "full",
     "flyp": "flyp",
@@ -28,15 +29,15 @@ TOWERS = {"image": BLUE, "text": ORANGE}
 
 
 def main() -> None:
-    options = arguments(__doc__, out="runs/laboratory")
+    options = arguments(__doc__, out=f"runs/laboratory/robust-{DATA}")
     lines = sorted(
         (row, record.seed, record.data.name, record.role, tower, moved.cosine, moved.cka)
-        for path in sorted(options.out.glob("*-lab-robust-all-all-seed*/records/*.json"))
+        for path in sorted(options.out.glob(f"*-{DATA}-all-all-seed*/records/*.json"))
         if (record := Record.read(path)).drift and record.wise_alpha is None and (row := which(record))
         for tower, moved in (("image", record.drift.image), ("text", record.drift.text))
     )
     if not lines:
-        raise SystemExit(f"no records of lab-robust in {options.out}: run recipes/arf.sh first.")
+        raise SystemExit(f"no records of {DATA} in {options.out}: run recipes/arf.sh first.")
     write_csv("arf-drift", ("row", "seed", "test", "role", "tower", "cosine", "cka"), lines)
     rows = [row for row in ROWS if any(line[0] == row for line in lines)]
     with figure("arf-drift", 7.2, 0.4 * len(rows) + 1) as drawn:
