@@ -57,7 +57,7 @@ def test_split_folders(folder):
     assert data.splits["train"].keys[:2] == ("train/cat/00.png", "train/cat/01.png")
     assert [len(data.splits[split]) for split in ("train", "val", "test")] == [10, 3, 2]
     (note,) = data.notes
-    assert note.startswith("2 images lie in folders below those of the classes, such as Test/cat/deep/00.png")
+    assert note.startswith("2 images in folders below those of the classes, such as Test/cat/deep/00.png")
 
 
 def test_val_is_carved_from_train_and_never_from_test(folder):
@@ -124,7 +124,7 @@ def test_one_loose_image_does_not_change_the_reading(folder, inside):
 def test_linked_folders_are_counted(folder, tmp_path: Path):
     root, others = folder({"cat": 4, "dog": 4}), folder({"more": 4}, "others")
     (root / "cat" / "more").symlink_to(others / "more", target_is_directory=True)
-    assert "1 files of" in load_data(root).notes[0]
+    assert "1 file of" in load_data(root).notes[0]
     assert "cat/more" in load_data(root).notes[0]
 
 
@@ -135,7 +135,7 @@ def test_a_folder_around_everything(folder, tmp_path: Path):
     (root / "images" / "__MACOSX" / "0.png").write_bytes(b"?")
     data = load_data(root)
     assert (data.name, data.classes) == (root.name, ("cat", "dog"))
-    assert "1 files of images are not read: 1 hidden, for instance __MACOSX/0.png" in data.notes[1]
+    assert "1 file of images is not read: 1 hidden, for instance __MACOSX/0.png" in data.notes[1]
     assert data.notes[0] == f"{root.name} holds one folder only: the classes are those in images/"
 
 
@@ -157,7 +157,7 @@ def test_missing_and_empty_folders(tmp_path: Path):
     refused(void, "neither images nor class folders")
     loose.mkdir()
     (loose / "a.png").write_bytes(b"x")
-    refused(loose, "1 images but no class folders")
+    refused(loose, "1 image but no class folders")
 
 
 def test_empty_class(folder):

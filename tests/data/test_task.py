@@ -192,7 +192,7 @@ def test_split_file_of_other_data(pets, folder, tmp_path: Path):
     with pytest.raises(DataError, match="other classes"):
         load_data(folder({"x": 3, "y": 3}, "other")).restore(split)
     split["train"][0][0] = "train/a/99.png"
-    with pytest.raises(DataError, match=r"1 images of the saved split are not among its train images.*99.png"):
+    with pytest.raises(DataError, match=r"1 image is missing of the saved train split.*99.png"):
         pets.restore(split)
     changed = pets.task(2).split_json()
     changed["val"][0][2] = "0" * 32

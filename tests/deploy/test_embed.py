@@ -72,7 +72,7 @@ def test_stopped_anywhere_it_ends_with_the_same_files(
 def test_search_is_exact(predictor, paths: list[str], tmp_path: Path, run_of, capsys) -> None:
     source, folder, page = str(run_of()), tmp_path / "e", tmp_path / "page.html"
     assert main(["embed", source, *paths, "--out", str(folder), "--shard", "5"]) == 0
-    assert "1 images cannot be read, for instance" in capsys.readouterr().out
+    assert "1 image cannot be read, for instance" in capsys.readouterr().out
     good = [path for path in paths if "broken" not in path]
     query = predictor.embed_text("a drawing of a gray.")
     cosine = predictor.embed(good) @ query

@@ -39,7 +39,7 @@ def test_what_can_be_named(some: Path, capsys) -> None:
     assert names(find_pictures([f"{some}/**/*.png"]), some) == ["a.png", "b.png", "below/c.png", "broken.png"]
     assert names(find_pictures([f"{some}/notes.txt"]), some) == ["a.png", "below/c.png"]
     assert names(find_pictures([f"{some}/list.csv", f"{some}/a.png"]), some) == ["a.png", "b.png"]
-    assert "1 images are named twice" in capsys.readouterr().err
+    assert "1 image is named twice" in capsys.readouterr().err
     assert find_pictures(["-"], stdin=io.StringIO("x.png\ny z.png\n")) == ["x.png", "y z.png"]
 
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import expanded, text_of_path
 from steadyclip.core.progress import warn
+from steadyclip.core.words import counted
 from steadyclip.data.decode import IMAGE_SUFFIXES, UnreadableImage
 from steadyclip.data.images import FileStore, image_bytes, row_key
 from steadyclip.data.listing import path_key
@@ -262,7 +263,7 @@ def _files(source: Path, failed: dict[str, str] | None) -> list[Path]:
     whole = [path for path in shards if path.with_name(f"{path.name.partition('.')[0]}_stats.json").is_file()]
     if whole and (unfinished := [path.name for path in shards if path not in whole]):
         named = ", ".join(unfinished[:3])
-        warn(f"{source}: {len(unfinished)} shards have no _stats.json, so they are not finished; left out: {named}")
+        warn(f"{source}: {counted(len(unfinished), 'shard')} without _stats.json, so not finished; left out: {named}")
         shards = whole
     if whole:  # what img2dataset says of a shard stays when the shard is lost
         there = {path.name.partition(".")[0] for path in shards}
@@ -301,7 +302,7 @@ def _table_parts(path: Path, text_column: str | None, part_rows: int, prefix: st
 
 def _tell(several: int, name: str) -> None:
     if several:
-        warn(f"{name}: {several} pairs have several texts, and the first of each is taken")
+        warn(f"{name}: {counted(several, 'pair', 'has', 'have')} several texts, and the first of each is taken")
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -13,6 +13,7 @@ from steadyclip.commands.options import DataOptions, SubsetName, print_json, say
 from steadyclip.core.errors import DataError, UsageError
 from steadyclip.core.files import expanded
 from steadyclip.core.limits import Count, Seed
+from steadyclip.core.words import counted
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
@@ -109,8 +110,8 @@ class DataCheck:
             say(f"and {more} more images that are there twice")
         if report.leaks:
             raise DataError(
-                f"{len(report.leaks)} images of {data.name} stand both in test and in training or validation, for "
-                f"instance {' = '.join(key for _, key in report.leaks[0])}: remove one of each."
+                f"{counted(len(report.leaks), 'image')} of {data.name} found both in test and in training or "
+                f"validation, for instance {' = '.join(key for _, key in report.leaks[0])}: remove one of each."
             )
         if not (report.unreadable or report.empty or report.duplicates):
             say("every image can be read, none is there twice, and no class is empty")

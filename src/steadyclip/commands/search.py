@@ -13,6 +13,7 @@ from steadyclip.commands.options import print_json, say
 from steadyclip.commands.predict import EngineOptions
 from steadyclip.core.errors import UsageError
 from steadyclip.core.limits import BatchSize, Count, Workers
+from steadyclip.core.words import counted
 
 if TYPE_CHECKING:
     from steadyclip.deploy import Predictor
@@ -65,7 +66,8 @@ class Embed:
         if found.skipped:
             path, reason = found.skipped[0]
             say(
-                f"{len(found.skipped)} images cannot be read, for instance {path}: {reason} ({self.out}/embedding.json)"
+                f"{counted(len(found.skipped), 'image')} cannot be read, for instance {path}: {reason} "
+                f"({self.out}/embedding.json)"
             )
 
 

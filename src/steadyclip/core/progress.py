@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from steadyclip.core.terminal import console, visible
+from steadyclip.core.words import counted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -69,7 +70,7 @@ def progress_bar(title: str) -> Iterator[Progress]:
 
         yield advance
     if not shown.bar and last:
-        shown.say(f"{title}: {last} images in {time.perf_counter() - start:.1f} s")
+        shown.say(f"{title}: {counted(last, 'image')} in {time.perf_counter() - start:.1f} s")
 
 
 @functools.cache  # once is enough

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from steadyclip.core.errors import DataError, nearest
+from steadyclip.core.words import counted
 from steadyclip.data.decode import IMAGE_SUFFIXES
 from steadyclip.data.images import FileStore, ParquetStore, row_key
 from steadyclip.data.listing import SPLIT_NAMES, SPLITS, Entry, Listing, check_files, path_key
@@ -47,7 +48,7 @@ def read_folder(root: Path) -> Listing:
         root = inside[0]
     if not inside:
         loose = len(_loose(root))
-        found = f"{loose} images but no class folders" if loose else "neither images nor class folders"
+        found = f"{counted(loose, 'image')} but no class folders" if loose else "neither images nor class folders"
         found += "".join(f", but {name} lies there: extract it" for name in archives_in(root)[:1])
         raise DataError(f"{root} holds {found}: expected {root.name}/CLASS/IMAGE.jpg, or a CSV file as --data.")
     splits = [folder for folder in inside if split_of(folder.name) and folders_in(folder)]
@@ -71,7 +72,7 @@ def read_folder(root: Path) -> Listing:
             deep += [key for key in images if Path(key).parent != folder.relative_to(root)]
     if deep:
         notes.append(
-            f"{len(deep)} images lie in folders below those of the classes, such as {deep[0]}: they count for the "
+            f"{counted(len(deep), 'image')} in folders below those of the classes, such as {deep[0]}: counted for the "
             "class above"
         )
     if domains := list(dict.fromkeys(entry.domain for entry in entries if entry.domain)):
@@ -229,7 +230,8 @@ def _not_read(root: Path, others: Sequence[str]) -> list[str]:
     if not others:
         return []
     return [
-        f"{len(others)} files of {root.name} are not read: {_kinds(others)}, for instance {others[0]}; if these are "
+        f"{counted(len(others), 'file')} of {root.name} {'is' if len(others) == 1 else 'are'} not read: "
+        f"{_kinds(others)}, for instance {others[0]}; if these are "
         "images, convert them to JPEG or PNG"
     ]
 
@@ -302,7 +304,9 @@ def read_manifest(path: Path, image_column: str = "path", label_column: str = "l
         caption, more = first_text(row.get("caption"), where, "caption")
         several += more
         entries.append(_entry(where, row, key, _label(where, row[label_column], label_column, names), caption))
-    notes = [f"{several} images have several captions: the first of each is taken"] if several else []
+    notes = []
+    if several:
+        notes.append(f"{counted(several, 'image', 'has', 'have')} several captions: the first of each is taken")
     if groups := {entry.group for entry in entries if entry.group}:
         notes.append(f"column group: intervals draw the images of each of its {len(groups)} groups together")
     if inner and all(own) and len(set(own)) == len(own):  # the names that the images had as files

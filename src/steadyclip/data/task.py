@@ -14,6 +14,7 @@ from typing import Any, cast, get_args
 import msgspec
 
 from steadyclip.core.errors import DataError, UsageError, nearest
+from steadyclip.core.words import counted
 from steadyclip.data.decode import highest_level
 from steadyclip.data.images import ImageSet, Skipped
 from steadyclip.data.prompts import doubtful_names
@@ -222,8 +223,8 @@ class ImageData:
         bits = next((bits for bits in (8, 10, 12, 14) if levels and max(levels) < 2**bits), None)
         if bits:
             notes += (
-                f"{len(levels)} images have 16 bits, and no value of them is above {2**bits - 1}: if {bits} bits are "
-                "used, a model sees them nearly black; scale them to 65535",
+                f"{counted(len(levels), 'image', 'has', 'have')} 16 bits, and no value of them is above {2**bits - 1}: "
+                f"if {bits} bits are used, a model sees them nearly black; scale them to 65535",
             )
         return Report({split: dict(per) for split, per in counts.items()}, unreadable, empty, duplicates, notes)
 
@@ -252,8 +253,8 @@ class ImageData:
             now = {key: [key, *of] for key, *of in zip(there.keys, there.labels, there.digests, strict=True)}
             if missing := [row[0] for row in split[part] if now.get(row[0]) != row]:
                 raise DataError(
-                    f"{self.name}: {len(missing)} images of the saved split are not among its {part} images, or have "
-                    f"changed, for instance {missing[0]}. Load the data the split was made of."
+                    f"{self.name}: {counted(len(missing), 'image', 'is', 'are')} missing of the saved {part} split, or "
+                    f"have changed, for instance {missing[0]}. Load the data the split was made of."
                 )
             sets.append(there)
         return ImageTask(self.name, *sets, shots=split["shots"], seed=split["seed"], subset=split["subset"])

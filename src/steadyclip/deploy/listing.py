@@ -11,6 +11,7 @@ from typing import TextIO
 from steadyclip.core.errors import DataError
 from steadyclip.core.files import text_of_path
 from steadyclip.core.progress import warn
+from steadyclip.core.words import counted
 from steadyclip.data.layouts import is_image
 from steadyclip.data.tables import PARQUET, TEXT, Table, text_of
 
@@ -38,7 +39,7 @@ def find_pictures(words: Sequence[str], *, recursive: bool = True, stdin: TextIO
             twice += path in found
             found[path] = None
     if twice:
-        warn(f"{twice} images are named twice, and taken once")
+        warn(f"{counted(twice, 'image', 'is', 'are')} named twice, and taken once")
     return list(found)
 
 
@@ -64,7 +65,7 @@ def _in_folder(folder: Path, recursive: bool) -> list[str]:
         paths += [Path(parent, name).as_posix() for name in files if is_image(name)]
         others += sum(not is_image(name) for name in files)
     if paths and others:
-        warn(f"{others} files in {folder} are no images by their names, and are left out")
+        warn(f"{counted(others, 'file')} in {folder} left out: the ending is not that of an image")
     return sorted(paths)
 
 

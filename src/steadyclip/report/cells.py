@@ -290,8 +290,3 @@ def signed(value: float) -> str:
     """``+1.2``, ``−0.4`` or ``±0.0``, with a true minus sign."""
     text = f"{abs(value):.1f}"
     return ("±" if float(text) == 0 else "+" if value > 0 else "\N{MINUS SIGN}") + text
-
-
-def count(number: int, thing: str) -> str:
-    """``1 shot`` or ``2 shots``."""
-    return f"{number} {thing}" + ("" if number == 1 else "s")

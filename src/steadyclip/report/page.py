@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from steadyclip.core.files import write_atomic
+from steadyclip.core.words import counted
 from steadyclip.evaluation.records import Confusion, Record
 from steadyclip.report import charts
-from steadyclip.report.cells import HALVES, Section, Table, count, grouped, render
+from steadyclip.report.cells import HALVES, Section, Table, grouped, render
 from steadyclip.report.classes import class_rows
 from steadyclip.report.reading import reading
 from steadyclip.report.run_charts import charts_of_run
@@ -56,7 +57,7 @@ def write_page(records: Iterable[Record], out: str | Path, title: str | None = N
     names = list(dict.fromkeys(r.data.name for r in records))
     listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     models = list(dict.fromkeys(r.model for r in records))
-    about = f"{', '.join(dict.fromkeys(m.name for m in models))}; {count(len(records), 'evaluation')}"
+    about = f"{', '.join(dict.fromkeys(m.name for m in models))}; {counted(len(records), 'evaluation')}"
     versions = _collected(item for r in records for item in {**r.versions, "commit": r.commit or "none"}.items())
     found = verdict(records)
     page = render(

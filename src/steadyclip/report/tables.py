@@ -12,8 +12,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from steadyclip.core.errors import DataError
+from steadyclip.core.words import counted
 from steadyclip.evaluation.records import Place, Record
-from steadyclip.report.cells import BASELINE, HALVES, MEANS, Cell, Row, Section, Table, count, grouped, percents
+from steadyclip.report.cells import BASELINE, HALVES, MEANS, Cell, Row, Section, Table, grouped, percents
 from steadyclip.report.differences import differences
 from steadyclip.report.published import add_published
 from steadyclip.training.run import identity
@@ -79,9 +80,10 @@ def _newest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
         kept.append(newest)
         others += sum(r.data.hash != newest.data.hash for r in group)
         older += sum(r.data.hash == newest.data.hash and r.metrics != newest.metrics for r in group)
-    notes = [f"{count(older, 'older evaluation')} of the same run and test set left out."] if older else []
+    notes = [f"{counted(older, 'older evaluation')} of the same run and test set left out."] if older else []
     if others:
-        notes.append(f"{count(others, 'evaluation')} of other test images under that name left out: report one alone.")
+        what = counted(others, "evaluation")
+        notes.append(f"{what} of other test images under that name left out: report one alone.")
     return kept, notes
 
 
@@ -155,7 +157,7 @@ def _curves(records: Sequence[Record]) -> list[Section]:
         shots = tuple(_distinct(r.shots for r in group))
         if len(shots) > 1:
             group = [r for r in group if r.shots is not None or r.training is None]
-            columns = [(count(k, "shot"), [k]) for k in shots]
+            columns = [(counted(k, "shot"), [k]) for k in shots]
             # what learns nothing is the same with any number of shots
             sections.append(_section(group, f"{name}, few-shot", columns, lambda r, k: r.shots in (k, None), shots))
     if len(sections) > 1 and len({section.shots for section in sections}) == 1:
@@ -187,7 +189,7 @@ def _transfers(records: Sequence[Record]) -> list[Section]:
             if role != "id" and len(of_role) > 1:
                 columns.append((MEANS[role], [test.test for test in of_role]))
         several = sum(of == source for of, _ in trainings) > 1
-        part = f", {count(shots, 'shot') if shots else 'all training images'}" if several else ""
+        part = f", {counted(shots, 'shot') if shots else 'all training images'}" if several else ""
         sections.append(_section(group, f"{source} to {where}{part}", columns, lambda r, test: r.data.test == test))
     return sections
 
@@ -290,7 +292,7 @@ def _rows(records: Sequence[Record], by_shots: bool) -> dict[str, list[Record]]:
         names = dict.fromkeys(name for each in facts for name in each if name not in (*seeds, "task.shots"))
         differing = [name for name in names if len({json.dumps(each.get(name)) for each in facts}) > 1]
         for record, each in zip(group, facts, strict=True):
-            some = "all training images" if record.shots is None else count(record.shots, "shot")
+            some = "all training images" if record.shots is None else counted(record.shots, "shot")
             shots = [some] if by_shots and record.training else []
             extra = [*shots, *(_spelled(record, name, each[name]) for name in differing if each.get(name) is not None)]
             rows.setdefault(", ".join([label, *dict.fromkeys(extra)]), []).append(record)
@@ -364,7 +366,7 @@ def _warnings(section: Section) -> list[str]:
         if len({r.precision for r in group}) > 1:
             lines.append("not all records were scored in the same precision.")
         skipped = max(len(r.data.skipped) for r in group)
-        lines += [f"{count(skipped, 'unreadable test image')} left out."] if skipped else []
+        lines += [f"{counted(skipped, 'unreadable test image')} left out."] if skipped else []
         lines += dict.fromkeys(r.note for r in group if r.note)
         notes += [f"{', '.join(filter(None, place))}: {line}" for line in lines]
     for row in section.rows:

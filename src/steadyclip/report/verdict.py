@@ -13,10 +13,11 @@ from typing import Literal
 import numpy as np
 
 from steadyclip.core.errors import DataError, SteadyClipError
+from steadyclip.core.words import counted
 from steadyclip.evaluation.forgetting import held_out, same_test
 from steadyclip.evaluation.paired import Difference, change, unpacked
 from steadyclip.evaluation.records import Record, Run, load_records
-from steadyclip.report.cells import count, grouped, signed
+from steadyclip.report.cells import grouped, signed
 from steadyclip.training.run import digest
 
 Outcome = Literal["better", "worse", "not told apart", "not measured"]
@@ -219,7 +220,7 @@ def _first(own: Side, unmoved: bool) -> str:
     }[own.outcome]
     if unmoved and own.outcome == "not told apart":
         said = f"nothing was learned, the features are still those of the frozen model ({_cosines(own)})"
-    return f"On your {count(own.images, 'test image')}: {own.numbers}: {said}."
+    return f"On your {counted(own.images, 'test image')}: {own.numbers}: {said}."
 
 
 def _cosines(side: Side) -> str:
@@ -238,7 +239,7 @@ def _second(rest: Side, training: Run, by_half: bool) -> str:
         classes = sum(len(record.data.classes) for _, record in rest.pairs)
         what = f"{classes} of your classes that a second, like training did not see"
     elif all(record.data.subset == "new" for _, record in rest.pairs):
-        what = f"{count(sum(len(record.data.classes) for _, record in rest.pairs), 'class')} that were not trained on"
+        what = f"{counted(sum(len(record.data.classes) for _, record in rest.pairs), 'class')} that were not trained on"
         what = what.replace("classs", "classes")
     elif names != [training.task.name]:
         what = f"the rest, {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
@@ -247,7 +248,7 @@ def _second(rest: Side, training: Run, by_half: bool) -> str:
         "worse": "that is the cost",
         "not told apart": "no loss that these images can show",
     }[rest.outcome]
-    return f"On {what} ({count(rest.images, 'image')}): {rest.numbers}: {said}."
+    return f"On {what} ({counted(rest.images, 'image')}): {rest.numbers}: {said}."
 
 
 def _advice(own: Side, rest: Side, unmoved: bool, training: Run) -> str:
@@ -270,7 +271,7 @@ def _advice(own: Side, rest: Side, unmoved: bool, training: Run) -> str:
             return f"Use it; but the images of the rest are few, and a loss of up to {most} there would not show."
         return "Use it."
     seen = (own.difference.high - own.difference.low) / 2
-    more = f"{own.images} test images cannot show a change below about {max(1, round(seen))} points"
+    more = f"{counted(own.images, 'test image')} cannot show a change below about {max(1, round(seen))} points"
     if rest.outcome == "worse":
         return f"Do not use it: it costs something on the rest, and {more}."
     if own.before >= _CEILING:

@@ -294,7 +294,7 @@ def test_data_check_of_one_by_name(lay, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["data", "check", str(tmp_path), "--data", "eurosat"]) == 1  # the same image everywhere
     out, error = capsys.readouterr()
     assert "EuroSAT: 10 classes, 10 train, 10 val, 10 test images" in out
-    assert "1 images of EuroSAT stand both in test and in training or validation" in error
+    assert "1 image of EuroSAT found both in test and in training or validation" in error
     assert main(["data", "sample", "--data", "eurosat", "--root", str(tmp_path), "--shots", "1"]) == 0
     assert "train\tthing 3\tthing_3/train_3.jpg" in capsys.readouterr().out
 

@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect
 
 from steadyclip import __version__
 from steadyclip.core.errors import SteadyClipError
+from steadyclip.core.words import counted
 from steadyclip.deploy.decoding import Decoder, TooLarge
 from steadyclip.deploy.page import asset, page_of
 from steadyclip.deploy.serving import requests
@@ -262,7 +263,9 @@ class Service:
             self.batcher.reserve(images)
         except Full:
             raise Refusal(
-                503, f"{self.batcher.waiting} images are waiting: try again in a second.", **{"retry-after": "1"}
+                503,
+                f"{counted(self.batcher.waiting, 'image', 'is', 'are')} waiting: try again in a second.",
+                **{"retry-after": "1"},
             ) from None
 
     async def _within(self, request: Request, work: Awaitable[T]) -> T:
