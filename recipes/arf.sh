@@ -14,9 +14,11 @@ for seeds in "1" "1 2 3"; do  # so that there is a whole table early
     mkdir -p "$out/robust-$data" && cd "$out/robust-$data"  # there, so that rows have short names
     [ -e nearest.parquet ] || steadyclip anchors retrieve --data $data --pool "$pool" --out nearest.parquet
     [ -e random.parquet ] || steadyclip anchors retrieve --data $data --pool "$pool" --random-like nearest.parquet --out random.parquet
+    [ -e nearest-8.parquet ] || steadyclip anchors retrieve --data $data --pool "$pool" --k 8 --out nearest-8.parquet
     # shellcheck disable=SC2206
     bench=(steadyclip bench robust --data $data --seeds $seeds --jobs 2 --precision bf16 --out .)
-    "${bench[@]}" --methods zero-shot full flyp "$arf" "arf[l_r=0]" "arf[l_c=0,anchors=nearest.parquet]" "arf[l_c=0,anchors=random.parquet]"
+    "${bench[@]}" --methods zero-shot full flyp "$arf" "arf[l_r=0]" "arf[l_c=0,anchors=nearest.parquet]" "arf[l_c=0,anchors=random.parquet]" \
+      "arf[l_c=0,anchors=nearest-8.parquet]"
     "${bench[@]}" --methods zero-shot full flyp "$arf" --wise-alphas 0.3 0.6
     cd "$root"
     python recipes/records.py keep "$out/robust-$data" "robust-$data"

@@ -8,7 +8,8 @@ them, or a suite such as `suite`: then each number is the mean over its data set
 add a row, write its first column and run this. NAME/each has a line for each data set instead, and in it base / new of
 the methods in its head. NAME/transfer is what was trained on NAME: in distribution, and the means over its shifts and
 over other data sets. With NAME `chosen` it is the best row of each method in settings.csv.
-Of a FILE-differences.csv, NAME is the column (base, new, H, mean-of-domains), and the head names the references.
+Of a FILE-differences.csv, NAME is the column (base, new, H), and the head names references; or NAME is to/REFERENCE,
+and the head names the columns.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def table(source: str, name: str, old: str) -> str:
     if name == "chosen":
         return chosen(ROOT / source)
     if source.endswith("-differences.csv"):
-        return differences(ROOT / source, name.replace("-", " "), old)
+        return differences(ROOT / source, name, old)
     name, _, kind = name.partition("/")
     suite = find_suite(name)
     members = list(suite.members) if suite else name.split(",")
@@ -93,19 +94,22 @@ def by_data(path: Path, members: list[str], old: str) -> str:
 
 
 def differences(path: Path, column: str, old: str) -> str:
-    """A row for each method of the ``old`` table, a column for each reference of its head; bold what is clear."""
+    """A row for each method of the ``old`` table, a column for each reference of its head, or, where ``column`` is
+    to/REFERENCE, each column of it; bold what is clear."""
     with path.open(newline="") as file:
         found = {(line["method"], line["reference"], line["column"]): line for line in csv.DictReader(file)}
     head, _, *rows = old.splitlines()
-    references = [cell.strip().removeprefix("to ") for cell in head.split("|")[2:-1]]
-    lines = [head, f"| --- |{' ---: |' * len(references)}"]
+    heads = [cell.strip().removeprefix("to ") for cell in head.split("|")[2:-1]]
+    fixed = column.removeprefix("to/")
+    wanted = [(fixed, name) if fixed != column else (name, column) for name in heads]
+    lines = [head, f"| --- |{' ---: |' * len(heads)}"]
     for label in (row.split("|")[1].strip() for row in rows):
         cells = []
-        for reference in references:
+        for reference, of in wanted:
             if reference == label:
                 cells.append("\N{EN DASH}")
                 continue
-            line = found[label, reference, column]
+            line = found[label, reference, of]
             value, low, high = (float(line[name]) for name in ("difference", "low", "high"))
             strong = "**" if low > 0 or high < 0 else ""
             cells.append(f"{strong}{value:+.1f}{strong} ({low:+.1f} to {high:+.1f})".replace("-", "\N{MINUS SIGN}"))

@@ -22,6 +22,7 @@ ROWS = {
     "no anchors": "arf without anchors",
     "captions": "arf, captions alone",
     "retrieved": "arf, retrieved pairs alone",
+    "eight": "arf, eight for each image",
     "random": "arf, random pairs alone",
     "both": "arf",
 }
@@ -63,7 +64,7 @@ def which(record: Record) -> str:
         return "no anchors"
     if not knobs["l_r"]:
         return "captions"
-    kind = "random" if "random" in Path(str(knobs["anchors"])).name else "retrieved"
+    kind = {"random": "random", "nearest-8": "eight"}.get(Path(str(knobs["anchors"])).stem, "retrieved")
     return kind if not knobs["l_c"] else "both" * (kind == "retrieved")
 
 
