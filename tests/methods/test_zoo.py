@@ -80,6 +80,13 @@ def test_prograd_takes_away_what_goes_against_the_second_gradient() -> None:
     torch.testing.assert_close(Projected()([g, 0 * h]), g)
 
 
+@pytest.mark.parametrize("change", [lambda o: 2 * o, lambda o: o + CrossEntropy(), lambda o: CrossEntropy() + o])
+def test_groups_are_no_sum_that_others_could_join(change) -> None:
+    """They would be lost without a word."""
+    with pytest.raises(UsageError, match="an objective of groups takes no factor and no further terms"):
+        change(get_method("prograd").objective())
+
+
 class TestTokensOfBothTowers:
     def test_maple_of_one_block_reads_texts_as_the_frozen_model(self) -> None:
         method = get_method("maple", {"depth": 1})
