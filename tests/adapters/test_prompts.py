@@ -333,6 +333,7 @@ def test_tokens_without_room_are_refused() -> None:
         ({"class_net": 4, "meta": 4}, "class_net=4 of 'prompts' must be none where meta is set"),
         ({"class_block": 2}, "class_block=2 of 'prompts' must be none without class_net"),
         ({"class_net": 4, "class_block": 1}, "class_block=1, but it must be above depth=1"),
+        ({"class_net": 4, "depth": None}, "class_block=2, but it must be above depth=2"),
         (
             {"class_net": 4, "class_block": 3},
             "class_block=3, but .* the text tower of tiny-clip has 2",
@@ -354,5 +355,5 @@ def test_one_set_for_each_tower() -> None:
     Prompts("text").attach(model)
     Prompts("image", length=2).attach(model)
     for spec in (Prompts("text"), Prompts("both"), Prompts("image")):
-        with pytest.raises(ModelError, match="tower has learned tokens already; give it one Prompts"):
+        with pytest.raises(ModelError, match=r"two pieces give the (text|image) tower learned tokens: leave one out"):
             spec.attach(model)
