@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steadyclip.methods import Method
 from steadyclip.models import DualEncoder
 from steadyclip.models.testing import tiny
-from steadyclip.objectives import Batch, Features
+from steadyclip.objectives import Batch, Features, as_objective
 from steadyclip.training.step import Step
 
 NAMES = ("cat", "dog", "sea lion", "owl")
@@ -55,8 +55,7 @@ def filled(
 def terms(method: Method, model: DualEncoder, batch: Batch, **options: Any) -> dict[str, Tensor]:
     """The weighted terms of one step, without gradients."""
     f = filled(method, model, batch, **options)
-    objective = method.objective()
-    return {name: term.detach() for name, term in (1.0 * objective)(f).items()}
+    return {name: term.detach() for name, term in as_objective(method.objective())(f).items()}
 
 
 def trained(step: Step, batch: Batch, steps: int, rate: float, optimizer: Any = torch.optim.Adam) -> list[dict]:

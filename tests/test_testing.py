@@ -11,7 +11,7 @@ from steadyclip.heads import TextHead
 from steadyclip.methods import Method, Recipe, registry
 from steadyclip.methods.lora import LoRA
 from steadyclip.objectives import CrossEntropy, FeatureL1
-from steadyclip.testing import check_method
+from steadyclip.testing import CHECKS, check_method
 
 RECIPE = Recipe(steps=1)
 
@@ -95,6 +95,24 @@ class _RowsLie(LoRA):
     head = _LyingHead()
 
 
+class _RefusingHead(TextHead):
+    def build(self, model, classes):
+        head = super().build(model, classes)
+        outputs = head.outputs
+
+        def refusing(f, sample):
+            head.places(f.names)
+            return outputs(f, sample)
+
+        head.outputs = refusing
+        return head
+
+
+class _RefusesNames(LoRA):
+    name = "broken"
+    head = _RefusingHead()
+
+
 class _Flat(CrossEntropy):
     def __call__(self, f) -> Tensor:
         return 0 * super().__call__(f)
@@ -116,6 +134,7 @@ class _LearnsNothing(LoRA):
         (_Unseeded(), "same seed, same weights"),
         (_HidesATower(), "untouched towers stay frozen"),
         (_RowsLie(), "head"),
+        (_RefusesNames(), "head: its head refuses new names"),
         (_LearnsNothing(), "only its parameters change"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Method) else "",
@@ -140,4 +159,4 @@ def test_a_method_need_not_be_registered() -> None:
 
 
 def test_a_good_method_passes_all() -> None:
-    assert len(check_method(LoRA(), families=["siglip"])) == 11
+    assert len(check_method(LoRA(), families=["siglip"])) == len(CHECKS)

@@ -14,9 +14,10 @@
 #
 # Not public, so ours: the recipes of orthcr, orthsr and dra (`steadyclip methods NAME`). ImageNet's sample is not CoOp's, which depends on the
 # disk (docs/datasets.md).
+# lora[alpha=1.414] is CLIP-LoRA with the factor of its authors' code; they write "a photo of a {}." on all data sets.
 set -euo pipefail
 root=${1:?name the folder that holds the data sets}
 steadyclip bench domain-generalization --root "$root" --out "${2:-runs/published}" --seeds 1 2 3 --data imagenet \
   --targets imagenet-v2 imagenet-sketch imagenet-a imagenet-r \
   --model openai/clip-vit-base-patch16 --recipes published --precision bf16 --workers 8 \
-  --methods zero-shot lora orthcr orthsr dra
+  --methods zero-shot "lora[alpha=1.414]" orthcr orthsr dra

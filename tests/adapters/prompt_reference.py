@@ -33,45 +33,43 @@ def fresh(prompts: PromptTokens, tower: str, given_D: Tensor | None = None) -> d
     return tokens
 
 
+def through_block(model: DualEncoder, x_1NW: Tensor, tower: Any, index: int, keys_N: Tensor | None) -> Tensor:
+    """One block. ``keys_N``: which tokens may be seen."""
+    length = x_1NW.shape[1]
+    seen_NN = torch.ones(length, length, dtype=torch.bool)
+    if tower.name == "text" and model.family in ("clip", "open_clip"):
+        seen_NN = seen_NN.tril()
+    if keys_N is not None:
+        seen_NN = seen_NN & keys_N
+    mask = torch.zeros(length, length).masked_fill(~seen_NN, -torch.inf)
+    block = tower.blocks[index].module
+    return block(x_1NW, attn_mask=mask) if model.family == "open_clip" else block(x_1NW, mask[None, None])
+
+
 def through_blocks(
     model: DualEncoder, x_1NW: Tensor, tower: Any, tokens: dict[int, Tensor], at: int, keys_N: Tensor | None
 ) -> Tensor:
-    """All blocks, with ``tokens`` at the inputs of the second and following ones. ``keys_N``: which may be seen."""
+    """All blocks, with ``tokens`` at the inputs of the second and following ones."""
     L = len(tokens[0])
-    for block in tower.blocks:
-        if block.index and block.index in tokens:
-            x_1NW = torch.cat([x_1NW[:, :at], tokens[block.index][None], x_1NW[:, at + L :]], dim=1)
-        length = x_1NW.shape[1]
-        seen_NN = torch.ones(length, length, dtype=torch.bool)
-        if tower.name == "text" and model.family in ("clip", "open_clip"):
-            seen_NN = seen_NN.tril()
-        if keys_N is not None:
-            seen_NN = seen_NN & keys_N
-        mask = torch.zeros(length, length).masked_fill(~seen_NN, -torch.inf)
-        if model.family == "open_clip":
-            x_1NW = block.module(x_1NW, attn_mask=mask)
-        else:
-            x_1NW = block.module(x_1NW, mask[None, None])
+    for index in range(len(tower.blocks)):
+        if index and index in tokens:
+            x_1NW = torch.cat([x_1NW[:, :at], tokens[index][None], x_1NW[:, at + L :]], dim=1)
+        x_1NW = through_block(model, x_1NW, tower, index, keys_N)
     return x_1NW
 
 
-def text_feature(model: DualEncoder, prompts: PromptTokens, tokens: dict[str, Tensor], given_D: Tensor | None = None):
-    """(D,) of the one text in ``tokens``."""
+def words(model: DualEncoder, ids_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings (N, W) of the words of a text, and those of their positions."""
     network: Any = model.network
-    hf = model.family != "open_clip"
-    ids_N = tokens["input_ids"][0]
-    embeddings = network.text_model.embeddings if hf else network
-    words_NW = embeddings.token_embedding.weight[ids_N]
-    positions_NW = embeddings.position_embedding.weight if hf else embeddings.positional_embedding
-    start, L = int(model.family in ("clip", "open_clip")), prompts.length
-    own = fresh(prompts, "text", given_D)
-    words_NW = torch.cat([words_NW[:start], own[0], words_NW[start + L :]])
-    x_1NW = (words_NW + positions_NW[: len(ids_N)])[None]
-    keys_N = tokens["attention_mask"][0].bool() if "attention_mask" in tokens else None
-    prompts.enabled = False
-    x_1NW = through_blocks(model, x_1NW, model.text_tower, own, start, keys_N)
-    prompts.enabled = True
-    if not hf:
+    embeddings = network if model.family == "open_clip" else network.text_model.embeddings
+    positions = embeddings.positional_embedding if network is embeddings else embeddings.position_embedding.weight
+    return embeddings.token_embedding.weight[ids_N], positions[: len(ids_N)]
+
+
+def text_read(model: DualEncoder, x_1NW: Tensor, ids_N: Tensor) -> Tensor:
+    """(D,) of what the last block leaves of a text."""
+    network: Any = model.network
+    if model.family == "open_clip":
         return (network.ln_final(x_1NW)[0] @ network.text_projection)[ids_N.argmax()]
     x_NW = network.text_model.final_layer_norm(x_1NW)[0]
     if model.family == "clip":
@@ -79,19 +77,38 @@ def text_feature(model: DualEncoder, prompts: PromptTokens, tokens: dict[str, Te
     return network.text_model.head(x_NW[-1])
 
 
-def image_tokens(model: DualEncoder, prompts: PromptTokens, image_CHW: Tensor) -> Tensor:
-    """(1, N, W) the tower's own tokens, as the last block leaves them."""
+def image_start(model: DualEncoder, image_CHW: Tensor) -> tuple[Tensor, Any]:
+    """(1, N, W) the tokens of an image, and the norm in front of the first block."""
     network: Any = model.network
-    own = fresh(prompts, "image")
-    prompts.enabled = False
     if model.family == "open_clip":
         visual = network.visual
         patches_NW = visual.conv1(image_CHW[None]).flatten(2).mT[0]
-        x_1NW = (torch.cat([visual.class_embedding[None], patches_NW]) + visual.positional_embedding)[None]
-        norm = visual.ln_pre
-    else:
-        x_1NW = network.vision_model.embeddings(image_CHW[None])
-        norm = network.vision_model.pre_layrnorm if model.family == "clip" else torch.nn.Identity()
+        x_NW = torch.cat([visual.class_embedding[None], patches_NW]) + visual.positional_embedding
+        return x_NW[None], visual.ln_pre
+    norm = network.vision_model.pre_layrnorm if model.family == "clip" else torch.nn.Identity()
+    return network.vision_model.embeddings(image_CHW[None]), norm
+
+
+def text_feature(model: DualEncoder, prompts: PromptTokens, tokens: dict[str, Tensor], given_D: Tensor | None = None):
+    """(D,) of the one text in ``tokens``."""
+    ids_N = tokens["input_ids"][0]
+    words_NW, positions_NW = words(model, ids_N)
+    start, L = int(model.family in ("clip", "open_clip")), prompts.length
+    own = fresh(prompts, "text", given_D)
+    words_NW = torch.cat([words_NW[:start], own[0], words_NW[start + L :]])
+    x_1NW = (words_NW + positions_NW)[None]
+    keys_N = tokens["attention_mask"][0].bool() if "attention_mask" in tokens else None
+    prompts.enabled = False
+    x_1NW = through_blocks(model, x_1NW, model.text_tower, own, start, keys_N)
+    prompts.enabled = True
+    return text_read(model, x_1NW, ids_N)
+
+
+def image_tokens(model: DualEncoder, prompts: PromptTokens, image_CHW: Tensor) -> Tensor:
+    """(1, N, W) the tower's own tokens, as the last block leaves them."""
+    own = fresh(prompts, "image")
+    prompts.enabled = False
+    x_1NW, norm = image_start(model, image_CHW)
     count = x_1NW.shape[1]
     x_1NW = torch.cat([x_1NW, own[0][None]], dim=1)
     x_1NW = through_blocks(model, norm(x_1NW), model.image_tower, own, count, None)

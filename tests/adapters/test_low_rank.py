@@ -38,6 +38,24 @@ def test_dropout_acts_on_the_update_only_and_keeps_its_mean() -> None:
     assert not torch.allclose(linear(x_BD), plain_BD, atol=0.5)
 
 
+@torch.no_grad()
+def test_without_its_factor_it_is_the_frozen_model() -> None:
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    plain = tiny("clip")
+    for alpha in (0.0, 1.0):
+        model = tiny("clip")
+        LowRank(alpha=alpha).attach(model)
+        model.eval()
+        for name, parameter in model.adapters.named_parameters():
+            if name.endswith("B"):
+                nn.init.normal_(parameter)
+        same = [
+            torch.equal(model.encode_image(pixels), plain.encode_image(pixels)),
+            torch.equal(model.encode_text(["a cat"]), plain.encode_text(["a cat"])),
+        ]
+        assert same == [alpha == 0, alpha == 0]
+
+
 def test_parameter_count_is_that_of_the_published_placement() -> None:
     model = tiny("clip")
     LowRank().attach(model)

@@ -10,8 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadyclip.adapters import Prompts, PromptTokens, TokenRank, watch_tokens
+from steadyclip.adapters import (
+    AdapterSpec,
+    LowRank,
+    Prompts,
+    PromptTokens,
+    SharedBottleneck,
+    SpaceTokens,
+    TokenRank,
+    watch_tokens,
+)
 from steadyclip.core.errors import ModelError, UsageError
+from steadyclip.heads import FeatureAdapterHead, HeadSpec
 from steadyclip.models import DualEncoder
 from steadyclip.models.testing import installed_families, tiny
 
@@ -269,10 +279,14 @@ def test_copies_files_and_other_values() -> None:
         (Prompts("both", length=4, depth=9), 46_080),  # PromptSRC
         (Prompts("both", length=4, depth=3), 15_360),
         (Prompts(class_net=128), 331_904),  # TCP
+        (LowRank(), 184_320),  # CLIP-LoRA
+        (SharedBottleneck(), 674_560),  # MMA
+        (SpaceTokens(), 4_992_256),  # MMRL
+        (FeatureAdapterHead(), 131_072),  # CLIP-Adapter
     ],
     ids=str,
 )
-def test_parameter_counts_of_the_papers(spec: Prompts, count: int) -> None:
+def test_parameter_counts_of_the_papers(spec: AdapterSpec | HeadSpec, count: int) -> None:
     """For CLIP ViT-B/16, on the meta device: neither weights nor memory are needed."""
     from transformers import CLIPConfig, CLIPModel
 
@@ -281,8 +295,10 @@ def test_parameter_counts_of_the_papers(spec: Prompts, count: int) -> None:
     with torch.device("meta"):
         network = CLIPModel(CLIPConfig(vision_config={"patch_size": 16}, projection_dim=512))
     model = DualEncoder("vit-b-16", network, HuggingFace("clip", None, 77, {}), tiny("clip").preprocess)
-    spec.attach(model)
-    assert sum(p.numel() for p in model.adapters.parameters()) == count
+    part = spec.build(model, NAMES) if isinstance(spec, HeadSpec) else model.adapters
+    if isinstance(spec, AdapterSpec):
+        spec.attach(model)
+    assert sum(p.numel() for p in part.parameters()) == count
 
 
 # ---- texts and mistakes
@@ -333,6 +349,7 @@ def test_tokens_without_room_are_refused() -> None:
         ({"class_net": 4, "meta": 4}, "class_net=4 of 'prompts' must be none where meta is set"),
         ({"class_block": 2}, "class_block=2 of 'prompts' must be none without class_net"),
         ({"class_net": 4, "class_block": 1}, "class_block=1, but it must be above depth=1"),
+        ({"class_net": 4, "depth": None}, "class_block=2, but it must be above depth=2"),
         (
             {"class_net": 4, "class_block": 3},
             "class_block=3, but .* the text tower of tiny-clip has 2",
@@ -354,5 +371,5 @@ def test_one_set_for_each_tower() -> None:
     Prompts("text").attach(model)
     Prompts("image", length=2).attach(model)
     for spec in (Prompts("text"), Prompts("both"), Prompts("image")):
-        with pytest.raises(ModelError, match="tower has learned tokens already; give it one Prompts"):
+        with pytest.raises(ModelError, match=r"two pieces give the (text|image) tower learned tokens: leave one out"):
             spec.attach(model)

@@ -35,6 +35,13 @@ def test_gaussian_of_the_published_settings() -> None:
     assert found[1:] == pytest.approx([math.exp(-((t - 15) ** 2) / 2) / total for t in range(1, 21)])
 
 
+@pytest.mark.parametrize(("mean", "nearest"), [(60, 20), (-60, 1)])
+def test_a_gaussian_far_away_is_the_nearest_epoch(mean: float, nearest: int) -> None:
+    """Not the start, though every weight is below the smallest number."""
+    found = weights(Average("gaussian", "epoch", mean=mean, std=1), 20)
+    assert found == pytest.approx([float(epoch == nearest) for epoch in range(21)])
+
+
 def test_beta_of_one_is_uniform_and_of_a_half_weighs_the_ends() -> None:
     assert weights(Average("beta", b=1.0), 9) == pytest.approx([0.1] * 10)
     found = weights(Average("beta", b=0.5), 9)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from method_world import NAMES, attached, filled, make_batch, terms
+from steadyclip.adapters import Prompts, SpaceTokens, Towers
 from steadyclip.adapters.space import SpaceMaps, grown_mask
 from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.heads import TextHead
@@ -23,8 +24,6 @@ def test_as_many_parameters_as_the_authors_have() -> None:
     blocks = {name: len(tower.blocks) - maps.first[name] for name, tower in maps.towers.items()}
     expected = 5 * 512 + sum(blocks[n] * (512 + 1) * width[n] for n in width) + width["image"] * model.embed_dim
     assert sum(p.numel() for p in maps.parameters()) == expected
-    # the same formula for ViT-B/16: blocks 6 to 12 of each tower
-    assert 5 * 512 + 7 * 513 * 512 + 7 * 513 * 768 + 768 * 512 == 4_992_256
     for of_tower in maps.maps.values():
         first, *later = of_tower  # type: ignore[misc]
         assert all(torch.equal(first.weight, other.weight) for other in later)
@@ -100,11 +99,17 @@ def test_without_its_say_and_its_hold_it_is_cross_entropy_on_the_image() -> None
     torch.testing.assert_close(sum(ours.values()), sum(theirs.values()))
 
 
-def test_two_pieces_cannot_both_add_tokens_to_images() -> None:
-    ivlp, mmrl = get_method("ivlp"), get_method("mmrl")
-    both = compose("both", adapters=(*ivlp.adapters, *mmrl.adapters), objective=CrossEntropy(), recipe=mmrl.recipe)
-    with pytest.raises(ModelError, match="two pieces add learned tokens to the image tower"):
-        attached(both)
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize(("towers", "named"), [("both", "image"), ("image", "image"), ("text", "text")])
+def test_two_pieces_cannot_both_give_a_tower_tokens(towers: Towers, named: str, swapped: bool) -> None:
+    """The later would overwrite what the other learns."""
+    pieces = (Prompts(towers, depth=2), SpaceTokens())
+    method = compose("both", adapters=pieces[::-1] if swapped else pieces, objective=CrossEntropy())
+    with pytest.raises(ModelError, match=f"two pieces give the {named} tower learned tokens: leave one out"):
+        attached(method)
+
+
+def test_a_block_that_is_not_there() -> None:
     with pytest.raises(UsageError, match="first_block=40"):
         attached(get_method("mmrl", {"first_block": 40}))
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from method_world import NAMES, attached, filled, make_batch, terms
 from steadyclip.adapters import Prompts, Weights
 from steadyclip.core.errors import UsageError
+from steadyclip.data.prompts import imagenet_80
 from steadyclip.experiments.rows import parse_row
 from steadyclip.heads import FeatureTask, NoHead
 from steadyclip.methods import Method, compose, get_method
@@ -80,6 +81,13 @@ def test_prograd_takes_away_what_goes_against_the_second_gradient() -> None:
     torch.testing.assert_close(Projected()([g, 0 * h]), g)
 
 
+@pytest.mark.parametrize("change", [lambda o: 2 * o, lambda o: o + CrossEntropy(), lambda o: CrossEntropy() + o])
+def test_groups_are_no_sum_that_others_could_join(change) -> None:
+    """They would be lost without a word."""
+    with pytest.raises(UsageError, match="an objective of groups takes no factor and no further terms"):
+        change(get_method("prograd").objective())
+
+
 class TestTokensOfBothTowers:
     def test_maple_of_one_block_reads_texts_as_the_frozen_model(self) -> None:
         method = get_method("maple", {"depth": 1})
@@ -106,6 +114,32 @@ class TestTokensOfBothTowers:
         own = get_method("ivlp", {"depth": 1})
         assert attached(own).adapters["prompts"].depth == 1
         assert Prompts(depth=None).depth is None
+
+    @torch.no_grad()
+    def test_the_loss_of_promptsrc_is_that_of_its_authors(self) -> None:
+        """Their teacher is the raw mean of many prompts, on every data set."""
+        method = get_method("promptsrc")
+        model, batch = attached(method, std=0.3), make_batch()
+        images, texts = model.encode_image(batch.images_BCHW), model.encode_text([f"{name}." for name in NAMES])
+        with model.frozen():
+            images0 = model.encode_image(batch.images_BCHW)
+            raw = []
+            for name in NAMES:
+                tokens = model.tokenize([template.replace("{}", name) for template in imagenet_80()])
+                raw.append(model.run("text", tokens)["feature"].mean(0))
+        texts0 = F.normalize(torch.stack(raw), dim=-1)
+        scale = model.network.logit_scale.exp()
+        logits, logits0 = scale * images @ texts.T, scale * images0 @ texts0.T
+        expected = {
+            "cross_entropy": F.cross_entropy(logits, batch.labels_B),
+            "l1_text": 25 * (texts - texts0).abs().mean(),
+            "l1_image": 10 * (images - images0).abs().mean(),
+            "consistency": (logits0.softmax(-1) * (logits0.log_softmax(-1) - logits.log_softmax(-1))).mean(),
+        }
+        found = terms(method, model, batch, templates=PROMPT)
+        assert found.keys() == expected.keys()
+        for label, value in expected.items():
+            torch.testing.assert_close(found[label], value, rtol=1e-4, atol=1e-7)
 
     def test_the_kl_of_promptsrc_is_a_mean_over_classes_too(self) -> None:
         method = get_method("promptsrc", {"prompts": "own"})
@@ -298,6 +332,22 @@ class TestSharedBottleneck:
             adapter._beside.clear()
             expected = plain + 0.5 * adapter.up["image"](adapter.shared(inner).relu())
         torch.testing.assert_close(tuned, expected)
+
+    @pytest.mark.parametrize("full", [True, False])
+    def test_what_flows_down_knows_the_scale(self, full: bool) -> None:
+        model = attached(get_method("mma", {"scale": 0.01, "full_gradient": full}), std=0.3)
+        adapter = model.adapters["shared_0"]
+        block, x = adapter.blocks["image"], torch.randn(2, 3, model.image_tower.width, requires_grad=True)
+        onto = torch.randn(x.shape)
+
+        def gradient(y: torch.Tensor) -> torch.Tensor:
+            return torch.autograd.grad((onto * y).sum(), x)[0]
+
+        adapter.enabled = False
+        plain, inner = gradient(run(block, x)), adapter.down["image"](block.norm1(x)).relu()
+        beside = gradient(adapter.up["image"](adapter.shared(inner).relu()))
+        adapter.enabled = True
+        torch.testing.assert_close(gradient(run(block, x)) - plain, 0.01 * beside, rtol=1e-3, atol=1e-6)
 
     def test_the_gradient_of_its_weights_does_not_know_the_scale(self) -> None:
         found = {}

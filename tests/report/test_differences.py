@@ -42,6 +42,13 @@ def grid(make: Make, shares: dict[str, tuple[float, float]], sets: str = "ab") -
 SHARES = {"zero-shot": (0.5, 0.6), "full": (0.8, 0.5), "lora": (0.7, 0.6), "dra": (0.7, 0.61)}
 
 
+def test_all_rows_are_compared_with_clip_lora_as_its_authors_scale_it(make: Make) -> None:
+    row = "lora[alpha=1.414]"
+    shares = {row if method == "lora" else method: share for method, share in SHARES.items()}
+    (found,) = (s for s in main_table(grid(make, shares)).differences if s.title.endswith(f"difference to {row}"))
+    assert {other.label for other in found.rows} == {"zero-shot", "full", "dra"}
+
+
 def test_the_chart_of_gain_and_cost_shows_the_differences(
     make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.core.spec import Spec
+from steadyclip.models import Adapter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from steadyclip.models import Block, DualEncoder, Tower
 
@@ -25,6 +26,18 @@ def require_width(knob: str, size: int, width: int, times: int = 1) -> None:
     if size > times * width:
         most = f"{times} times the width" if times > 1 else "the width"
         raise UsageError(f"knob {knob}={size} must be at most {times * width}, {most} of what it adapts in this model.")
+
+
+def require_no_tokens(model: DualEncoder, towers: Iterable[Tower]) -> None:
+    """See that nothing on the model gives one of ``towers`` learned tokens: two pieces would overwrite each other's.
+
+    Raises:
+        ModelError: something does.
+    """
+    for tower in towers:
+        for adapter in (adapter for adapter in model.adapters.values() if isinstance(adapter, Adapter)):
+            if adapter.added(tower.name) or (tower.name == "text" and adapter.template is not None):
+                raise ModelError(f"two pieces give the {tower.name} tower learned tokens: leave one out.")
 
 
 class AdapterSpec(Spec):

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.adapters.base import AdapterSpec, Towers
+from steadyclip.adapters.base import AdapterSpec, Towers, require_no_tokens
 from steadyclip.core.errors import ModelError, UsageError
 from steadyclip.models import Adapter, DualEncoder, Tokens
 
@@ -67,21 +67,26 @@ class Prompts(AdapterSpec):
         self.require("class_block", self.class_block is None or self.class_net is not None, "none without class_net")
 
     def attach(self, model: DualEncoder) -> None:
+        require_no_tokens(model, self.chosen(model))
+        depth = self.blocks_deep(model)
         for tower in self.chosen(model):
-            if any(isinstance(other, PromptTokens) and tower.name in other.towers for other in model.adapters.values()):
-                raise ModelError(f"prompts: the {tower.name} tower has learned tokens already; give it one Prompts.")
-            if (self.depth or 1) > len(tower.blocks):
+            if depth > len(tower.blocks):
                 raise UsageError(
                     f"prompts: depth={self.depth}, but the {tower.name} tower of {model.name} has {len(tower.blocks)} "
                     "blocks: lower it."
                 )
         at, blocks = self.class_index(model), len(model.text_tower.blocks)
-        if self.class_net is not None and not (self.depth or 1) <= at < blocks:
+        if self.class_net is not None and not depth <= at < blocks:
             raise UsageError(
-                f"prompts: class_block={at + 1}, but it must be above depth={self.depth}, and the text tower of "
+                f"prompts: class_block={at + 1}, but it must be above depth={depth}, and the text tower of "
                 f"{model.name} has {blocks} blocks."
             )
         model.attach("prompts_image" if self.towers == "image" else "prompts", PromptTokens(model, self))
+
+    def blocks_deep(self, model: DualEncoder) -> int:
+        """J, in ``model``."""
+        # of the tower with fewer blocks: coupled tokens go together, block by block
+        return self.depth or max(1, round(0.75 * min(len(tower.blocks) for tower in self.chosen(model))))
 
     def class_index(self, model: DualEncoder) -> int:
         """Index of the block whose input gets the tokens of ``class_net``."""
@@ -114,8 +119,7 @@ class PromptTokens(Adapter):
         self.given: Tensor | None = None
         self._ids_L = None if spec.init is None else _word_ids(model, spec.init)
         self.length = spec.length if self._ids_L is None else len(self._ids_L)
-        # of the tower with fewer blocks: coupled tokens go together, block by block
-        self.depth = spec.depth or max(1, round(0.75 * min(len(tower.blocks) for tower in self.towers.values())))
+        self.depth = spec.blocks_deep(model)
         context = model.text_tower.context
         if "text" in self.towers and model.text_tower.start + self.length + 2 > context:  # a name, the end
             raise UsageError(

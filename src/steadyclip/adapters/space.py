@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from steadyclip.adapters.base import AdapterSpec
+from steadyclip.adapters.base import AdapterSpec, require_no_tokens
 from steadyclip.core.errors import ModelError
 from steadyclip.models import Adapter, DualEncoder
 
@@ -43,8 +43,7 @@ class SpaceTokens(AdapterSpec):
         self.require("towers", self.towers == "both", "both: the space is what they share")
 
     def attach(self, model: DualEncoder) -> None:
-        if any(adapter.added("image") for adapter in model.adapters.values() if isinstance(adapter, Adapter)):
-            raise ModelError("two pieces add learned tokens to the image tower: leave one out.")
+        require_no_tokens(model, self.chosen(model))
         for tower in self.chosen(model):
             self.blocks_from(model, tower, self.first_block)  # has as many
         model.attach("space", SpaceMaps(model, self))

@@ -22,7 +22,7 @@ class Average(Spec):
     decay: float = 0.99
     """ema: share of the average that stays."""
     mean: float = 15.0
-    """gaussian: the event with the largest weight."""
+    """gaussian: the event with the largest weight; the nearest one where the training has no such event."""
     std: float = 1.0
     """gaussian: width, in events."""
     b: float = 0.5
@@ -35,19 +35,21 @@ class Average(Spec):
         self.require("std", self.std > 0, "above 0")
         self.require("b", self.b > 0, "above 0")
 
-    def weight(self, t: int, T: int) -> float:
-        """Of event ``t`` in the mean, before it is normalized; not for ema."""
+    def log_weight(self, t: int, T: int) -> float:
+        """Logarithm of the weight of event ``t`` in the mean, before it is normalized; not for ema."""
         if self.kind == "gaussian":
-            return 0.0 if t == 0 else math.exp(-((t - self.mean) ** 2) / (2 * self.std**2))
+            return -math.inf if t == 0 else -((t - self.mean) ** 2) / (2 * self.std**2)
         if self.kind == "beta":
             u = (t + 0.5) / (T + 1)
-            return (u * (1 - u)) ** (self.b - 1)
-        return 1.0
+            return (self.b - 1) * math.log(u * (1 - u))
+        return 0.0
 
     def rates(self, T: int) -> list[float]:
         """``rate_t`` for t = 0 to T."""
         if self.kind == "ema":
             return [1 - self.decay] * (T + 1)
-        weights = [self.weight(t, T) for t in range(T + 1)]
+        logs = [self.log_weight(t, T) for t in range(T + 1)]
+        most = max(logs)  # far from the mean all weights would round to 0, and the start would stay
+        weights = [math.exp(log - most) if log > -math.inf else 0.0 for log in logs]
         totals = itertools.accumulate(weights)
         return [weight / total if total else 0.0 for weight, total in zip(weights, totals, strict=True)]

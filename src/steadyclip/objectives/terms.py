@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from steadyclip.core.errors import UsageError
 from steadyclip.core.spec import Spec, piece_name
 from steadyclip.objectives.features import (
     Cutout,
@@ -105,12 +106,25 @@ class Objective(Spec):
         return found
 
     def __add__(self, other: Term | Objective) -> Objective:
-        return Objective(self.parts + as_objective(other).parts)
+        return Objective(self._sum() + as_objective(other)._sum())
 
     def __mul__(self, factor: float) -> Objective:
-        return Objective(tuple((factor * weight, term) for weight, term in self.parts))
+        return Objective(tuple((factor * weight, term) for weight, term in self._sum()))
 
     __rmul__ = __mul__
+
+    def _sum(self) -> tuple[tuple[float, Term], ...]:
+        """Its parts.
+
+        Raises:
+            UsageError: it is no plain sum, but groups.
+        """
+        if self.groups:
+            raise UsageError(
+                "an objective of groups takes no factor and no further terms, as their gradients are combined: put "
+                "both into its groups."
+            )
+        return self.parts
 
 
 def as_objective(value: Term | Objective) -> Objective:

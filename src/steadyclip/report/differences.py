@@ -12,8 +12,9 @@ from steadyclip.evaluation.paired import Bootstrap, Difference, Scores, unpacked
 from steadyclip.evaluation.records import Record
 from steadyclip.report.cells import BASELINE, HALVES, MEANS, Cell, Row, Section, grouped
 
-REFERENCES = (BASELINE, "full", "lora")
-"""Rows that all others are compared with, where they are there; what is not here is compared with its own variants."""
+REFERENCES = (BASELINE, "full", "lora", "lora[alpha=1.414]")
+"""Rows that all others are compared with, where they are there; what is not here is compared with its own variants. The
+last is CLIP-LoRA with the factor of its authors' code, as `recipes/published` runs it."""
 _OF_TRANSFER = "flyp"
 """One more, where domains or other data were scored: what ARF is, without anchors."""
 _OTHER_IMAGES = "not scored on the same test images as {}."

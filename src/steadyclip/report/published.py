@@ -2,8 +2,8 @@
 
 ``published.csv`` has one number a line, as it was printed, in percent. Its columns: ``protocol`` (as ``bench`` calls
 them), ``data`` (a data set of the catalog, or the mean of some), ``column`` (of the table), ``name`` (of the method in
-the source), ``method`` (ours, where we have it), ``value``, ``source``, ``tag`` (S: printed there or quoted from there;
-D: follows by arithmetic) and ``note``.
+the source), ``method`` (ours, where we have it, as a row), ``value``, ``source``, ``tag`` (S: printed there or quoted
+from there; D: follows by arithmetic) and ``note``.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ def add_published(section: Section) -> None:
     if not all(record.model.name in MODELS and _whole(record) for record in section.records):
         return
     wanted = _wanted(section)
-    # no knob or recipe was changed and no weights averaged where the label is the method's name
-    plain = {row.label: row for row in section.rows if row.label == row.records[0].method.name}
-    hits = [n for n in numbers() if n.method in plain and (n.protocol, n.data, n.column) in wanted]
+    # nothing else was changed and no weights averaged where the label is the row; compositions may be called anything
+    rows = {row.label: row for row in section.rows if row.label.partition("[")[0] == row.records[0].method.name}
+    hits = [n for n in numbers() if n.method in rows and (n.protocol, n.data, n.column) in wanted]
     notes, sources = [], []
     for of_protocol in grouped(hits, lambda n: n.protocol).values():
         by_source = grouped(of_protocol, lambda n: n.source).values()
         for number in max(by_source, key=lambda of: len({n.method for n in of})):  # of equals the first
-            cell = plain[number.method].cells[wanted[number.protocol, number.data, number.column]]
+            cell = rows[number.method].cells[wanted[number.protocol, number.data, number.column]]
             cell.published = number.value
             notes += [f"{number.name}: {number.note}"] if number.note else []
             sources.append(number.source)
