@@ -20,4 +20,4 @@ root=${1:?name the folder that holds the data sets}
 steadyclip bench base-to-new --root "$root" --out "${2:-runs/published}" --seeds 1 2 3 \
   --data imagenet caltech101 oxfordpets stanfordcars flowers102 food101 fgvcaircraft sun397 dtd eurosat ucf101 \
   --model openai/clip-vit-base-patch16 --recipes published --precision bf16 --workers 8 \
-  --methods zero-shot coop cocoop kgcoop prograd maple ivlp promptsrc tcp mma mmrl clipood
+  --methods zero-shot coop cocoop kgcoop prograd maple ivlp promptsrc tcp mma mmrl "clipood[smallest_crop=0.7]"
