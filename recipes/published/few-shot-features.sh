@@ -17,6 +17,7 @@
 # Lengths that the authors choose by the number of shots have one value, too: clip-adapter is trained for 200 epochs (the authors: 50, 100,
 # 100, 200, 200 at 1, 2, 4, 8, 16 shots), taskres for 200 (100 at 1, 2 and 4 shots). Tip-Adapter and lp++ crop images to no less than
 # half of them, as their authors do, and the others to 0.08. tip-adapter-f has AdamW's eps 1e-8 (the authors: 1e-4).
+# lp++ chooses its iteration on at most 4 validation images a class, its authors on as many as shots.
 set -euo pipefail
 root=${1:?name the folder that holds the data sets}
 steadyclip bench few-shot --root "$root" --out "${2:-runs/published}" --seeds 1 2 3 --shots 1 2 4 8 16 \

@@ -21,7 +21,8 @@
 #
 # Not public, so ours: ARF's recipe (FLYP's is taken), how it retrieves and how many pairs, its weights of the terms, the generic prompt
 # (here "a photo of a {}."), how many runs a number is the mean of (here one). `ft` trains the image tower and a linear head that
-# starts from the prompts, so it has no numbers on the ten others; `full[towers=image]` keeps the head at the prompts.
+# starts from the prompts, so it has no numbers on the ten others; `full[towers=image]` keeps the head at the prompts. The authors of ft
+# crop from 0.9 of an image, as here, and mirror none, which no row can say: half of the crops are mirrored. Other rows crop from 0.08.
 set -euo pipefail
 root=${1:?name the folder that holds the data sets} pairs=${2:?name the folder of CC3M shards} out=${3:-runs/published-imagenet}
 model=openai/clip-vit-base-patch16
@@ -37,5 +38,5 @@ steadyclip bench robust --root "$root" --out "$out" --seeds 1 --data imagenet \
   --targets imagenet-v2 imagenet-r imagenet-a imagenet-sketch objectnet \
   caltech101 flowers102 food101 sun397 dtd fgvcaircraft stanfordcars oxfordpets eurosat ucf101 \
   --model "$model" --recipes published --precision bf16 --workers 8 \
-  --methods zero-shot ft "full[towers=image,epochs=10,batch_size=512,warmup_steps=500]" flyp \
+  --methods zero-shot "ft[smallest_crop=0.9]" "full[towers=image,epochs=10,batch_size=512,warmup_steps=500]" flyp \
   "arf[captions=$out/captions.parquet,anchors=$out/anchors.parquet]"

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from steadyclip.adapters import AdapterSpec, Bottleneck, LowRank, Orthogonal, TokenRank, Weights
+from steadyclip.adapters import AdapterSpec, Bottleneck, LowRank, Orthogonal, TokenRank, TowerWeights, Weights
 from steadyclip.core.errors import UsageError
 from steadyclip.models.testing import tiny
 
-SPECS = (LowRank, Orthogonal, TokenRank, Bottleneck, Weights)
+SPECS = (LowRank, Orthogonal, TokenRank, Bottleneck, Weights, TowerWeights)
 
 
 @pytest.mark.parametrize("kind", SPECS)
@@ -46,5 +46,5 @@ def test_knobs_out_of_range_are_named(kind: type[AdapterSpec], knobs: dict, mess
 
 
 def test_what_they_promise() -> None:
-    assert [kind.mergeable for kind in SPECS] == [True, True, False, False, True]
-    assert [kind.own_weights for kind in SPECS] == [False, False, False, False, True]
+    assert [kind.mergeable for kind in SPECS] == [True, True, False, False, True, True]
+    assert [kind.own_weights for kind in SPECS] == [False, False, False, False, True, True]

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from steadyclip.core.errors import DataError, ModelError, UsageError
-from steadyclip.evaluation import Record, averaged, choose_alpha, evaluate_averaged
+from steadyclip.evaluation import Record, Scorer, averaged, choose_alpha, evaluate_averaged
 from steadyclip.methods import get_method
 from steadyclip.models.testing import tiny
-from steadyclip.testing import train_a_little
+from steadyclip.testing import NAMES, TEMPLATES, train_a_little
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +58,39 @@ def test_what_cannot_be_averaged_is_said_in_a_line(trained) -> None:
         pass
     with pytest.raises(ModelError, match="nothing was trained"), averaged(tiny("clip"), 0.5):
         pass
+    probed = tiny("clip")
+    train_a_little(get_method("lp-ft"), probed)
+    message = "a head was trained that does not start as the zero-shot classifier"
+    with pytest.raises(ModelError, match=message), averaged(probed, 0.5):
+        pass
     with pytest.raises(UsageError, match=r"alpha 1\.5 must be from 0"), averaged(trained, 1.5):
         pass
+
+
+@pytest.mark.parametrize("name", ["ft", "lipsum-ft", "cross-modal"])
+def test_a_head_that_starts_from_the_texts_is_averaged_with_them(name) -> None:
+    model, method, zero_shot = tiny("clip"), get_method(name), get_method("zero-shot")
+    train_a_little(method, model)
+    model.eval()
+    end = model.trained_state()
+
+    def logits(method, model) -> torch.Tensor:
+        images_BCHW = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            return Scorer(model, method, NAMES, TEMPLATES).logits(model.run("image", images_BCHW))
+
+    fresh = tiny("clip")
+    zero_shot.attach(fresh, NAMES)
+    expected, trained = logits(zero_shot, fresh), logits(method, model)
+    assert not torch.allclose(trained, expected, atol=1e-3)
+    with averaged(model, 0):
+        torch.testing.assert_close(logits(method, model), expected)
+    with averaged(model, 1):
+        assert torch.equal(logits(method, model), trained)
+    with averaged(model, 0.25):
+        mixed = 0.75 * end["head.start_CD"] + 0.25 * end["head.weight"]
+        torch.testing.assert_close(model.head.weight.detach(), mixed)
+    assert equal(model.trained_state().values(), end.values())
 
 
 def test_records_carry_alpha(trained, pictures, tmp_path) -> None:

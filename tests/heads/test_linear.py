@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from head_world import clusters, logits, task
+from steadyclip.core.errors import UsageError
 from steadyclip.evaluation import Scorer
 from steadyclip.heads import LinearHead, NoHead
 from steadyclip.heads.linear import logistic_regression
@@ -44,12 +45,18 @@ def test_strength_comes_from_validation_and_equals_the_best_of_the_sweep() -> No
 
 
 def test_a_given_strength_is_taken_and_without_validation_the_middle_of_the_sweep() -> None:
-    for strength, taken in ((7.0, 7.0), (None, 3.16)):
-        head = LinearHead(strength=strength).build(tiny("clip"), NAMES)
+    for knobs, taken in (({"strength": 7.0}, 7.0), ({}, 10.0), ({"sweep": (5.0, 0.5, 2.0)}, 2.0)):
+        head = LinearHead(**knobs).build(tiny("clip"), NAMES)
         assert head.solve(task(clusters(1)), seed=1) == {"strength": taken, "validation": {}}
         weight_CD, bias_C = logistic_regression(*clusters(1), 5, taken, 1000)
         torch.testing.assert_close(head.weight.detach(), weight_CD.float())
         torch.testing.assert_close(head.bias.detach(), bias_C.float())
+
+
+@pytest.mark.parametrize("sweep", [(), (-1.0,), (1.0, 0.0)])
+def test_strengths_are_above_0(sweep: tuple[float, ...]) -> None:
+    with pytest.raises(UsageError, match=r"knob sweep=.* of 'linear_head' must be one strength or more, each above 0"):
+        LinearHead(sweep=sweep)
 
 
 def test_learns_what_is_separable() -> None:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from training_world import RECIPE, clip, image_set, make_task, same
 
-from steadyclip.core.errors import SteadyClipError, UsageError
+from steadyclip.core.errors import ModelError, SteadyClipError, UsageError
 from steadyclip.data import ImageData, ImageTask
 from steadyclip.data.task import read_split, seen_by
 from steadyclip.evaluation import evaluate
 from steadyclip.evaluation.records import Run
 from steadyclip.methods import get_method
 from steadyclip.training import TrainConfig, fit, load_run, soup
-from steadyclip.training.checkpoint import read_tensors
+from steadyclip.training.checkpoint import read_tensors, to_bytes
 from steadyclip.training.soups import mean, stock
 
 RATES = (1e-4, 1e-3, 1e-2)
@@ -117,6 +117,7 @@ def test_model_stock_by_its_formula() -> None:
     t = 2 * cosine / (1 + cosine)
     expected = t * (one["w"] + other["w"]) / 2 + (1 - t) * start["w"]
     torch.testing.assert_close(stock([one, other], start)["w"], expected)
+    assert torch.equal(stock([one], start)["w"], one["w"])
     assert stock([one, other], {"w": start["w"].half()})["w"].dtype == torch.float32
 
 
@@ -137,7 +138,8 @@ def test_images_of_all_its_runs_count_as_seen(runs, tmp_path) -> None:
 
 def test_what_cannot_be_averaged_is_named(runs, task, tmp_path) -> None:
     lora = trained(tmp_path / "lora", task, "lora")
-    image = trained(tmp_path / "ft", task, "ft")
+    probe = trained(tmp_path / "lp-ft", task, "lp-ft")
+    copied = shutil.copytree(runs[0], tmp_path / "copied")
     unfinished = shutil.copytree(runs[0], tmp_path / "unfinished")
     msgspec.structs.replace(Run.read(unfinished / "run.json"), results=None).write(unfinished / "run.json")
     prompted = {part: dataclasses.replace(getattr(task, part), templates=("a {}.",)) for part in ("train", "val")}
@@ -150,11 +152,49 @@ def test_what_cannot_be_averaged_is_named(runs, task, tmp_path) -> None:
         ([runs[0], lora], {}, "differ in method and knobs: a soup takes runs of one model"),
         ([runs[0], other], {}, "differ in prompts"),
         ([runs[0], unfinished], {}, "unfinished is not finished"),
-        ([image, runs[0]], {"how": "stock"}, "ft trains a head too"),
+        ([probe, runs[0]], {"how": "stock"}, "lp-ft trains a head too"),
+        ([runs[0], copied], {}, "copied hold the same weights"),
         (runs, {"how": "greedy"}, "give the data of the runs"),
     ):
         with pytest.raises(UsageError, match=message):
             soup(given, tmp_path / "out", model=clip(), **options)
     assert not (tmp_path / "out").exists()
-    heads = soup([image, trained(tmp_path / "ft2", task, "ft", learning_rate=1e-4)], tmp_path / "heads", model=clip())
-    assert heads.method.label == "uniform soup of 2 ft"
+
+
+@pytest.fixture(scope="module")
+def heads(task, tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("heads")
+    return [trained(folder / f"{rate:g}", task, "ft", learning_rate=rate, steps=4) for rate in RATES[:2]]
+
+
+def test_a_head_that_starts_as_zero_shot_is_averaged_too(heads, tmp_path) -> None:
+    run = soup(heads, tmp_path / "uniform", model=clip())
+    assert run.method.label == "uniform soup of 2 ft"
+    soup(heads, tmp_path / "stock", how="stock", model=clip())
+    start = state(heads[0])["head.start_CD"]
+    expected = stock([{"w": state(path)["head.weight"]} for path in heads], {"w": start})["w"]
+    torch.testing.assert_close(state(tmp_path / "stock")["head.weight"], expected)
+    assert not torch.allclose(expected, start)
+
+
+def test_every_run_must_be_as_its_training_left_it(runs, tmp_path) -> None:
+    for file in ("trained.safetensors", "split.json"):
+        damaged = shutil.copytree(runs[1], tmp_path / file)
+        content = bytearray((damaged / file).read_bytes())
+        content[-4] ^= 1  # a weight, or a space
+        (damaged / file).write_bytes(content)
+        with pytest.raises(SteadyClipError, match=f"{file} was changed or damaged since the training"):
+            soup([runs[0], damaged], tmp_path / "out", model=clip())
+
+
+def test_weights_of_other_names_or_shapes_are_named(runs, tmp_path) -> None:
+    name = "network.logit_scale"
+    longer = {**state(runs[1]), name: torch.zeros(2)}
+    missing = {key: value for key, value in longer.items() if key != name}
+    for k, weights in enumerate((longer, missing)):
+        path = shutil.copytree(runs[1], tmp_path / f"{k}")
+        (path / "trained.safetensors").write_bytes(to_bytes(weights))
+        msgspec.structs.replace(Run.read(path / "run.json"), files={}).write(path / "run.json")
+        with pytest.raises(ModelError, match=rf"{k} hold weights of other names or shapes \({name}\)"):
+            soup([runs[0], path], tmp_path / "out", model=clip())
+    assert not (tmp_path / "out" / "run.json").exists()

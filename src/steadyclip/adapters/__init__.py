@@ -1,6 +1,6 @@
 """What is trained on a frozen model: values with knobs (``LowRank(rank=4)``) that make small parts acting by hooks."""
 
-from steadyclip.adapters.base import AdapterSpec, Towers, Weights
+from steadyclip.adapters.base import AdapterSpec, Towers, TowerWeights, Weights
 from steadyclip.adapters.bottleneck import Bottleneck, BottleneckBlock
 from steadyclip.adapters.low_rank import LowRank, LowRankLayer
 from steadyclip.adapters.orthogonal import Orthogonal, OrthogonalMaps
@@ -12,5 +12,5 @@ from steadyclip.adapters.token_rank import TokenRank, TokenRankBlock, TokenTrace
 __all__ = [
     "AdapterSpec", "Bottleneck", "BottleneckBlock", "LowRank", "LowRankLayer", "Orthogonal", "OrthogonalMaps",
     "PromptTokens", "Prompts", "SharedBlocks", "SharedBottleneck", "SpaceMaps", "SpaceTokens", "TokenRank",
-    "TokenRankBlock", "TokenTrace", "Towers", "Weights", "watch_tokens",
+    "TokenRankBlock", "TokenTrace", "TowerWeights", "Towers", "Weights", "watch_tokens",
 ]  # fmt: skip

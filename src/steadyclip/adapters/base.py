@@ -100,7 +100,7 @@ class Weights(AdapterSpec):
     def attach(self, model: DualEncoder) -> None:
         if any(weight.requires_grad for weight in model.network.parameters()):
             raise ModelError("two pieces want to train the model's own weights: leave one Weights out.")
-        model.train_weights(self.towers)
+        model.train_weights(self.towers, self.with_scale)
         if self.blocks is None:
             return
         last: set[int] = set()
@@ -109,4 +109,20 @@ class Weights(AdapterSpec):
                 raise UsageError(f"blocks={self.blocks}, but the {tower.name} tower of {model.name} has {most}.")
             last |= {id(weight) for block in tower.blocks[-self.blocks :] for weight in block.module.parameters()}
         for name, weight in model.network.named_parameters():
-            weight.requires_grad_(id(weight) in last or name in ("logit_scale", "logit_bias"))
+            weight.requires_grad_(id(weight) in last or (self.with_scale and name in ("logit_scale", "logit_bias")))
+
+    @property
+    def with_scale(self) -> bool:
+        """The logit scale and the bias are trained, too."""
+        return True
+
+
+class TowerWeights(Weights):
+    """The weights of the chosen towers alone. A piece of its own, so that runs of ``Weights`` keep their knobs."""
+
+    scale: bool = False
+    """The logit scale and the bias are trained, too."""
+
+    @property
+    def with_scale(self) -> bool:
+        return self.scale

@@ -1,7 +1,8 @@
 """Averages of trained and pretrained weights, theta_a = (1 - a) theta_0 + a theta.
 
 Source: WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903, section 3). Every trained weight is averaged, the logit scale
-too; classifiers are made from class names by the averaged text tower.
+too where it is trained. A head that started as the zero-shot classifier is averaged with that; other classifiers are
+made from class names by the averaged text tower.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ def averaged(model: DualEncoder, alpha: float) -> Iterator[None]:
 
     Raises:
         UsageError: ``alpha`` is not between 0 and 1.
-        ModelError: not the model's own weights were trained, but adapters or nothing.
+        ModelError: what was trained are not the model's own weights and a head that starts from it.
     """
     check_alpha(alpha)
-    start, end = model.frozen_weights(), model.trained_state()
+    start, end = model.pretrained_state(), model.trained_state()
     if not start or start.keys() != end.keys():
-        what = "adapters were trained, not its own weights" if len(model.adapters) else "nothing was trained"
+        what = "a head was trained that does not start as the zero-shot classifier" if end else "nothing was trained"
+        what = "adapters were trained, not its own weights" if len(model.adapters) else what
         raise ModelError(f"there are no weights of {model.name} to average: {what}. Evaluate without an alpha.")
     model.load_trained_state({name: torch.lerp(start[name].cpu(), end[name], alpha) for name in end})
     try:

@@ -81,8 +81,8 @@ def run_bench(
 
     for alpha in wise_alphas:
         check_alpha(alpha, "--wise-alphas")
-    if wise_alphas and not any(row.method.own_weights for row in rows):
-        raise UsageError("--wise-alphas needs a row that trains the model's own weights: full, flyp or arf.")
+    if wise_alphas and not any(row.method.averages for row in rows):
+        raise UsageError("--wise-alphas needs a row that trains the model's own weights: full, flyp, arf or ft.")
     bench = Bench(model, load(model).weights_hash, Path(out), config or TrainConfig(), root)
     every = cells(plan, rows, seeds, wise_alphas)
     _refuse_same_names(every, root)

@@ -235,14 +235,14 @@ def cells(plan: Plan, rows: Sequence[Row], seeds: Sequence[int], wise_alphas: Se
     """The cells of a table: all rows of the first seed, then of the next. Nothing is trained twice.
 
     The seed is that of the sample and of the training, as in the field. A row that learns nothing is scored once. Rows
-    that train the model's own weights are also scored at each of ``wise_alphas``.
+    that can be averaged with the pretrained model are also scored at each of ``wise_alphas``.
     """
     found: dict[tuple[str, Sample, int | None], Cell] = {}
     for seed in seeds:
         for sample, tests in plan:
             for row in rows:
                 if row.method.learns:
-                    alphas = wise_alphas if row.method.own_weights else ()
+                    alphas = wise_alphas if row.method.averages else ()
                     curve = (dataclasses.replace(test, wise_alpha=alpha) for alpha in alphas for test in tests)
                     cell = Cell(row, sample, seed, (*tests, *curve))
                 else:

@@ -76,6 +76,10 @@ class Head(nn.Module):
         """Fill itself before the steps, or in their place; returns what it chose, for the record."""
         return {}
 
+    def pretrained(self) -> Mapping[str, Tensor]:
+        """Its whole state before the first step, where that is the zero-shot classifier; else nothing."""
+        return {}
+
     def rows(self, f: Features) -> tuple[Tensor, Tensor | None] | None:
         """The plain form over unit features, weight (C, D) and bias (C,), where it has one: then it can be merged."""
         return None
@@ -119,6 +123,7 @@ class HeadSpec(Spec):
         learns: it has something to train, by steps or by ``solve``.
         own_classes: it knows no other names than those it was made for.
         solves: it fills itself from features before the steps, or in their place.
+        starts_zero_shot: it learns, from the zero-shot classifier on, and can be averaged with that.
     """
 
     what: ClassVar[str] = "this head"
@@ -128,6 +133,10 @@ class HeadSpec(Spec):
 
     @property
     def solves(self) -> bool:
+        return False
+
+    @property
+    def starts_zero_shot(self) -> bool:
         return False
 
     def build(self, model: DualEncoder, classes: Sequence[str]) -> Head:

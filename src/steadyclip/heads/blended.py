@@ -20,10 +20,12 @@ from steadyclip.objectives.features import Classes, Features, Read, TextView
 class BlendedHead(HeadSpec):
     """f.w_k + b_k + alpha_k f.t_k, by descent on all images at once, with step sizes that the data give.
 
-    With N images F and mean cross-entropy, w and b take steps of 4N / lambda_max(F^T F), with momentum, and every tenth
-    time alpha one of N / (4 max_k sum_i (f_i.t_k)^2). The iteration with the best validation accuracy is kept.
+    With N images F and mean cross-entropy, w and b take steps of 4N / lambda_max(F^T F), with momentum, and after each
+    tenth of them alpha one of N / (4 max_k sum_i (f_i.t_k)^2), without. The iteration with the best validation accuracy
+    is kept, the last of equals.
 
-    Source: Huang et al. 2024 (LP++, arXiv 2404.02285), section 3; where it starts is that of the authors' code.
+    Source: Huang et al. 2024 (LP++, arXiv 2404.02285), section 3. w and alpha start, and alpha's steps are made when,
+    as in the authors' code; b starts at 0, where theirs is drawn.
     """
 
     what: ClassVar[str] = "a blended linear probe"
@@ -32,7 +34,7 @@ class BlendedHead(HeadSpec):
     iterations: int = 300
     """Steps, at most."""
     accumulated: bool = False
-    """alpha's gradients add up over all iterations, as in the authors' code; off is the paper."""
+    """alpha's gradients add up over all iterations, as in the authors' code; off takes that of its own step."""
     text: TextView = Classes(templates="all", mean="raw")
 
     def __post_init__(self) -> None:
@@ -79,7 +81,7 @@ class _BlendedHead(Head):
         rate = 4 * len(x_ND) / float(torch.linalg.matrix_norm(x_ND.double(), 2).square())
         alpha_rate = len(x_ND) / (4 * float(like_NC.double().square().sum(0).max()))
         rows = torch.optim.SGD([self.weight, self.bias], rate, momentum=0.9)
-        blends = torch.optim.SGD([self.alpha], alpha_rate, momentum=0.9)
+        blends = torch.optim.SGD([self.alpha], alpha_rate)
         best, kept = (-1.0, 0), self.state_dict()
         with torch.enable_grad():
             for iteration in range(self.spec.iterations + 1):
@@ -91,7 +93,7 @@ class _BlendedHead(Head):
                     blends.zero_grad()
                 F.cross_entropy(x_ND @ self._blend().T + self.bias, labels_N).backward()
                 rows.step()
-                if iteration % 10 == 0:
+                if (iteration + 1) % 10 == 0:
                     blends.step()
         self.load_state_dict(kept)
         self.zero_grad()

@@ -29,12 +29,13 @@ class LinearHead(HeadSpec):
     strength: float | None = None
     """Inverse regularization (scikit-learn's C); none: the best of `sweep` on the validation images."""
     sweep: tuple[float, ...] = (0.1, 0.316, 1.0, 3.16, 10.0, 31.6, 100.0, 316.0, 1000.0)
-    """Strengths that are tried."""
+    """Strengths that are tried; without validation images, the middle one is taken."""
     iterations: int = 1000
     """L-BFGS iterations, at most."""
 
     def __post_init__(self) -> None:
         self.require("strength", self.strength is None or self.strength > 0, "above 0")
+        self.require("sweep", bool(self.sweep) and min(self.sweep) > 0, "one strength or more, each above 0")
         self.require("iterations", self.iterations >= 1, "at least 1")
 
     @property
@@ -65,7 +66,7 @@ class _LinearHead(Head):
         train_ND, val_ND = F.normalize(train[:, 0], dim=-1), F.normalize(val[:, 0], dim=-1)
         spec, strength, scores = self.spec, self.spec.strength, {}
         if strength is None and not len(val_ND):
-            strength = 3.16  # nothing to choose by: the middle of the sweep for unit-length features
+            strength = sorted(spec.sweep)[len(spec.sweep) // 2]  # nothing to choose by
         if strength is None:
             for candidate in spec.sweep:
                 weight_CD, bias_C = logistic_regression(

@@ -101,9 +101,15 @@ class Method(Spec):
 
     @property
     def own_weights(self) -> bool:
-        """Only the model's own weights are trained, so that they can be averaged with the pretrained ones."""
+        """Only the model's own weights are trained."""
         own = bool(self.adapters) and all(adapter.own_weights for adapter in self.adapters)
         return own and not self.head.learns
+
+    @property
+    def averages(self) -> bool:
+        """What is trained can be averaged with the pretrained model: its own weights, or a head that starts from it."""
+        own = all(adapter.own_weights for adapter in self.adapters)
+        return self.learns and own and (self.head.starts_zero_shot or not self.head.learns)
 
     @property
     def whole_batch(self) -> bool:

@@ -6,7 +6,7 @@ from steadyclip.heads import BlendedHead, FeatureAdapterHead, FromTextHead, Resi
 from steadyclip.methods.base import Method
 from steadyclip.methods.recipe import Recipe
 from steadyclip.methods.registry import register
-from steadyclip.objectives import CrossEntropy, HeadPenalty, Objective, Term, TextEntropy
+from steadyclip.objectives import Classes, CrossEntropy, HeadPenalty, Objective, Term, TextEntropy
 
 
 @register
@@ -42,7 +42,7 @@ class ZeroShotProbe(Method):
     summary = "a linear probe that starts from the class texts; cannot name new classes"
     source = "Silva-Rodriguez et al. 2024 (CLAP, arXiv 2312.12730), section 3.2; settings of the authors' code"
 
-    head = FromTextHead()
+    head = FromTextHead(text=Classes(templates="all", mean="raw"))
     recipe = Recipe(optimizer="sgd", learning_rate=0.1, epochs=300, batch_size=256, views=20)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from steadyclip.adapters import Weights
+from steadyclip.adapters import TowerWeights
 from steadyclip.data.prompts import imagenet_80
-from steadyclip.heads import FromTextHead, LinearHead
+from steadyclip.heads import FromTextHead, LinearHead, ZeroShotHead
 from steadyclip.methods.average import Average
 from steadyclip.methods.base import Method
 from steadyclip.methods.full import Full
@@ -15,14 +15,14 @@ from steadyclip.objectives import L2SP, ContextConsistency, CrossEntropy, Margin
 
 @register
 class FT(Method):
-    """The image tower and a linear head that starts from the class texts, which is what WiSE-FT averages."""
+    """The image tower and a linear head that starts from the class texts. WiSE-FT averages both with their start."""
 
     name = "ft"
     summary = "image tower and a linear head that starts from the class texts; cannot name new classes"
     source = "Wortsman et al. 2022 (WiSE-FT, arXiv 2109.01903), section 3; settings of the authors' code for ImageNet"
 
-    adapters = (Weights("image"),)
-    head = FromTextHead(unit=False)
+    adapters = (TowerWeights("image"),)
+    head = ZeroShotHead()
     recipe = Recipe(learning_rate=3e-5, weight_decay=0.1, epochs=10, batch_size=512, warmup_steps=500, clip_norm=1.0)
 
 
@@ -81,6 +81,7 @@ class LipsumFT(FT):
     summary = "image tower and a linear head, held to what images say of random texts; cannot name new classes"
     source = "Nam et al. 2024 (Lipsum-FT, arXiv 2404.00860), equation 7; settings of the authors' code for DomainNet"
 
+    head = FromTextHead(unit=False)
     recipe = Recipe(learning_rate=1e-5, steps=5_000, batch_size=256, warmup_steps=500)
     w: float = 1.0
     """lambda: weight of what is kept."""
@@ -100,7 +101,7 @@ class CLIPood(Method):
     summary = "image tower by a cross-entropy with margins between texts, averaged over all steps"
     source = "Shu et al. 2023 (CLIPood, arXiv 2302.00864), equations 3 to 5; settings of the authors' open-class rows"
 
-    adapters = (Weights("image"),)
+    adapters = (TowerWeights("image"),)
     average = Average("beta", "step", b=0.1)
     recipe = Recipe(learning_rate=5e-6, weight_decay=0.1, steps=500, batch_size=36)
     margin: float = 0.3

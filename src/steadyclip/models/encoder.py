@@ -258,19 +258,25 @@ class DualEncoder(nn.Module):
         if self._frozen_copy is None:
             self._frozen_copy = {f"network.{n}": p.detach().clone() for n, p in self.network.named_parameters()}
 
-    def train_weights(self, towers: Literal["both", "image", "text"] = "both") -> None:
-        """Let the weights of ``towers``, the logit scale and the bias be trained; keeps a frozen copy."""
+    def train_weights(self, towers: Literal["both", "image", "text"] = "both", scale: bool = True) -> None:
+        """Let the weights of ``towers`` be trained, and with ``scale`` logit scale and bias; keeps a frozen copy."""
         self.keep_frozen_copy()
         self.network.requires_grad_(False)
         for name, weight in self.network.named_parameters():
             part = name.split(".")[0]
             tower = "image" if part in self._backend.image_parts else "text"
-            weight.requires_grad_(towers in ("both", tower) or part in ("logit_scale", "logit_bias"))
+            weight.requires_grad_(scale if part in ("logit_scale", "logit_bias") else towers in ("both", tower))
 
     def frozen_weights(self) -> dict[str, Tensor]:
         """The pretrained values of the network's weights that are trained, by the names of ``trained_state``."""
         weights = self._frozen_copy or {}
         return {name: value for name, value in weights.items() if self.get_parameter(name).requires_grad}
+
+    def pretrained_state(self) -> dict[str, Tensor]:
+        """What ``trained_state`` was before the training, as far as that is the pretrained model: its weights, and a
+        head that starts as the zero-shot classifier."""
+        head = {} if self.head is None else self.head.pretrained()
+        return self.frozen_weights() | {f"head.{name}": value for name, value in head.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DualEncoder:
         super()._apply(fn, recurse)

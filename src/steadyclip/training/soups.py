@@ -18,12 +18,13 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from steadyclip.core.errors import DataError, UsageError
+from steadyclip.core.errors import DataError, ModelError, UsageError, some
+from steadyclip.core.files import file_digest
 from steadyclip.core.provenance import commit, now, versions
 from steadyclip.data.task import read_split
 from steadyclip.evaluation.records import Results, Run, Soup
 from steadyclip.training.checkpoint import read_tensors
-from steadyclip.training.run import RunFolder, digest, load_run
+from steadyclip.training.run import RunFolder, check_files, digest, load_run
 
 if TYPE_CHECKING:
     from steadyclip.data import ImageData
@@ -61,7 +62,7 @@ def soup(
 
     Raises:
         UsageError: fewer than two runs, or runs that cannot be averaged.
-        SteadyClipError: a run is not finished or damaged, or ``out`` holds another run.
+        SteadyClipError: a run is not finished, or its files were changed or damaged, or ``out`` holds another run.
     """
     paths = list(map(Path, runs))
     if len(paths) < 2:
@@ -73,17 +74,21 @@ def soup(
     found = [first, *(Run.read(path / "run.json") for path in paths[1:])]
     for path, run in zip(paths[1:], found[1:], strict=True):
         _check_same(paths[0], first, path, run)
+        check_files(run, path)
+    _check_distinct(paths)
     split = _united([read_split(path / "split.json") for path in paths])
     run = _describe(found, how, split)
     folder = RunFolder(Path(out), run)
     if folder.run.finished:
         return folder.run
     states = [read_tensors(path / "trained.safetensors") for path in paths]
+    for path, state in zip(paths[1:], states[1:], strict=True):
+        _check_tensors(paths[0], states[0], path, state)
     choices: dict[str, Any] = {}
     if how == "greedy":
         state, choices = _greedy(model, method, states, split, data, options)
     else:
-        state = mean(states) if how == "uniform" else stock(states, model.frozen_weights())
+        state = mean(states) if how == "uniform" else stock(states, model.pretrained_state())
     folder.start(split)
     ingredients = [run.results for run in found if run.results]
     folder.finish(
@@ -104,8 +109,10 @@ def mean(states: Sequence[State]) -> dict[str, Tensor]:
 def stock(states: Sequence[State], start: State) -> dict[str, Tensor]:
     """t mean_k w_k + (1 - t) w_0, t = K c / (1 + (K - 1) c), for each tensor; c is the mean cosine of two w_k - w_0.
 
-    Where c is below 0, or nothing has moved, t is 0.
+    Where c is below 0, or nothing has moved, t is 0. One state is its own mean.
     """
+    if len(states) == 1:
+        return mean(states)
     found = {}
     for name, middle in mean(states).items():
         origin = start[name].to(middle)
@@ -157,8 +164,10 @@ def _check(method: Method, how: How) -> None:
             f"a soup averages the model's own weights, and {method.name} trains others: a mean of adapters is not what "
             "the mean of their weights does."
         )
-    if how == "stock" and method.head.learns:
-        raise UsageError(f"{method.name} trains a head too, which has no pretrained weights: use another kind.")
+    if how == "stock" and not method.averages:
+        raise UsageError(
+            f"{method.name} trains a head too, which does not start as the zero-shot classifier: use another kind."
+        )
 
 
 def _check_same(first_path: Path, first: Run, path: Path, run: Run) -> None:
@@ -176,6 +185,26 @@ def _check_same(first_path: Path, first: Run, path: Path, run: Run) -> None:
         raise UsageError(
             f"{first_path} and {path} differ in {' and '.join(differing)}: a soup takes runs of one model, method and "
             "set of classes."
+        )
+
+
+def _check_distinct(paths: Sequence[Path]) -> None:
+    """Raises UsageError where two folders hold the same weights, as a copied folder does."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if not (path / "trained.safetensors").is_file():
+            continue  # reading it says more
+        if (other := seen.setdefault(file_digest(path / "trained.safetensors"), path)) != path:
+            raise UsageError(f"{other} and {path} hold the same weights: a soup takes different runs.")
+
+
+def _check_tensors(first_path: Path, first: State, path: Path, state: State) -> None:
+    """Raises ModelError where the weights of two runs are not of the same names and shapes."""
+    shapes, others = ({name: tuple(value.shape) for name, value in one.items()} for one in (first, state))
+    if differing := sorted(name for name in shapes | others if shapes.get(name) != others.get(name)):
+        raise ModelError(
+            f"{first_path} and {path} hold weights of other names or shapes ({some(differing)}): one of them is "
+            "damaged, train it again."
         )
 
 
