@@ -194,7 +194,7 @@ def test_a_leak_is_an_error_of_data_check(photos: Path, tmp_path: Path, capsys) 
         shutil.copytree(photos, tmp_path / "leaky" / split)
     assert main(["data", "check", "--data", str(tmp_path / "leaky")]) == 1
     out, error = capsys.readouterr()
-    assert error.startswith("error: 40 images of leaky stand both in test and in training or validation, for instance")
+    assert error.startswith("error: 40 images of leaky found both in test and in training or validation, for instance")
     assert "and 20 more images that are there twice" in out
     assert out.count("no validation split was given") == 1
 

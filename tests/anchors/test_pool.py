@@ -92,7 +92,7 @@ def test_shards_of_img2dataset_that_were_not_finished_are_left_out(tmp_path, cap
     for i in range(2):
         (tmp_path / f"{i:05}_stats.json").write_text("{}")
     assert [part.name for part in find_parts([tmp_path])] == ["00000.tar", "00001.tar"]
-    assert "1 shards have no _stats.json" in capsys.readouterr().err
+    assert "1 shard without _stats.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", ["header", "cut"])
