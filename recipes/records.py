@@ -16,18 +16,22 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
+import lzma
+import re
 import tarfile
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from steadyclip.core.errors import SteadyClipError, UsageError
+from steadyclip.core.errors import DataError, SteadyClipError, UsageError
 from steadyclip.core.files import write_atomic
 from steadyclip.data.suites import find_suite
 from steadyclip.evaluation.records import Record, load_records
 from steadyclip.report import main_table
 from steadyclip.report.results import differences, results
 
+_PLACE = re.compile(r"(?!\.\.?/)[^/\\]+/records/[^/\\]+\.json")
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -40,13 +44,15 @@ def main() -> None:
     options = parser.parse_args()
     try:
         count = actions[options.action](options.source, options.target)
-    except (SteadyClipError, OSError, tarfile.TarError) as error:
+    except (SteadyClipError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     print(f"{options.action}: {count} records, {options.target}")
 
 
 def keep(runs: Path, name: Path) -> int:
     """``results/NAME-records.tar.xz`` and ``.csv``, and the paired differences, from all that is in either place."""
+    if len(name.parts) != 1 or name.name == "..":
+        raise UsageError(f"{name} is no plain name of a table in results.")
     archive = RESULTS / f"{name}-records.tar.xz"
     pack(runs, archive)
     unpack(archive, runs)
@@ -75,7 +81,10 @@ def _differences(records: list[Record], name: str) -> None:
 def pack(runs: Path, archive: Path) -> int:
     """Add the records of a grid's folder to the archive; the same records give the same bytes. Returns its count."""
     kept = contents(archive) if archive.exists() else {}
-    for file in sorted(runs.glob("*/records/*.json")):
+    files = sorted(runs.glob("*/records/*.json"))
+    if not files:
+        raise UsageError(f"{runs} holds no records: name the --out of a `steadyclip bench`.")
+    for file in files:
         record = Record.read(file)
         bare = replace(record, confusions=tuple(replace(pair, examples=()) for pair in record.confusions))
         kept[file.relative_to(runs).as_posix()] = bare.to_json().encode()
@@ -100,16 +109,24 @@ def unpack(archive: Path, runs: Path) -> int:
 
 
 def contents(archive: Path) -> dict[str, bytes]:
-    """The records in the archive, by their place CELL/records/NAME.json; other members are refused."""
+    """The records in the archive, by their place CELL/records/NAME.json.
+
+    Raises:
+        DataError: it is damaged, or holds anything else.
+    """
     found = {}
-    with tarfile.open(archive, "r:xz") as tar:
-        for member in tar:
-            path = Path(member.name)
-            if not member.isfile() or len(path.parts) != 3 or ".." in path.parts or path.parts[1] != "records":
-                raise tarfile.TarError(f"{archive} holds {member.name}, which is no record: name another file.")
-            stream = tar.extractfile(member)
-            assert stream is not None
-            found[member.name] = stream.read()
+    try:
+        with tarfile.open(archive, "r:xz") as tar:
+            for member in tar:
+                stream = tar.extractfile(member) if _PLACE.fullmatch(member.name) and member.isfile() else None
+                if stream is None:
+                    raise DataError(f"{archive} holds {member.name}, which is no record: name another file.")
+                found[member.name] = stream.read()
+                Record.from_content(json.loads(found[member.name]), f"{archive}: {member.name}")
+    except ValueError as error:
+        raise DataError(f"{archive} holds a file that is no JSON: {error}.") from None
+    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        raise DataError(f"{archive} is no archive of records, or damaged: {error}.") from None
     return found
 
 

@@ -14,6 +14,7 @@ and the head names the columns.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import re
 from collections import defaultdict
@@ -31,9 +32,14 @@ Scores = list[tuple[float, ...]]
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for file in FILES:
         text = file.read_text(encoding="utf-8")
-        if text != (new := filled(text)):
+        try:
+            new = filled(text)
+        except (KeyError, ValueError, OSError) as error:
+            raise SystemExit(f"error: {file.relative_to(ROOT)}: {type(error).__name__} {error} in a table.") from None
+        if text != new:
             file.write_text(new, encoding="utf-8")
             print(f"wrote {file.relative_to(ROOT)}")
 
@@ -143,7 +149,12 @@ def read(path: Path, names: list[str]) -> dict[str, Scores]:
         for line in csv.DictReader(file):
             name, half, *_ = [*line["test"].split(), ""]
             if name in names and half in ("base", "new") and line["classes"] in ("", "base") and line["top1"]:
-                found[line["method"]][line["seed"]][name, half] = 100 * float(line["top1"])
+                of_seed = found[line["method"]][line["seed"]]
+                if (name, half) in of_seed:
+                    raise SystemExit(
+                        f"error: {path} has {line['method']} of seed {line['seed']} on {name} {half} twice."
+                    )
+                of_seed[name, half] = 100 * float(line["top1"])
     scores: dict[str, Scores] = {}
     for method, seeds in found.items():
         whole = [of_seed for _, of_seed in sorted(seeds.items()) if len(of_seed) == 2 * len(names)]

@@ -127,3 +127,8 @@ def test_a_run_can_be_repeated_from_its_file(tmp_path: Path) -> None:
     one, two = ((tmp_path / run / "trained.safetensors").read_bytes() for run in ("one", "two"))
     assert one == two
     assert dataclasses.replace(parse(["train", "--config", f"{tmp_path}/two/config.yaml"])).run.out == tmp_path / "two"
+    foreign = tmp_path / "three" / "config.yaml"
+    foreign.parent.mkdir()
+    foreign.write_text("database: mine")
+    assert main(["train", "--config", f"{tmp_path}/one/config.yaml", "--out", f"{tmp_path}/three"]) == 2
+    assert foreign.read_text() == "database: mine"

@@ -84,3 +84,12 @@ def test_a_table_of_transfer_has_the_means_of_each_role(tmp_path: Path) -> None:
         "| zero-shot | 20.0 | 35.0 | 50.0 |",
         "| `full`: all | **31.5 ± 0.7** (+11.5) | **46.5 ± 0.7** (+11.5) | **61.5 ± 0.7** (+11.5) |",
     ]
+
+
+def test_a_number_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    lines = [("full", "base", "1", "a base all", top1) for top1 in ("0.4", "0.5")]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("method", "classes", "seed", "test", "top1"), *lines])
+    with pytest.raises(SystemExit, match="has full of seed 1 on a base twice"):
+        tables().read(path, ["a"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,9 +117,9 @@ def test_targets_are_domains_or_data(world: Path) -> None:
     assert make_plan("cross-dataset", [photos], ["lab-food"]) == from_source(home, others=("lab-food",))
     found = make_plan("domain-generalization", ["lab-robust"], ["emoji"])
     assert found == from_source(Source("lab-robust"), domains=("emoji",))
-    # every class of a data set is also one of its own
-    own = ("a photo of a {}.",)  # the prompts that it is trained with
-    assert make_plan("domain-generalization", [photos], [photos]) == from_source(home, shifted=(photos,), own=own)
+    own, copy = ("a photo of a {}.",), str(world / "copy")  # the prompts that it is trained with; the same classes
+    shutil.copytree(photos, copy)
+    assert make_plan("domain-generalization", [photos], [copy]) == from_source(home, shifted=(copy,), own=own)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +162,9 @@ def test_shifts_of_imagenet_take_its_prompts_even_under_other_names(monkeypatch:
     )
     found = make_plan("domain-generalization", ["imagenet"], ["objectnet"])
     assert found == from_source(Source("imagenet"), shifted=("objectnet",), own=("{}",))
+
+
+@pytest.mark.parametrize(("protocol", "target"), [("cross-dataset", "lab-robust"), ("robust", "plain")])
+def test_what_is_trained_on_is_no_target(protocol: str, target: str) -> None:
+    with pytest.raises(UsageError, match=f"--targets {target}: that is what is trained on"):
+        make_plan(protocol, ["lab-robust"], [target, "lab-food"])

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -166,10 +167,29 @@ class TestBuilding:
         build([small.name], tmp_path, progress=False)
         assert path.read_bytes() == before
         assert f"warning: {path} is damaged, and is built again" in capsys.readouterr().err
+        path.write_bytes(before[:100] + bytes(255 - byte for byte in before[100:300]) + before[300:])  # within a page
+        build([small.name], tmp_path, progress=False)  # what is said twice is printed once
+        assert path.read_bytes() == before
+        for about in ([], {**building.read_about(path), "name": "lab-other"}):
+            table = pq.read_table(path)
+            pq.write_table(table.replace_schema_metadata({building._METADATA_KEY: json.dumps(about)}), path)
+            build([small.name], tmp_path, progress=False)
+            assert path.read_bytes() == before
+        assert f"warning: {path} holds lab-other, and is built again" in capsys.readouterr().err
         monkeypatch.setattr(building, "_made_of", lambda: "another")
         build([small.name], tmp_path, progress=False)
         assert building.read_about(path)["made_of"] == "another"
         assert "is of other drawings or another version, and is built again" in capsys.readouterr().err
+
+    def test_each_version_has_a_folder_of_its_own(
+        self, small: LabSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("STEADYCLIP_CACHE", str(tmp_path))
+        first = build([small.name], progress=False)
+        monkeypatch.setattr(building, "_made_of", lambda: "another")
+        second = build([small.name], progress=False)
+        assert first != second == tmp_path / "lab-another"
+        assert (first / f"{small.name}.parquet").is_file()
 
     def test_a_stopped_build_leaves_nothing(
         self, small: LabSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

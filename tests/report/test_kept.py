@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from steadyclip.core.errors import DataError, UsageError
 from steadyclip.evaluation.records import Record, load_records
 from steadyclip.report.results import results
 from steadyclip.report.tables import main_table
@@ -65,14 +66,50 @@ def test_packing_adds_and_repeats_to_the_byte(runs: Path, tmp_path: Path) -> Non
     assert Record.read(changed).seconds == 99.0, "what is there is not written over"
 
 
-@pytest.mark.parametrize("name", ["../records/x.json", "/a/records/x.json", "cell/x.json", "cell/other/x.json"])
+OTHERS = (
+    "../records/x.json",
+    "/a/records/x.json",
+    "/records/x.json",
+    "cell/x.json",
+    "cell/other/x.json",
+    "cell/records/x.sh",
+)
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_an_archive_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
     archive = tmp_path / "kept.tar.xz"
     with tarfile.open(archive, "w:xz") as tar:
         tar.addfile(tarfile.TarInfo(name), io.BytesIO())
-    with pytest.raises(tarfile.TarError, match="which is no record"):
+    with pytest.raises(DataError, match="which is no record"):
         program.unpack(archive, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"no json", "no JSON"), (b"[]", "is not"), (b"{}", "is not")])
+def test_a_member_that_is_no_record_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    archive = tmp_path / "kept.tar.xz"
+    with tarfile.open(archive, "w:xz") as tar:
+        member = tarfile.TarInfo("cell/records/x.json")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(DataError, match=rf"kept\.tar\.xz.* {said}"):
+        program.unpack(archive, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_cut_archive_and_a_wrong_folder_are_one_line(runs: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "kept.tar.xz"
+    program.pack(runs, archive)
+    archive.write_bytes(archive.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"kept\.tar\.xz is no archive of records, or damaged"):
+        program.unpack(archive, tmp_path / "back")
+    with pytest.raises(UsageError, match="typo holds no records"):
+        program.pack(tmp_path / "typo", tmp_path / "other.tar.xz")
+    with pytest.raises(UsageError, match="no plain name"):
+        program.keep(runs, Path("../elsewhere"))
+    assert not (tmp_path / "typo").exists()
+    assert not (tmp_path / "other.tar.xz").exists()
 
 
 @pytest.mark.parametrize("archive", KEPT, ids=lambda file: file.name)

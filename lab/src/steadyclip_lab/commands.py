@@ -37,13 +37,14 @@ class DataBuild:
                 raise UsageError(f"--{flag} takes one data set: name it.")
         if self.classes and not self.folder:
             raise UsageError("--classes is for --folder: built-in data sets are built whole.")
-        for name in self.names or DATA_SETS:
-            known = find_builtin(name)
+        found = {name: find_builtin(name) for name in self.names or DATA_SETS}
+        for name, known in found.items():
             if known is None:
                 raise UsageError(
                     f"no built-in data set {name!r}.{nearest(name, builtin_names())} There are: "
                     f"{', '.join(builtin_names())}."
                 )
+        for known in filter(None, found.values()):
             say(f"built: {known.table()}")
         if self.sheet:
             say(f"contact sheet: {contact_sheet(self.sheet, self.names[0])}")

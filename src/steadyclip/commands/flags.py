@@ -229,10 +229,17 @@ def _plain(value: Any) -> Any:
 
 
 def keep_config(name: str, command: Any, folder: Path) -> None:
-    """Write ``config.yaml``, from which the command can be given again."""
+    """Write ``config.yaml``, from which the command can be given again.
+
+    Raises:
+        UsageError: the folder has such a file of another program.
+    """
     from steadyclip.core.files import write_atomic
 
-    write_atomic(folder / "config.yaml", config_text(name, command).encode())
+    file = folder / "config.yaml"
+    if file.is_file() and not file.read_bytes().startswith(b"# steadyclip "):
+        raise UsageError(f"{file} is not of steadyclip, and would be overwritten: name another folder.")
+    write_atomic(file, config_text(name, command).encode())
 
 
 # ---- typos

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional
 
 from steadyclip.commands.options import say, show, tell
+from steadyclip.core.limits import Limits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Report:
     """Print the table as Markdown."""
     require: Literal["better"] | None = None
     """`better`: exit with code 1 unless the run is better on what it was trained on."""
-    max_loss: float | None = None
+    max_loss: Annotated[float, Limits(0, 100)] | None = None
     """Exit with code 1 if the rest may have lost more percent points than this: if the lower end of its 95 % interval
     is below, or it was not measured."""
 

@@ -203,8 +203,10 @@ def _around(
     from steadyclip.data.prompts import imagenet_80
 
     opened, builtin = open_data(source, root), find_builtin(source.name)
+    home = set(opened.splits["train"].domains)
+    if own := next((target for target in targets or () if target == source.name or target in home), None):
+        raise UsageError(f"--targets {own}: that is what is trained on, and is scored beside the targets anyway.")
     if targets is None:
-        home = set(opened.splits["train"].domains)
         domains = [domain for domain in opened.domains if domain not in home]
         shifted, others = [], list(builtin.targets if builtin else ())
     else:

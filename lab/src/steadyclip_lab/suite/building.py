@@ -38,7 +38,8 @@ def build(only: Sequence[str] | None = None, folder: Path | None = None, progres
 
     Args:
         only: names of data sets; by default all.
-        folder: by default ``cache_folder()``.
+        folder: by default one below ``cache_folder()`` for this version of drawings, tables and renderer, so that two
+            versions do not take turns in building each other's files.
         progress: show a progress bar.
 
     Raises:
@@ -47,8 +48,8 @@ def build(only: Sequence[str] | None = None, folder: Path | None = None, progres
     unknown = next((name for name in only or () if name not in DATA_SETS), None)
     if unknown:
         raise DataError(f"no data set {unknown!r}.{nearest(unknown, DATA_SETS)} There are: {', '.join(DATA_SETS)}.")
-    folder = folder or cache_folder()
     made_of = _made_of()
+    folder = folder or cache_folder() / f"lab-{made_of}"
 
     def stale(tell: bool) -> list[LabSet]:
         files = {name: folder / f"{name}.parquet" for name in only or DATA_SETS}
@@ -61,7 +62,9 @@ def build(only: Sequence[str] | None = None, folder: Path | None = None, progres
             with owning(lock, wait=True, leave=False), worker_processes(os.cpu_count() or 1) as pool:
                 for data_set in stale(tell=False):
                     _write(folder / f"{data_set.name}.parquet", data_set, pool, made_of, progress)
-        except OSError as error:
+        except (OSError, SteadyClipError) as error:
+            if "STEADYCLIP_CACHE" in str(error):
+                raise
             raise DataError(f"{folder} cannot be written: {error}. Name another folder in STEADYCLIP_CACHE.") from None
     elif lock.exists():
         with contextlib.suppress(SteadyClipError), owning(lock, leave=False):
@@ -78,7 +81,8 @@ def built_pool() -> Path:
     """The parquet file of the pool in the default folder, built first if need be: pairs for ``anchors embed``, of
     drawings that no data set uses. Columns ``path``, ``image`` (PNG on a transparent ground), ``text``, ``caption``.
     """
-    path, made_of = cache_folder() / "lab-pool.parquet", _made_of((POOL,))
+    made_of = _made_of((POOL,))
+    path = cache_folder() / f"lab-{made_of}" / "lab-pool.parquet"
     if _is_stale(path, made_of):
         drawings = read_drawings(FOLDER / POOL)
         columns = {
@@ -94,11 +98,28 @@ def built_pool() -> Path:
 def _is_stale(path: Path, made_of: str, tell: bool = True) -> bool:
     """The file has to be built; a line says why if there is one."""
     about = read_about(path)
-    if tell and path.is_file() and not about:
-        warn(f"{path} is damaged, and is built again")
-    elif tell and path.is_file() and about.get("made_of") != made_of:
-        warn(f"{path} is of other drawings or another version, and is built again")
-    return about.get("made_of") != made_of
+    why = ""
+    if not about or not _is_whole(path):
+        why = "is damaged"
+    elif about.get("name") != path.stem:
+        why = f"holds {about.get('name')}"
+    elif about.get("made_of") != made_of:
+        why = "is of other drawings or another version"
+    if why and tell and path.is_file():
+        warn(f"{path} {why}, and is built again")
+    return bool(why)
+
+
+def _is_whole(path: Path) -> bool:
+    """Every page of the file is as it was written."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        parquet.read_table(path, page_checksum_verification=True, memory_map=True)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def _made_of(drawings: Sequence[str] = FILES) -> str:
@@ -183,6 +204,7 @@ def read_about(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads((parquet.read_schema(path).metadata or {}).get(_METADATA_KEY, b"{}"))
+        about = json.loads((parquet.read_schema(path).metadata or {}).get(_METADATA_KEY, b"{}"))
     except (OSError, pa.ArrowException, ValueError, RecursionError):
         return {}
+    return about if isinstance(about, dict) else {}
