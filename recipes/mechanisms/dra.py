@@ -142,10 +142,10 @@ def draw(tokens: list[Line], prompts: list[Line]) -> None:
             color = (BLUE, "#86b3da", "#c9d9ea")[place]
             groups.bar([i + 0.27 * (place - 1) for i in range(len(bars))], heights, 0.25, color=color, label=group)
         groups.axhline(1, color=GRAY, linewidth=0.8)
-        groups.set_xticks(range(len(bars)), [f"{where}\n{when}" for where, when in bars], fontsize=8)
+        groups.set_xticks(range(len(bars)), [f"{where} {when}".replace(" ", "\n") for where, when in bars], fontsize=8)
         groups.set_ylabel("times chance")
         groups.set_title("tokens of the drawing, words of the name, by rank group", fontsize=9)
-        groups.legend(ncols=3, loc="upper right")
+        groups.legend(loc="upper left")
         for place, (row, label) in enumerate(ROWS.items()):
             for half, color in (("base", ORANGE), ("new", BLUE)):
                 heights = [
