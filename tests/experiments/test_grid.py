@@ -192,6 +192,16 @@ def test_other_domains_and_data_after_one_training(world: Path, tmp_path: Path) 
     assert len(list(out.glob("lora*"))) == 2
 
 
+def test_fewer_images_than_shots_stand_below_the_table(world: Path, tmp_path: Path) -> None:
+    photos = str(world / "photos")
+    result = table(world, tmp_path, [*ROWS[:1], LORA], (1,), few_shot([photos], (1, 500)))
+    many = [record for record in result.records if record.shots == 500]
+    assert many
+    assert all("classes have fewer than 500 training images" in record.note for record in many)
+    assert not any(record.note for record in result.records if record.shots != 500)
+    assert any("fewer than 500" in note for note in main_table(result.records).notes)
+
+
 def test_between_pretrained_and_trained_weights(world: Path, tmp_path: Path) -> None:
     """Scored after the training is finished too; the ends are the pretrained and the trained model."""
     rows = ["zero-shot", "full[steps=2,batch_size=6,learning_rate=1e-3,warmup_steps=0]", LORA]

@@ -149,18 +149,20 @@ def _run(cell: Cell, bench: Bench) -> tuple[Record, ...]:
         return tuple(records.values())
     row, sample, config = cell.row, cell.sample, bench.config_of(cell)
     model, data, run, trained = load(bench.model), open_data(sample.data, bench.root), None, frozenset[str]()
+    of_sample: list[str] = []
     if cell.seed is None:
         model.to(best_device(config.device))
     else:
         task = data.task(sample.shots, cell.seed, sample.subset)
         config = dataclasses.replace(config, out=bench.folder(cell))
+        of_sample = [f"{note}." for note in task.notes if note not in data.notes]
         run = fit(model, row.method, task, recipe=row.recipe, config=config).run
         trained = seen_by(read_split(bench.folder(cell) / "split.json"))
     for test in cell.tests:
         if test in records:
             continue
         images, alpha = _test_set(test, bench.root), test.wise_alpha
-        notes = [scored_among(len(images.classes), len(data.classes)) if test.role == "ood" else ""]
+        notes = [*of_sample, scored_among(len(images.classes), len(data.classes)) if test.role == "ood" else ""]
         # They stay, as in the field: all methods of a table are scored on the same images.
         if twice := len(images) - len(images.unlike(trained)):
             notes.append(f"{twice} of {len(images)} test images are also trained or validated on.")
