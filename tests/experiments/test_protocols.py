@@ -168,3 +168,8 @@ def test_shifts_of_imagenet_take_its_prompts_even_under_other_names(monkeypatch:
 def test_what_is_trained_on_is_no_target(protocol: str, target: str) -> None:
     with pytest.raises(UsageError, match=f"--targets {target}: that is what is trained on"):
         make_plan(protocol, ["lab-robust"], [target, "lab-food"])
+
+
+def test_a_source_needs_training_images() -> None:
+    with pytest.raises(DataError, match="lab-robust has no training images in wild, only in plain"):
+        make_plan("domain-generalization", ["lab-robust"], sources=["wild"])

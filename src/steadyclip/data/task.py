@@ -191,12 +191,15 @@ class ImageData:
         Of the other domains nothing is trained on, so all their images are test images.
 
         Raises:
-            DataError: an unknown domain.
+            DataError: an unknown domain, or no training images in any of them.
         """
         self._need_domains(sources)
         parts = {split: images.by_domain(frozenset(sources)) for split, images in self.splits.items()}
         test = parts["test"][0].joined(*(others for _, others in parts.values()))
         splits = {"train": parts["train"][0], "val": parts["val"][0], "test": test}
+        if not len(splits["train"]):
+            there = ", ".join(sorted({str(domain) for domain in self.splits["train"].domains}))
+            raise DataError(f"{self.name} has no training images in {', '.join(sources)}, only in {there}.")
         return dataclasses.replace(self, splits=splits)
 
     def check(self) -> Report:
