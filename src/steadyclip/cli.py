@@ -234,8 +234,12 @@ def _one_line(box: str) -> str:
         elif "subcommands" in head:
             said += f". {head}"
     said = re.sub(
-        r"no type matching (\{None\}\|)?(\S+) could be instantiated from \['(.*)'\]", r"must be \2, not '\3'", said
+        r"no type matching (\{None\}\|)?([^{}\s]+) could be instantiated from \['(.*)'\]", r"must be \2, not '\3'", said
     )
+    of_several = (
+        r"(?:no type matching .+ could be instantiated from|Could not find valid parse for arguments:) \[(.+)\]"
+    )
+    said = re.sub(of_several, r"\1 is nothing that it takes", said)
     return said if said.endswith((".", "?")) else f"{said}."
 
 
