@@ -292,7 +292,8 @@ def test_mistakes(
             "invalid choice 'bass' for argument '--subset'. Expected one of ('all', 'base'",
         ),
         ("data chek", "Unrecognized options: chek. Available subcommands: list, check, sample, build. See"),
-        ("bench base-to-new --seeds one", "--seeds: 'one' is nothing that it takes. See"),
+        ("bench base-to-new --seeds one", "--seeds: cannot be 'one'. See"),
+        ("bench few-shot --shots 1 two", "--shots: cannot be '1', 'two'. See"),
         ("bench base-to-now", "invalid choice 'base-to-now' for argument 'protocol'. Expected one of ('base-to-new'"),
     ],
 )

@@ -236,10 +236,8 @@ def _one_line(box: str) -> str:
     said = re.sub(
         r"no type matching (\{None\}\|)?([^{}\s]+) could be instantiated from \['(.*)'\]", r"must be \2, not '\3'", said
     )
-    of_several = (
-        r"(?:no type matching .+ could be instantiated from|Could not find valid parse for arguments:) \[(.+)\]"
-    )
-    said = re.sub(of_several, r"\1 is nothing that it takes", said)
+    several = r"(?:no type matching .+ could be instantiated from|Could not find valid parse for arguments:) \[(.+)\]"
+    said = re.sub(several, r"cannot be \1", said)
     return said if said.endswith((".", "?")) else f"{said}."
 
 
