@@ -11,8 +11,9 @@ import torch
 from training_world import RECIPE, clip, config, make_task, same
 
 from steadyclip.core.errors import UsageError
-from steadyclip.evaluation import evaluate
+from steadyclip.evaluation import Scorer, evaluate
 from steadyclip.methods import get_method
+from steadyclip.models.features import image_features
 from steadyclip.training import Stopped, TrainConfig, fit, load_run
 from steadyclip.training.checkpoint import newest_checkpoint
 from steadyclip.training.monitor import Best
@@ -41,6 +42,25 @@ def test_the_accuracy_in_the_log_is_that_of_evaluate(tmp_path: Path) -> None:
         logits_BC = model.logit_scale * model.encode_image(images_BCHW) @ text_CD.T
     loss = torch.nn.functional.cross_entropy(logits_BC, torch.tensor(task.val.labels))
     assert found[-1]["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["orthcr", "orthsr", "dra", "full", "mma", "maple", "promptsrc", "taskres", "tip-adapter-f"]
+)
+def test_what_is_logged_is_what_the_weights_say_at_that_step(name: str, tmp_path: Path) -> None:
+    """Also for what keeps solved maps, cached features or an average: nothing of an earlier step is scored."""
+    method, task = get_method(name), make_task(val=3)
+    recipe = dataclasses.replace(LONG, learning_rate=3e-2)
+    fit(clip(), method, task, recipe=recipe, config=dataclasses.replace(config(tmp_path / "run"), validate_every=1))
+    found = [row["validation_loss"] for row in rows(tmp_path / "run") if "validation_loss" in row]
+    assert len(set(found)) > 6
+    if method.average is not None:  # the last line is of the weights before they were averaged
+        return
+    model, again, _ = load_run(tmp_path / "run", model=clip())
+    scorer = Scorer(model, again, task.classes, task.templates, "fp32")
+    features = image_features(model, task.val, frozen="image" not in again.touched)
+    logits_NC = torch.cat(list(scorer.every(features.rows)))
+    assert found[-1] == pytest.approx(float(torch.nn.functional.cross_entropy(logits_NC, features.labels_N)), rel=1e-4)
 
 
 def test_looking_changes_nothing(tmp_path: Path) -> None:

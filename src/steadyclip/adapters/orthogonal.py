@@ -95,7 +95,7 @@ class OrthogonalMaps(Adapter):
         if tower != self.tower:
             return
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            self._turns = self._solve_all()
+            self._turns, self._kept = self._solve_all(), None  # a step may follow, and fused ones leave no mark
             return
         tensors = [P.detach() for P in self.P.values()]
         now = torch.is_inference_mode_enabled(), [(P.data_ptr(), P._version) for P in self.P.values()]

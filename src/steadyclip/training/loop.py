@@ -199,6 +199,8 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, step, self.steps)
         self.optimizer.step()
+        for weight in self.step.trained.values():  # a fused step does not count as a change of its weights
+            torch.autograd.graph.increment_version(weight)
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(step + 1)
         self.losses.add(step, totals)
