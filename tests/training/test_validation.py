@@ -12,7 +12,7 @@ from training_world import RECIPE, clip, config, make_task, same
 
 from steadyclip.core.errors import UsageError
 from steadyclip.evaluation import Scorer, evaluate
-from steadyclip.methods import get_method
+from steadyclip.methods import get_method, planner
 from steadyclip.models.features import image_features
 from steadyclip.training import Stopped, TrainConfig, fit, load_run
 from steadyclip.training.checkpoint import newest_checkpoint
@@ -61,6 +61,26 @@ def test_what_is_logged_is_what_the_weights_say_at_that_step(name: str, tmp_path
     features = image_features(model, task.val, frozen="image" not in again.touched)
     logits_NC = torch.cat(list(scorer.every(features.rows)))
     assert found[-1] == pytest.approx(float(torch.nn.functional.cross_entropy(logits_NC, features.labels_N)), rel=1e-4)
+
+
+@pytest.mark.parametrize("parts", ["texts", "images"])
+@pytest.mark.parametrize("name", ["orthcr", "dra"])
+def test_after_passes_in_parts_the_model_is_what_was_saved(
+    name: str, parts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such passes are made without gradients first."""
+    model, task, settings = clip(), make_task(), config(tmp_path / "run")
+    if parts == "texts":
+        monkeypatch.setattr(planner, "TRAINED_AT_ONCE", 2)
+        monkeypatch.setattr(planner, "PART", 2)
+    else:
+        settings = dataclasses.replace(settings, accumulate=3)
+    fit(model, get_method(name), task, recipe=dataclasses.replace(LONG, learning_rate=3e-2), config=settings)
+    saved, *_ = load_run(tmp_path / "run", model=clip())
+    images_BCHW = torch.stack([model.preprocess(task.train.read(i)) for i in range(3)])
+    with torch.no_grad():
+        assert torch.allclose(model.encode_text(task.classes), saved.encode_text(task.classes), atol=1e-6)
+        assert torch.allclose(model.encode_image(images_BCHW), saved.encode_image(images_BCHW), atol=1e-6)
 
 
 def test_looking_changes_nothing(tmp_path: Path) -> None:
