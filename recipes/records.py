@@ -4,6 +4,7 @@
     python recipes/records.py unpack results/suite-records.tar.xz RUNS
     python recipes/records.py keep RUNS suite             packs, and writes results/suite.csv and the paired differences
     python recipes/records.py differences RUNS suite-report        those of a suite alone
+    python recipes/records.py differences RUNS NAME=lab-food,lab-logos    those of some data sets, as results/NAME-...
 
 `steadyclip bench --out RUNS` trains no cell whose records are there, so an unpacked table is continued: with further
 seeds, or with a row of your own, which is then paired with the others on the same test images. Kept is what tables,
@@ -63,12 +64,16 @@ def keep(runs: Path, name: Path) -> int:
 
 
 def of_suite(runs: Path, name: Path) -> int:
-    """``results/NAME-differences.csv``, over the data sets of the suite NAME alone."""
-    suite = find_suite(str(name))
-    if suite is None:
-        raise UsageError(f"there is no suite {str(name)!r}.")
-    records = [record for record in load_records(runs) if record.data.name in suite.members]
-    _differences(records, str(name))
+    """``results/NAME-differences.csv``, over the data sets of the suite NAME alone, or those behind NAME=."""
+    file, _, listed = str(name).partition("=")
+    suite = find_suite(file)
+    if suite is None and not listed:
+        raise UsageError(f"there is no suite {file!r}.")
+    members = listed.split(",") if listed else suite.members if suite else ()
+    records = [record for record in load_records(runs) if record.data.name in members]
+    if lacking := sorted({*members} - {record.data.name for record in records}):
+        raise UsageError(f"{runs} holds no records of {', '.join(lacking)}.")
+    _differences(records, file)
     return len(records)
 
 
