@@ -61,12 +61,11 @@ def table(source: str, name: str, old: str) -> str:
     if kind == "each":
         return by_data(ROOT / source, members, old)
     if kind == "transfer":
-        scores, columns = (
-            read_transfer(ROOT / source, name),
-            ["in distribution", "mean of shifts", "mean of other data"],
-        )
+        scores = read_transfer(ROOT / source, name)
+        columns = ["in distribution", "mean of shifts", "mean of other data"]
     else:
-        scores, columns = read(ROOT / source, members), ["base", "new", "H"]
+        scores = read(ROOT / source, members)
+        columns = ["base", "new", "H"]
     labels = [line.split("|")[1].strip() for line in old.splitlines()[2:]]
     rows = {label: scores[re.sub(r"`(.*?)`", r"\1", label.partition(": ")[0])] for label in labels}
     best = [max(round(means(of_seeds)[i], 1) for of_seeds in rows.values()) for i in range(3)]

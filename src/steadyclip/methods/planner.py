@@ -36,8 +36,9 @@ SCORED_AT_ONCE = 256
 TRAINED_AT_ONCE, PART = 256, 128
 """Texts whose graph is kept in one piece; more go through in parts, twice, so that memory does not grow with them."""
 _REMEMBERED = 200_000
-_PROMPTS = 64
 """Frozen texts whose features are kept."""
+_PROMPTS = 64
+"""Lists of texts whose tokens are kept."""
 
 Outputs = dict[str, Tensor]
 TextRows = dict[tuple[str, str], Tensor]

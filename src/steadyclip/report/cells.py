@@ -139,10 +139,6 @@ class Section:
         """The columns are other domains or other data than what was trained on."""
         return bool(self.belongs) and not self.shots and any(r.role in MEANS for r in self.records)
 
-    def counts(self, record: Record, column: int) -> bool:
-        """The number of the column is of this record, too."""
-        return self.belongs[column](record)
-
     @property
     def printed(self) -> list[tuple[int, str, bool]]:
         """Columns as they are printed: index, heading, and whether it holds published numbers."""

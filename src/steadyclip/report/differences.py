@@ -27,14 +27,18 @@ class Piece:
     """Columns of a section that are resampled together: base, new and H; in other sections each column alone.
 
     Attributes:
+        names: of the columns, as they are shown.
         columns: where they stand in the section.
         scores: for each of them what it is of the scores; None is H.
+        belongs: which records of a row count for them.
         test_set: the test set of a record that counts for them. A number is the mean over these.
         halves: the halves of each test set that are scored apart.
     """
 
+    names: tuple[str, ...]
     columns: tuple[int, ...]
     scores: tuple[int | None, ...]
+    belongs: Callable[[Record], bool]
     test_set: Callable[[Record], Any]
     halves: tuple[str, ...] = ()
 
@@ -44,7 +48,7 @@ class Piece:
         images: dict[tuple[Any, str], str] = {}
         correct: Sets = {}
         groups: Sets = {}
-        for test, of_test in grouped(records, self.test_set).items():
+        for test, of_test in grouped(filter(self.belongs, records), self.test_set).items():
             for half in self.halves or ("",):
                 of_half = [r for r in of_test if not half or r.data.subset == half]
                 same = {(r.data.hash, r.data.images, len(r.data.skipped)) for r in of_half}
@@ -68,14 +72,11 @@ class Drawn:
         self.piece = piece
         self.images: dict[str, dict[tuple[Any, str], str]] = {}
         self.scores: dict[str, Scores] = {}
-        draws: dict[str, Bootstrap] = {}
+        draws: dict[frozenset[tuple[tuple[Any, str], str]], Bootstrap] = {}
         for row in section.rows:
-            records = (
-                [r for r in row.records if section.counts(r, piece.columns[0])] if not piece.halves else row.records
-            )
-            if found := piece.answers(records):
+            if found := piece.answers(row.records):
                 images, correct, groups = found
-                key = str(sorted(images.items()))
+                key = frozenset(images.items())
                 if key not in draws:
                     draws[key] = Bootstrap(groups)
                 self.images[row.label], self.scores[row.label] = images, draws[key].scores(correct)
@@ -128,10 +129,7 @@ class Paired:
         ]
         several = any(len({test for test, _ in drawn.images.get(name, {})}) > 1 for drawn in shown)
         over = "data sets, " * several if not self.section.transfer else "domains or data sets, " * several
-        names = (
-            (*HALVES, "H") if drawn.piece.halves else (self.section.columns[drawn.piece.columns[0]],) for drawn in shown
-        )
-        columns = tuple(name for of_piece in names for name in of_piece)
+        columns = tuple(name for drawn in shown for name in drawn.piece.names)
         title = f"{self.section.title}: difference to {name}"
         return Section(title, f"95 % intervals over {over}seeds and test images", columns, rows)
 
@@ -164,9 +162,10 @@ def _kind(section: Section) -> str:
 
 def _pieces(section: Section) -> list[Piece]:
     if section.base_to_new:
-        return [Piece((0, 1, 2), (0, 1, None), lambda r: r.data.name, HALVES)]
+        return [Piece((*HALVES, "H"), (0, 1, 2), (0, 1, None), lambda r: True, lambda r: r.data.name, HALVES)]
     if section.shots or section.transfer:
-        return [Piece((i,), (0,), lambda r: r.data.test) for i in range(len(section.columns))]
+        columns = enumerate(zip(section.columns, section.belongs, strict=True))
+        return [Piece((name,), (i,), (0,), belongs, lambda r: r.data.test) for i, (name, belongs) in columns]
     return []
 
 
@@ -174,9 +173,8 @@ def _sums_up(section: Section, piece: Piece) -> bool:
     """In distribution, means, and what stands alone in its role; not each domain of several."""
     if not section.transfer:
         return True
-    name = section.columns[piece.columns[0]]
-    roles = {r.role for r in section.records if section.counts(r, piece.columns[0])}
-    return name in MEANS.values() or not any(MEANS.get(role) in section.columns for role in roles)
+    roles = {r.role for r in filter(piece.belongs, section.records)}
+    return piece.names[0] in MEANS.values() or not any(MEANS.get(role) in section.columns for role in roles)
 
 
 def _cell(difference: Difference, seeds: int) -> Cell:

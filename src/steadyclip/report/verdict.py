@@ -240,7 +240,6 @@ def _second(rest: Side, training: Run, by_half: bool) -> str:
         what = f"{classes} of your classes that a second, like training did not see"
     elif all(record.data.subset == "new" for _, record in rest.pairs):
         what = f"{counted(sum(len(record.data.classes) for _, record in rest.pairs), 'class')} that were not trained on"
-        what = what.replace("classs", "classes")
     elif names != [training.task.name]:
         what = f"the rest, {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
     said = {

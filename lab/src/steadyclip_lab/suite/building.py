@@ -49,7 +49,7 @@ def build(only: Sequence[str] | None = None, folder: Path | None = None, progres
     if unknown:
         raise DataError(f"no data set {unknown!r}.{nearest(unknown, DATA_SETS)} There are: {', '.join(DATA_SETS)}.")
     made_of = _made_of()
-    folder = folder or cache_folder() / f"lab-{made_of}"
+    folder = folder or _folder(made_of)
 
     def stale(tell: bool) -> list[LabSet]:
         files = {name: folder / f"{name}.parquet" for name in only or DATA_SETS}
@@ -62,9 +62,9 @@ def build(only: Sequence[str] | None = None, folder: Path | None = None, progres
             with owning(lock, wait=True, leave=False), worker_processes(os.cpu_count() or 1) as pool:
                 for data_set in stale(tell=False):
                     _write(folder / f"{data_set.name}.parquet", data_set, pool, made_of, progress)
+        except DataError:  # a drawing, or a file that says where it was to be written
+            raise
         except (OSError, SteadyClipError) as error:
-            if "STEADYCLIP_CACHE" in str(error):
-                raise
             raise DataError(f"{folder} cannot be written: {error}. Name another folder in STEADYCLIP_CACHE.") from None
     elif lock.exists():
         with contextlib.suppress(SteadyClipError), owning(lock, leave=False):
@@ -82,7 +82,7 @@ def built_pool() -> Path:
     drawings that no data set uses. Columns ``path``, ``image`` (PNG on a transparent ground), ``text``, ``caption``.
     """
     made_of = _made_of((POOL,))
-    path = cache_folder() / f"lab-{made_of}" / "lab-pool.parquet"
+    path = _folder(made_of) / "lab-pool.parquet"
     if _is_stale(path, made_of):
         drawings = read_drawings(FOLDER / POOL)
         columns = {
@@ -93,6 +93,11 @@ def built_pool() -> Path:
         }
         write_table(path, columns, {"name": "lab-pool", "made_of": made_of})
     return path
+
+
+def _folder(made_of: str) -> Path:
+    """Where the files of one version are."""
+    return cache_folder() / f"lab-{made_of}"
 
 
 def _is_stale(path: Path, made_of: str, tell: bool = True) -> bool:
