@@ -29,6 +29,8 @@ MARK = re.compile(r"<!-- (results/\S+\.csv) (\S+) -->\n\n(.*?)\n\n", re.DOTALL)
 
 Scores = list[tuple[float, ...]]
 """Base and new in percent, for each seed; or in distribution, under shift and on other data."""
+Found = dict[str, dict[str, dict[tuple[str, str], float]]]
+"""Method -> seed -> test -> percent."""
 
 
 def main() -> None:
@@ -143,17 +145,12 @@ def chosen(path: Path) -> str:
 def read(path: Path, names: list[str]) -> dict[str, Scores]:
     """Row -> base and new in percent for each seed, the mean over the data sets ``names``; rows that lack some of it
     are left out."""
-    found: dict[str, dict[str, dict[tuple[str, str], float]]] = defaultdict(lambda: defaultdict(dict))
+    found: Found = defaultdict(lambda: defaultdict(dict))
     with path.open(newline="") as file:
         for line in csv.DictReader(file):
             name, half, *_ = [*line["test"].split(), ""]
             if name in names and half in ("base", "new") and line["classes"] in ("", "base") and line["top1"]:
-                of_seed = found[line["method"]][line["seed"]]
-                if (name, half) in of_seed:
-                    raise SystemExit(
-                        f"error: {path} has {line['method']} of seed {line['seed']} on {name} {half} twice."
-                    )
-                of_seed[name, half] = 100 * float(line["top1"])
+                put(found, line, (name, half), path)
     scores: dict[str, Scores] = {}
     for method, seeds in found.items():
         whole = [of_seed for _, of_seed in sorted(seeds.items()) if len(of_seed) == 2 * len(names)]
@@ -169,11 +166,11 @@ def read_transfer(path: Path, name: str) -> dict[str, Scores]:
     with path.open(newline="") as file:
         lines = [line for line in csv.DictReader(file) if line["role"] and line["top1"]]
     tests = {(line["test"], line["role"]) for line in lines if line["seed"] and line["data"] == name}
-    found: dict[str, dict[str, dict[tuple[str, str], float]]] = defaultdict(lambda: defaultdict(dict))
+    found: Found = defaultdict(lambda: defaultdict(dict))
     for line in lines:
         test = line["test"], line["role"]
         if test in tests and (line["data"] == name or not line["seed"]):
-            found[line["method"]][line["seed"]][test] = 100 * float(line["top1"])
+            put(found, line, test, path)
     return {
         method: [
             tuple(fmean(top1 for (_, of), top1 in of_seed.items() if of == role) for role in ("id", "ood", "transfer"))
@@ -182,6 +179,14 @@ def read_transfer(path: Path, name: str) -> dict[str, Scores]:
         ]
         for method, seeds in found.items()
     }
+
+
+def put(found: Found, line: dict[str, str], test: tuple[str, str], path: Path) -> None:
+    """Adds the number of a line; a second one of the same method, seed and test is refused: it would win in silence."""
+    of_seed = found[line["method"]][line["seed"]]
+    if test in of_seed:
+        raise SystemExit(f"error: {path} has {line['method']} of seed {line['seed']} on {' '.join(test)} twice.")
+    of_seed[test] = 100 * float(line["top1"])
 
 
 def means(of_seeds: Scores) -> tuple[float, float, float]:

@@ -204,12 +204,16 @@ def read_config(file: str) -> dict[str, Any]:
     return found
 
 
+_OURS = "# steadyclip "
+"""How each file of ours begins."""
+
+
 def config_text(name: str, command: Any) -> str:
     """All options of a command with their values as YAML, less those that are None and would be anyway."""
     import yaml
 
     values = {name: _plain(value) for name, value in _values(command)}
-    head = f"# steadyclip {name} --config FILE does this again; flags of the command line win.\n"
+    head = f"{_OURS}{name} --config FILE does this again; flags of the command line win.\n"
     return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
@@ -237,7 +241,7 @@ def keep_config(name: str, command: Any, folder: Path) -> None:
     from steadyclip.core.files import write_atomic
 
     file = folder / "config.yaml"
-    if file.is_file() and not file.read_bytes().startswith(b"# steadyclip "):
+    if file.is_file() and not file.read_bytes().startswith(_OURS.encode()):
         raise UsageError(f"{file} is not of steadyclip, and would be overwritten: name another folder.")
     write_atomic(file, config_text(name, command).encode())
 
