@@ -94,6 +94,20 @@ def test_records_of_other_versions_and_broken_ones(world: Path, tmp_path: Path, 
     assert main(["report", str(out), "--out", page]) == 0
 
 
+def test_a_record_of_another_cell_is_not_believed(world: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    assert bench(world, out, LORA, "--seeds", "1", "2") == 0
+    before = {file: file.read_text() for file in out.glob("lora*/records/*.json")}
+    base, new, _, other = sorted(before)
+    base.write_text(before[new])  # of the other half
+    new.write_text(before[other])  # of the other seed
+    capsys.readouterr()
+    assert bench(world, out, LORA, "--seeds", "1", "2") == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("scored again: ")]
+    assert sorted(said) == [f"scored again: {file} holds what was measured elsewhere." for file in (base, new)]
+    assert all(json.loads(file.read_text())["per_class"] == json.loads(old)["per_class"] for file, old in before.items())
+
+
 def test_a_run_of_another_kind_fails_its_cell_only(world: Path, tmp_path: Path, capsys) -> None:
     assert bench(world, tmp_path, LORA, "--seeds", "1") == 0
     (run,) = tmp_path.glob("lora*/run.json")

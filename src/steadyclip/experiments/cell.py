@@ -85,17 +85,29 @@ class Bench:
         return self.folder(cell) / "records" / name
 
     def stored(self, cell: Cell, log: Callable[[str], None] = lambda line: None) -> dict[Target, Record]:
-        """The records that are there, less those of another version and broken ones, which ``log`` is told of."""
+        """The records that are there, less those of another version, broken ones and copies of other cells', which
+        ``log`` is told of."""
         found = {}
         for test in cell.tests:
             file = self.record_file(cell, test)
             if not file.exists():
                 continue
             try:
-                found[test] = Record.read(file)
+                record = Record.read(file)
+                if not self._measured(record, cell, test):
+                    raise DataError(f"{file} holds what was measured elsewhere.")
+                found[test] = record
             except DataError as error:
                 log(f"scored again: {error}")
         return found
+
+    def _measured(self, record: Record, cell: Cell, test: Target) -> bool:
+        """It is of this cell and these test images."""
+        images, alpha = _test_set(test, self.root), test.wise_alpha
+        of_cell = self.folder(cell).name.endswith(digest(record))
+        how = record.precision == self.config_of(cell).precision and record.wise_alpha == alpha
+        what = record.data.hash == _content(test, self.root) and record.data.templates == tuple(images.templates)
+        return of_cell and how and what
 
     def work(self, cell: Cell) -> int:
         """Images that the cell encodes, to estimate the time left."""
