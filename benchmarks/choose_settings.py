@@ -28,6 +28,7 @@ from typing import Any
 
 from steadyclip import evaluate, fit, load, load_data
 from steadyclip.anchors import Pool, retrieve
+from steadyclip.core.errors import SteadyClipError
 from steadyclip.data import ImageSet
 from steadyclip.data.sampling import few_shot
 from steadyclip.data.suites import find_suite
@@ -244,4 +245,7 @@ def other_teams() -> tuple[ImageTask, None]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (SteadyClipError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None

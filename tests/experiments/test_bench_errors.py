@@ -105,7 +105,8 @@ def test_a_record_of_another_cell_is_not_believed(world: Path, tmp_path: Path, c
     assert bench(world, out, LORA, "--seeds", "1", "2") == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("scored again: ")]
     assert sorted(said) == [f"scored again: {file} holds what was measured elsewhere." for file in (base, new)]
-    assert all(json.loads(file.read_text())["per_class"] == json.loads(old)["per_class"] for file, old in before.items())
+    for file, old in before.items():
+        assert json.loads(file.read_text())["per_class"] == json.loads(old)["per_class"]
 
 
 def test_a_run_of_another_kind_fails_its_cell_only(world: Path, tmp_path: Path, capsys) -> None:

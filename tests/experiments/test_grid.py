@@ -11,6 +11,8 @@ import sys
 import time
 from multiprocessing import connection
 from pathlib import Path
+from socket import gethostname
+from threading import Timer
 
 import pytest
 from grid_world import ROWS, contents, in_process, killed_after, run_slow_table, run_table, table
@@ -349,6 +351,17 @@ def test_a_lock_names_its_owner_and_dies_with_it(tmp_path: Path) -> None:
     with owning(lock) as owner:
         assert owner is None
     assert not lock.with_suffix(".owner").exists()
+
+
+def test_who_waits_for_a_lock_says_for_whom(tmp_path: Path, capsys) -> None:
+    lock, ready = tmp_path / "locks" / "a.lock", tmp_path / "ready"
+    process = in_process(hold, lock, ready)
+    until(ready.exists)
+    Timer(0.3, process.kill).start()
+    with owning(lock, wait=True) as owner:
+        assert owner is None
+    process.join()
+    assert capsys.readouterr().err == f"waiting for process {process.pid} on {gethostname()}, which holds {lock}\n"
 
 
 def test_a_folder_that_cannot_be_locked(tmp_path: Path) -> None:

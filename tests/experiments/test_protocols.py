@@ -122,6 +122,13 @@ def test_targets_are_domains_or_data(world: Path) -> None:
     assert make_plan("domain-generalization", [photos], [copy]) == from_source(home, shifted=(copy,), own=own)
 
 
+def test_a_target_that_is_neither_domain_nor_data() -> None:
+    domains = load_data("lab-robust").domains
+    said = rf"--targets emoij: not a domain of lab-robust. Did you mean 'emoji'\? Its domains: {', '.join(domains)}. N"
+    with pytest.raises(DataError, match=said):
+        make_plan("robust", ["lab-robust"], ["emoij"])
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import socket
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -232,25 +233,26 @@ def owning(path: Path, *, wait: bool = False, leave: bool = True) -> Iterator[st
     """
     from filelock import FileLock, Timeout
 
-    lock, owner = FileLock(path, timeout=-1 if wait else 0), path.with_suffix(".owner")
+    lock, owner = FileLock(path, timeout=0), path.with_suffix(".owner")
     try:
         with contextlib.suppress(Timeout):
             while not (lock.is_locked and path.exists()):  # who owned it may have removed it with its folder
                 lock.release()
                 path.parent.mkdir(parents=True, exist_ok=True)
-                lock.acquire()
+                try:
+                    lock.acquire()
+                except Timeout:
+                    if not wait:
+                        raise
+                    print(f"waiting for {_named(owner)}, which holds {path}", file=sys.stderr)
+                    lock.acquire(timeout=-1)
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise SteadyClipError(f"cannot write {path}: {error.strerror or error}.") from error
         reason = getattr(error, "strerror", None) or error
         raise SteadyClipError(f"cannot lock {path} ({reason}): choose a folder on a file system with locks.") from error
     if not lock.is_locked:
-        try:
-            named = json.loads(owner.read_bytes())
-            name = f"process {named['pid']} on {named['host']}"
-        except (OSError, ValueError, KeyError, TypeError):  # just made, or just removed
-            name = "another process"
-        yield name
+        yield _named(owner)
         return
     try:
         with contextlib.suppress(OSError):  # a name for others to read: without it they say "another process"
@@ -264,6 +266,15 @@ def owning(path: Path, *, wait: bool = False, leave: bool = True) -> Iterator[st
                 path.unlink()
                 path.parent.rmdir()
         lock.release()
+
+
+def _named(owner: Path) -> str:
+    """Whom the file beside a lock names."""
+    try:
+        named = json.loads(owner.read_bytes())
+        return f"process {named['pid']} on {named['host']}"
+    except (OSError, ValueError, KeyError, TypeError):  # just made, or just removed
+        return "another process"
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:

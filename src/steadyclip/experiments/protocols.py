@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from steadyclip.core.errors import UsageError
+from steadyclip.core.errors import DataError, UsageError, nearest
 from steadyclip.data.sampling import Subset
 
 if TYPE_CHECKING:
@@ -195,6 +195,19 @@ def _spelled_out(
     return list(dict.fromkeys(found)), targets
 
 
+def _target(name: str, source: ImageData, root: Path | None) -> ImageData:
+    """The data set ``name``; where it is none, the error names the domains of the source, too."""
+    try:
+        return open_data(Source(name), root)
+    except DataError as error:
+        if Path(name).exists() or not source.domains:
+            raise
+        raise DataError(
+            f"--targets {name}: not a domain of {source.name}.{nearest(name, source.domains)} Its domains: "
+            f"{', '.join(source.domains)}. Nor a data set: {error}"
+        ) from None
+
+
 def _around(
     protocol: ProtocolName, source: Source, targets: Sequence[str] | None, shots: int, root: Path | None
 ) -> Plan:
@@ -214,7 +227,7 @@ def _around(
         shifted, others = [], []
         for target in targets:
             if target not in domains:
-                data = open_data(Source(target), root)
+                data = _target(target, opened, root)
                 same = is_shift(data.name, data.classes, opened.name, opened.classes)
                 (shifted if same else others).append(target)
     if protocol == "cross-dataset":
