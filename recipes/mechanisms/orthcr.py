@@ -86,9 +86,9 @@ def mean(of_seeds: list[Curve]) -> Curve:
     ]
 
 
-def kept(start: DualEncoder, one: Trained) -> tuple[float, float, float, float]:
+def kept(start: DualEncoder, one: Trained) -> tuple[float, float, float, float | None]:
     """Median change of a neuron's norm (a share), median and largest change of an angle between two neurons
-    (degrees), over all changed layers; the largest entry of A^T A - I over all maps, 0 without maps."""
+    (degrees), over all changed layers; the largest entry of A^T A - I over all maps, None without maps."""
     maps = [
         A_Kcc
         for adapter in one.model.adapters.values()
@@ -96,7 +96,7 @@ def kept(start: DualEncoder, one: Trained) -> tuple[float, float, float, float]:
         for of_layer in adapter.maps().values()
         for A_Kcc in of_layer
     ]
-    drift = max((float((A.mT @ A - torch.eye(A.shape[-1])).abs().max()) for A in maps), default=0.0)
+    drift = max((float((A.mT @ A - torch.eye(A.shape[-1])).abs().max()) for A in maps), default=None)
     one.method.merge(one.model)
     norms, angles = [], []
     for before, after in zip(weights(start), weights(one.model), strict=True):
