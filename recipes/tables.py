@@ -6,8 +6,9 @@ A table stands below ``<!-- results/FILE.csv NAME -->``. Its first column names 
 say more behind a colon; the columns base, new and H are computed here. NAME is a data set, several with commas between
 them, or a suite such as `suite`: then each number is the mean over its data sets, of the seeds that have them all. To
 add a row, write its first column and run this. NAME/each has a line for each data set instead, and in it base / new of
-the methods in its head. NAME/transfer is what was trained on NAME: in distribution, and the means over its shifts and
-over other data sets. With NAME `chosen` it is the best row of each method in settings.csv.
+the methods in its head. NAME/shots is top-1 on all classes, with a column for each number of shots in its head.
+NAME/transfer is what was trained on NAME: in distribution, and the means over its shifts and over other data sets.
+With NAME `chosen` it is the best row of each method in settings.csv.
 Of a FILE-differences.csv, NAME is the column (base, new, H), and the head names references; or NAME is to/REFERENCE,
 and the head names the columns.
 """
@@ -62,14 +63,15 @@ def table(source: str, name: str, old: str) -> str:
     members = list(suite.members) if suite else name.split(",")
     if kind == "each":
         return by_data(ROOT / source, members, old)
+    if kind == "shots":
+        return by_shots(ROOT / source, members, old)
     if kind == "transfer":
         scores = read_transfer(ROOT / source, name)
         columns = ["in distribution", "mean of shifts", "mean of other data"]
     else:
         scores = read(ROOT / source, members)
         columns = ["base", "new", "H"]
-    labels = [line.split("|")[1].strip() for line in old.splitlines()[2:]]
-    rows = {label: scores[re.sub(r"`(.*?)`", r"\1", label.partition(": ")[0])] for label in labels}
+    rows = {label: scores[row] for label, row in rows_of(old).items()}
     best = [max(round(means(of_seeds)[i], 1) for of_seeds in rows.values()) for i in range(3)]
     lines = [f"| | {' | '.join(columns)} |", "| --- | ---: | ---: | ---: |"]
     for label, of_seeds in rows.items():
@@ -85,6 +87,12 @@ def table(source: str, name: str, old: str) -> str:
     return "\n".join(lines)
 
 
+def rows_of(old: str) -> dict[str, str]:
+    """First cell -> the row of the bench that it names, for the lines of a table."""
+    labels = [line.split("|")[1].strip() for line in old.splitlines()[2:]]
+    return {label: re.sub(r"`(.*?)`", r"\1", label.partition(": ")[0]) for label in labels}
+
+
 def by_data(path: Path, members: list[str], old: str) -> str:
     """A line for each data set: base / new of the methods in the head of the ``old`` table, bold the best H."""
     head = old.splitlines()[0]
@@ -95,9 +103,39 @@ def by_data(path: Path, members: list[str], old: str) -> str:
         found = [means(scores[label]) for label in labels]
         best = max(round(h, 1) for *_, h in found)
         cells = [f"{base:.1f} / {new:.1f}" for base, new, _ in found]
-        marked = [f"**{cell}**" if round(h, 1) == best else cell for cell, (*_, h) in zip(cells, found, strict=True)]
-        lines.append(f"| `{name}` | {' | '.join(marked)} |")
+        shown = [f"**{cell}**" if round(h, 1) == best else cell for cell, (*_, h) in zip(cells, found, strict=True)]
+        lines.append(f"| `{name}` | {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def by_shots(path: Path, members: list[str], old: str) -> str:
+    """A row for each method of the ``old`` table, a column for each number of shots in its head: the mean over data
+    sets, of the seeds that have them all, with their spread; bold the best of a column."""
+    head, rows = old.splitlines()[0], rows_of(old)
+    shots = [cell.strip().split()[0] for cell in head.split("|")[2:-1]]
+    found: dict[str, Found] = {number: defaultdict(lambda: defaultdict(dict)) for number in shots}
+    with path.open(newline="") as file:
+        for line in csv.DictReader(file):
+            name, half, *_ = [*line["test"].split(), ""]
+            if name in members and half not in ("base", "new") and line["classes"] in ("", "all"):
+                for number in {line["shots"]} & found.keys() if line["shots"] else shots:
+                    put(found[number], line, (name, ""), path)
+    columns = []
+    for number in shots:
+        of_rows = [
+            [fmean(of.values()) for of in found[number][row].values() if len(of) == len(members)]
+            for row in rows.values()
+        ]
+        best = max(round(fmean(values), 1) for values in of_rows)
+        columns.append([marked(values, best) for values in of_rows])
+    lines = [f"| {' | '.join([label, *cells])} |" for label, *cells in zip(rows, *columns, strict=True)]
+    return "\n".join([head, f"| --- |{' ---: |' * len(shots)}", *lines])
+
+
+def marked(values: list[float], best: float) -> str:
+    """Mean and spread, bold where the mean is the best."""
+    strong = "**" if round(fmean(values), 1) == best else ""
+    return f"{strong}{fmean(values):.1f}{f' ± {stdev(values):.1f}' if len(values) > 1 else ''}{strong}"
 
 
 def differences(path: Path, column: str, old: str) -> str:

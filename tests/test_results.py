@@ -86,6 +86,28 @@ def test_a_table_of_transfer_has_the_means_of_each_role(tmp_path: Path) -> None:
     ]
 
 
+def test_a_table_of_shots_has_the_mean_of_the_seeds_that_are_whole(tmp_path: Path) -> None:
+    lines = [("zero-shot", "", "", "", f"{data} all", "0.3") for data in "ab"]
+    lines += [
+        ("probe", "all", shots, seed, f"{data} all", f"0.{shots}{seed}")
+        for shots in ("2", "4") for seed in ("1", "2") for data in "ab"
+    ]  # fmt: skip
+    lines += [("probe", "all", "2", "3", "a all", "0.9")]  # a seed that is not whole yet
+    lines += [("probe", "base", "2", "1", "a base all", "0.9"), ("probe", "all", "2", "1", "elsewhere all", "0.9")]
+    path = tmp_path / "results.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("method", "classes", "shots", "seed", "test", "top1"), *lines])
+    module = tables()
+    module.ROOT = tmp_path
+    made = module.table("results.csv", "a,b/shots", "| | 2 shots | 4 |\n\n| zero-shot | | |\n| `probe`: linear | | |")
+    assert made.splitlines() == [
+        "| | 2 shots | 4 |",
+        "| --- | ---: | ---: |",
+        "| zero-shot | **30.0** | 30.0 |",
+        "| `probe`: linear | 21.5 ± 0.7 | **41.5 ± 0.7** |",
+    ]
+
+
 def test_a_number_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     lines = [("full", "base", "1", "a base all", top1) for top1 in ("0.4", "0.5")]
