@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import signal
@@ -11,17 +12,22 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from anchor_world import picture_set, write_parquet, write_tar
 from engine_world import Letters
 
 from steadyclip import load
-from steadyclip.anchors import embed_pool, retrieve
-from steadyclip.anchors.engines import TRIES, How, run, take_parts
+from steadyclip.anchors import embed_pool, embedding, retrieve
+from steadyclip.anchors.engines import TRIES, How, Work, _on_device, run, spread, take_parts
 from steadyclip.core.errors import DataError, SteadyClipError
 from steadyclip.models.testing import tiny, write_tiny
 
 # Ray warns of its own settings
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+
+
+class EnoughError(Exception):
+    """What comes after is not looked at."""
 
 
 def did(folder: Path) -> list[tuple[str, str]]:
@@ -52,6 +58,32 @@ def test_processes_share_the_parts(tmp_path: Path) -> None:
     assert run(Letters(tmp_path, seconds=0.3), names, How(jobs=3)) == {}
     assert sorted(name for name, _ in did(tmp_path)) == sorted(names)
     assert len({process for _, process in did(tmp_path)}) > 1
+
+
+def test_each_process_has_another_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [spread(torch.device(name)) for name in ("cpu", "cuda:0", "cuda:1")] == ["cpu", "cuda", "cuda:1"]
+    works: list[Work] = []
+
+    def seen(work: Work, *_: object) -> dict[str, str]:
+        works.append(work)
+        raise EnoughError
+
+    model = load("icons-small")
+    monkeypatch.setattr(type(model), "device", torch.device("cuda:0"))
+    monkeypatch.setattr(embedding, "run", seen)
+    embed = functools.partial(embed_pool, model, [write_parquet(tmp_path / "p.parquet", 0, 2)], tmp_path / "pool")
+    with pytest.raises(EnoughError):
+        embed()
+    assert not isinstance(works[0], embedding.EmbeddedParts)  # with the model that is loaded, where it is
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(EnoughError):
+        embed()
+    work = works[1]
+    assert isinstance(work, embedding.EmbeddedParts)
+    assert [_on_device(work, number).device for number in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill")

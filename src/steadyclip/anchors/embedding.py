@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steadyclip.anchors.engines import How, run
+from steadyclip.anchors.engines import How, run, spread, torchrun
 from steadyclip.anchors.journal import Journal
 from steadyclip.anchors.pool import KINDS, ROWS, Features, FinishedPart, Manifest, Pool, Sources, digest
 from steadyclip.anchors.sources import PART_ROWS, Part, Row, find_parts
@@ -99,7 +99,7 @@ def embed_pool(
     names = tuple(str(expanded(source).absolute()) for source in sources)
     work = EmbeddedParts(
         model.name, model.weights_hash, names, out.absolute(), batch_size, text_column, part_rows, workers,
-        features, best_precision(precision, model.device), str(model.device),
+        features, best_precision(precision, model.device), spread(model.device),
     )  # fmt: skip
     parts, failed = work.parts, dict(work.missing)
     if not parts:
@@ -119,10 +119,9 @@ def embed_pool(
         refuse_other_files(out)
         manifest.write(out)
     how = how or How()
-    if how == How():  # here, with the model that is loaded, and a bar
-        work = _Here(**{field.name: getattr(work, field.name) for field in dataclasses.fields(work)})
-        work.use(model, progress, log)
-    failed |= run(work, list(parts), how, log)
+    # The loaded model does the work, and a bar shows it, but where each process takes another GPU
+    here = how == How() and not (torchrun() and work.device == "cuda")
+    failed |= run(_Here(work, model, progress, log) if here else work, list(parts), how, log)
     for name in parts.keys() - failed.keys():  # of a run that was killed before it could
         (out / name / JOURNAL).unlink(missing_ok=True)
         work.lock(name).with_suffix(".owner").unlink(missing_ok=True)
@@ -208,24 +207,25 @@ class EmbeddedParts:
         embed_part(model, *place, self.batch_size, self.workers, self.features, self.precision, **told)
 
 
-class _Here(EmbeddedParts):
-    """The work in this process, with the model that is loaded."""
+class _Here:
+    """The work in this process, with a model that is loaded and a bar that counts all parts."""
 
-    def use(self, model: DualEncoder, progress: Progress | None, log: Callable[[str], None]) -> None:
-        object.__setattr__(self, "held", (model, progress, log, {}))
+    def __init__(
+        self, work: EmbeddedParts, model: DualEncoder, progress: Progress | None, log: Callable[[str], None]
+    ) -> None:
+        self.work, self.model, self.progress, self.log = work, model, progress, log
+        self.device, self.logs, self.lock, self.done = work.device, work.logs, work.lock, work.done
+        self.total, self.counts = len(work.parts), dict[str, int]()
 
     def __call__(self, name: str) -> None:
-        model, progress, log, counts = self.__dict__["held"]
-        places = list(self.parts)
-
         def advance(pairs: int, share: float) -> None:
             """``pairs`` of the part, which are the ``share`` of it, are done."""
-            counts[name] = pairs
-            done = sum(counts.values())
-            if progress and done:
-                progress(done, max(done, round(done * len(places) / (len(counts) - 1 + share))))
+            self.counts[name] = pairs
+            done = sum(self.counts.values())
+            if self.progress and done:
+                self.progress(done, max(done, round(done * self.total / (len(self.counts) - 1 + share))))
 
-        self.embed(model, name, log=log, advance=advance)
+        self.work.embed(self.model, name, log=self.log, advance=advance)
 
 
 @functools.lru_cache(maxsize=1)

@@ -14,12 +14,15 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from steadyclip.core.errors import SteadyClipError
 from steadyclip.core.files import owning
 from steadyclip.core.ray import connected, need_ray
 from steadyclip.core.slurm import need_submitit, submit
+
+if TYPE_CHECKING:
+    import torch
 
 Engine = Literal["local", "slurm", "ray"]
 """``local`` is also what torchrun starts, once for each process."""
@@ -80,6 +83,19 @@ class How:
             need_ray()
 
 
+def torchrun() -> bool:
+    """torchrun has started the processes."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def spread(device: torch.device) -> str:
+    """The device of a work whose model is on ``device``: "cuda" if that is just the current GPU and none was named."""
+    import torch
+
+    named = device.type != "cuda" or device.index != torch.cuda.current_device()
+    return str(device) if named else "cuda"
+
+
 def run(work: Work, names: Sequence[str], how: How | None = None, log: Callable[[str], None] = print) -> dict[str, str]:
     """Do all parts that are not done yet; returns those that could not be done, with the reasons.
 
@@ -89,7 +105,7 @@ def run(work: Work, names: Sequence[str], how: How | None = None, log: Callable[
     how = how or How()
     if all(map(work.done, names)):
         return {}
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:  # torchrun has started processes already
+    if torchrun():
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         mine = _on_device(work, int(os.environ.get("LOCAL_RANK", "0")))
         return take_parts(mine, names, rank * len(names) // world)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from steadyclip.anchors.captions import Captions
-from steadyclip.anchors.engines import How
+from steadyclip.anchors.engines import How, spread
 from steadyclip.anchors.finding import find, is_made, parts_folder
 from steadyclip.anchors.pairs import Anchors, Pair, read_anchors, write_anchors
 from steadyclip.anchors.pool import Pool
@@ -124,7 +124,7 @@ def retrieve(
     else:
         best = find(
             pool, queries, k, out, about, how=how, unlike=distinct, spare=spare, unit_rows=unit_rows,
-            device=str(model.device), log=log,
+            device=spread(model.device), log=log,
         )  # fmt: skip
     if best is None:  # another process has made it, or this one before it was killed
         _tidy(out)
