@@ -353,6 +353,15 @@ def test_a_lock_names_its_owner_and_dies_with_it(tmp_path: Path) -> None:
     assert not lock.with_suffix(".owner").exists()
 
 
+def test_cells_side_by_side_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    for device, place in (("auto", 0), ("cuda", 1), ("auto", 2), ("cuda:1", 0), ("cpu", 1)):
+        launchers.take_gpu(device, place)
+    assert taken == [0, 1, 0]
+
+
 def test_who_waits_for_a_lock_says_for_whom(tmp_path: Path, capsys) -> None:
     lock, ready = tmp_path / "locks" / "a.lock", tmp_path / "ready"
     process = in_process(hold, lock, ready)

@@ -45,7 +45,8 @@ def one_by_one(cells: Sequence[Cell], bench: Bench) -> Iterator[tuple[Cell, Outc
 
 
 def side_by_side(jobs: int) -> Launcher:
-    """Up to ``jobs`` cells at a time, each in a process of its own with its share of the processor's cores.
+    """Up to ``jobs`` cells at a time, each in a process of its own with its share of the processor's cores, or with a GPU
+    of its own as far as there are enough.
 
     A process that dies, for example because memory runs out, fails its own cell only. When this one is stopped or dies,
     they save their state and end.
@@ -61,21 +62,22 @@ def side_by_side(jobs: int) -> Launcher:
                 while waiting and len(running) < jobs:
                     cell = waiting.popleft()
                     pipe, theirs = context.Pipe(duplex=False)
-                    process = context.Process(target=_work, args=(theirs, cell, bench, jobs))
+                    place = min({*range(jobs)} - {place for *_, place in running.values()})
+                    process = context.Process(target=_work, args=(theirs, cell, bench, jobs, place))
                     process.start()
                     theirs.close()
-                    running[pipe] = process, cell
+                    running[pipe] = process, cell, place
                 for pipe in wait(list(running)):
-                    process, cell = running[pipe]
+                    process, cell, _ = running[pipe]
                     outcome = _result(pipe, process)
                     del running[pipe]
                     if isinstance(outcome, SteadyClipError):
                         raise outcome
                     yield cell, outcome
         finally:
-            for process, _ in running.values():
+            for process, *_ in running.values():
                 process.terminate()
-            for process, _ in running.values():
+            for process, *_ in running.values():
                 process.join(_PATIENCE)
                 process.kill()
                 process.join()
@@ -93,7 +95,15 @@ def forkserver() -> Any:
     return context
 
 
-def _work(pipe: Any, cell: Cell, bench: Bench, jobs: int) -> None:
+def take_gpu(device: str, place: int) -> None:
+    """Makes one of several GPUs the current one, unless ``device`` names another: by ``place`` among the processes."""
+    import torch
+
+    if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        torch.cuda.set_device(place % torch.cuda.device_count())
+
+
+def _work(pipe: Any, cell: Cell, bench: Bench, jobs: int, place: int) -> None:
     """What a process does: send the outcome, or ``Stopped`` after a signal."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C reaches the parent alone, which then asks each process once
@@ -106,6 +116,7 @@ def _work(pipe: Any, cell: Cell, bench: Bench, jobs: int) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS", "")
     torch.set_num_threads(max(1, min(int(threads) if threads.isdecimal() else cores, cores // jobs)))
+    take_gpu(bench.config.device, place)
     try:
         pipe.send(attempt(cell, bench))
     except Stopped as stopped:
