@@ -45,8 +45,8 @@ def one_by_one(cells: Sequence[Cell], bench: Bench) -> Iterator[tuple[Cell, Outc
 
 
 def side_by_side(jobs: int) -> Launcher:
-    """Up to ``jobs`` cells at a time, each in a process of its own with its share of the processor's cores, or with a GPU
-    of its own as far as there are enough.
+    """Up to ``jobs`` cells at a time, each in a process of its own with its share of the processor's cores, and where
+    there are several GPUs on one of them in turn.
 
     A process that dies, for example because memory runs out, fails its own cell only. When this one is stopped or dies,
     they save their state and end.
