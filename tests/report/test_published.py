@@ -64,6 +64,22 @@ def halves(score: Callable[..., Record], names: Sequence[str], shots: int = 16, 
     return main_table(records)
 
 
+def test_few_shots(score: Callable[..., Record]) -> None:
+    rows = (LORA, "tip-adapter-f[smallest_crop=0.5]", "coop")
+    records = [
+        score(method, name, role="id", seed=1, shots=shots)
+        for name in ("ImageNet", *TEN) for method in rows for shots in (1, 2, 16)
+    ]  # fmt: skip
+    *each, average = main_table(records).sections
+    assert len(each) == 11
+    assert [published(section) for section in each] == [{row: {} for row in rows}] * 11
+    assert published(average) == {
+        LORA: {"1 shot": "72.20", "16 shots": "82.89"}, rows[1]: {"16 shots": "81.15"}, "coop": {},
+    }  # fmt: skip
+    *_, average = main_table([record for record in records if record.data.name != "ImageNet"]).sections
+    assert published(average) == {row: {} for row in rows}
+
+
 def test_base_to_new(score: Callable[..., Record], tmp_path: Path) -> None:
     table = halves(score, ["Caltech101"])
     (section,) = table.sections
@@ -151,7 +167,8 @@ def test_the_file_is_whole() -> None:
     names = {entry.name for entry in catalog.catalog()}
     for number in numbers():
         assert number.data in names | set(AVERAGES.values()), number
-        assert number.column in ("base", "new", "H", "top-1")
+        shots = number.protocol == "few-shot"
+        assert number.column in (("1", "4", "16") if shots else ("base", "new", "H", "top-1"))
         assert 0 < float(number.value) < 100
         assert number.tag in ("S", "D")
         assert number.source

@@ -85,8 +85,11 @@ def _wanted(section: Section) -> dict[tuple[str, str, str], int]:
     if section.base_to_new:
         data = _called(r.data.name for r in records)
         return {("base-to-new", data, name): i for i, name in enumerate((*HALVES, "H"))} if shots <= {_SHOTS} else {}
+    if section.shots:
+        data = _called(r.data.name for r in records)
+        return {("few-shot", data, str(count)): i for i, count in enumerate(section.shots)}
     sets = {role: {_known(r.data.name) for r in of} for role, of in grouped(records, lambda r: r.role).items()}
-    if section.shots or sets.get("id") != {_SOURCE} or shots not in ({None}, {_SHOTS}):
+    if sets.get("id") != {_SOURCE} or shots not in ({None}, {_SHOTS}):
         return {}
     wanted = {}
     for i, column in enumerate(section.columns):
