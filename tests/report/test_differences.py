@@ -97,6 +97,24 @@ def test_each_row_is_compared_with_the_three_references(make: Make) -> None:
     assert [cell.trend for cell in full.cells[:2]] == ["up", "down"]
 
 
+@pytest.mark.parametrize("kept", [(3,), (2, 3)])
+def test_methods_are_compared_on_the_seeds_that_both_have(make: Make, kept: tuple[int, ...]) -> None:
+    records = grid(make, SHARES)
+
+    def to_full(records: list[Record]) -> list[tuple[float | None, ...]]:
+        (section,) = (s for s in main_table(records).differences if s.title.endswith("difference to full"))
+        (dra,) = (row for row in section.rows if row.label == "dra")
+        return [(cell.value, cell.low, cell.high) for cell in dra.cells]
+
+    def without(*methods: str) -> list[Record]:
+        return [r for r in records if r.method.label not in methods or r.seed in kept]
+
+    fewer = without("dra")
+    assert to_full(fewer) == to_full(without("dra", "full"))
+    assert to_full(sorted(fewer, key=lambda r: -(r.seed or 0))) == to_full(fewer)
+    assert to_full(fewer) != to_full(records)
+
+
 WHERE = (("home", "plain", "id"), ("home", "night", "ood"), ("home", "wild", "ood"), ("a", "all", "transfer"),
          ("b", "all", "transfer"))  # fmt: skip
 

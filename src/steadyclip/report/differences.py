@@ -20,6 +20,23 @@ _OF_TRANSFER = "flyp"
 _OTHER_IMAGES = "not scored on the same test images as {}."
 
 Sets = dict[str, list[np.ndarray]]
+Seeds = dict[str, tuple[int | None, ...]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a row was scored on: (test set, half) -> hash of the images; and for each test set the seeds (S), and for
+    each half of it which images were right, (S, N), and their groups (N,)."""
+
+    images: dict[tuple[Any, str], str]
+    seeds: Seeds
+    correct: Sets
+    groups: Sets
+
+    def of_seeds(self, seeds: Seeds) -> Sets:
+        """Which were right with some of the seeds, test set by test set."""
+        picks = {test: [self.seeds[test].index(seed) for seed in of] for test, of in seeds.items()}
+        return {test: [correct_SN[picks[test]] for correct_SN in of] for test, of in self.correct.items()}
 
 
 @dataclass(frozen=True)
@@ -42,26 +59,24 @@ class Piece:
     test_set: Callable[[Record], Any]
     halves: tuple[str, ...] = ()
 
-    def answers(self, records: Sequence[Record]) -> tuple[dict[tuple[Any, str], str], Sets, Sets] | None:
-        """What was scored, (test set, half) -> hash of the images, and test set -> for each half which of them were
-        right, (S, N), and their groups (N,); None where something is missing."""
-        images: dict[tuple[Any, str], str] = {}
-        correct: Sets = {}
-        groups: Sets = {}
+    def answers(self, records: Sequence[Record]) -> Answers | None:
+        """None where something is missing."""
+        found = Answers({}, {}, {}, {})
         for test, of_test in grouped(filter(self.belongs, records), self.test_set).items():
             for half in self.halves or ("",):
-                of_half = [r for r in of_test if not half or r.data.subset == half]
+                of_half = sorted((r for r in of_test if not half or r.data.subset == half), key=_seed)
                 same = {(r.data.hash, r.data.images, len(r.data.skipped)) for r in of_half}
                 if len(same) != 1 or not all(r.correct for r in of_half):
                     return None
-                images[test, half] = of_half[0].data.hash
+                seeds = tuple(r.seed for r in of_half)
+                if seeds != found.seeds.setdefault(str(test), seeds):
+                    return None
+                found.images[test, half] = of_half[0].data.hash
                 answers_SN = np.stack([unpacked(r.correct, r.data.images) for r in of_half])
-                correct.setdefault(str(test), []).append(answers_SN)
+                found.correct.setdefault(str(test), []).append(answers_SN)
                 numbers = [int(number) for number in of_half[0].groups.split()] or range(answers_SN.shape[1])
-                groups.setdefault(str(test), []).append(np.array(numbers))
-            if len({len(answers_SN) for answers_SN in correct[str(test)]}) > 1:
-                return None
-        return (images, correct, groups) if images else None
+                found.groups.setdefault(str(test), []).append(np.array(numbers))
+        return found if found.images else None
 
 
 class Drawn:
@@ -70,26 +85,42 @@ class Drawn:
 
     def __init__(self, section: Section, piece: Piece) -> None:
         self.piece = piece
-        self.images: dict[str, dict[tuple[Any, str], str]] = {}
-        self.scores: dict[str, Scores] = {}
-        draws: dict[frozenset[tuple[tuple[Any, str], str]], Bootstrap] = {}
-        for row in section.rows:
-            if found := piece.answers(row.records):
-                images, correct, groups = found
-                key = frozenset(images.items())
-                if key not in draws:
-                    draws[key] = Bootstrap(groups)
-                self.images[row.label], self.scores[row.label] = images, draws[key].scores(correct)
+        of_row = {row.label: piece.answers(row.records) for row in section.rows}
+        self.answers = {label: answers for label, answers in of_row.items() if answers}
+        self._draws: dict[frozenset[tuple[tuple[Any, str], str]], Bootstrap] = {}
+        self._scores: dict[tuple[str, tuple[tuple[int | None, ...], ...]], Scores] = {}
 
     def cells(self, row: Row, reference: Row) -> list[Cell]:
         """The columns of a row minus those of another, or why not."""
-        ours, theirs = row.label, reference.label
-        if ours in self.scores and self.images[ours] == self.images.get(theirs):
-            found = (self.scores[ours].minus(self.scores[theirs], score) for score in self.piece.scores)
+        ours, theirs = self.answers.get(row.label), self.answers.get(reference.label)
+        if ours and theirs and ours.images == theirs.images:
+            pairs = _in_pairs(ours.seeds, theirs.seeds)
+            mine, other = (self._of(of.label, seeds) for of, seeds in zip((row, reference), pairs, strict=True))
+            found = (mine.minus(other, score) for score in self.piece.scores)
             return [_cell(difference, row.cells[self.piece.columns[0]].seeds) for difference in found]
         reasons = (row.cells[i].reason for i in self.piece.columns)
         reason = next((reason for reason in reasons if reason), _OTHER_IMAGES.format(reference.label))
         return [Cell(reason=reason)] * len(self.piece.columns)
+
+    def _of(self, label: str, seeds: Seeds) -> Scores:
+        key = label, tuple(seeds.values())
+        if key not in self._scores:
+            answers = self.answers[label]
+            images = frozenset(answers.images.items())
+            if images not in self._draws:
+                self._draws[images] = Bootstrap(answers.groups)
+            self._scores[key] = self._draws[images].scores(answers.of_seeds(seeds))
+        return self._scores[key]
+
+
+def _seed(record: Record) -> int:
+    return -1 if record.seed is None else record.seed
+
+
+def _in_pairs(ours: Seeds, theirs: Seeds) -> tuple[Seeds, Seeds]:
+    """The seeds of each test set that both have: a seed fixes what is trained on. All of both, where there are none."""
+    both = {test: tuple(seed for seed in seeds if seed in theirs[test]) for test, seeds in ours.items()}
+    return {test: both[test] or ours[test] for test in ours}, {test: both[test] or theirs[test] for test in ours}
 
 
 class Paired:
@@ -115,7 +146,7 @@ class Paired:
         Only references are compared with all rows, another method with its own variants: an ablation.
         """
         shown = [drawn for drawn in self.drawn if _sums_up(self.section, drawn.piece)]
-        scored = [row for row in self.section.rows if any(row.label in drawn.scores for drawn in shown)]
+        scored = [row for row in self.section.rows if any(row.label in drawn.answers for drawn in shown)]
         reference = next((row for row in scored if row.label == name), None)
         everyone = name in (*REFERENCES, *[_OF_TRANSFER] * self.section.transfer)
         others = [
@@ -127,7 +158,7 @@ class Paired:
             Row(row.label, [cell for drawn in shown for cell in drawn.cells(row, reference)], row.records)
             for row in others
         ]
-        several = any(len({test for test, _ in drawn.images.get(name, {})}) > 1 for drawn in shown)
+        several = any(len(drawn.answers[name].seeds) > 1 for drawn in shown if name in drawn.answers)
         over = "data sets, " * several if not self.section.transfer else "domains or data sets, " * several
         columns = tuple(name for drawn in shown for name in drawn.piece.names)
         title = f"{self.section.title}: difference to {name}"
@@ -140,7 +171,8 @@ def differences(sections: Sequence[Section]) -> tuple[Section, ...]:
 
     They are of the averages where there are several data sets, else of the one data set; of transfer they are in
     distribution and of the means over domains and over data sets. Intervals are over data sets or domains, seeds and
-    test images (``evaluation.paired``). That domains show the same drawings is not taken into account.
+    test images (``evaluation.paired``). Two methods are compared on the seeds that both have. That domains show the
+    same drawings is not taken into account.
     """
     pairs = [Paired(section) for section in sections]
     for paired in pairs:
