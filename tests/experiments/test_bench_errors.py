@@ -120,3 +120,9 @@ def test_a_run_of_another_kind_fails_its_cell_only(world: Path, tmp_path: Path, 
     line = the_line(capsys)
     assert line.startswith("error: 1 cell failed; the same command again tries only this. lora[steps=2,batch_size=6]")
     assert f"{run} is not a JSON file" in line
+
+
+def test_processes_of_torchrun_are_no_grid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["bench", "base-to-new"]) == 2
+    assert "without torchrun, with --jobs N" in the_line(capsys)

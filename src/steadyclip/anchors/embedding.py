@@ -299,7 +299,9 @@ def embedded(
             features: Sequence[Tensor] = ()
             if inputs:
                 images_BCHW, tokens = inputs
-                pixels_BCHW = model.preprocess.normalize(images_BCHW.to(model.device, non_blocking=True))
+                pixels_BCHW = model.preprocess.normalize(
+                    images_BCHW.to(model.device, non_blocking=model.device.type == "cuda")
+                )
                 features = model.encode_image(pixels_BCHW), model.encode_text(tokens)
             if waiting:
                 yield waiting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -101,6 +102,11 @@ class Bench:
         from steadyclip.report import main_table, write_tables
         from steadyclip.report.reading import reading
 
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UsageError(
+                "the processes of torchrun share one training, and bench has many: start it without torchrun, with "
+                "--jobs N for N at once."
+            )
         if self.markdown and self.csv:
             raise UsageError("give --markdown or --csv, not both.")
         check_values("--seeds", self.seeds)

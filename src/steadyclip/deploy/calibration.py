@@ -64,8 +64,9 @@ def calibrate(
     check_shares(precision, keep)
     if why := too_few(val):
         raise DataError(f"{run.task.name}: {why}.")
-    scorer = Scorer(model, method, run.task.classes, run.task.templates)
-    features = image_features(model, val, batch_size=batch_size, workers=workers, progress=progress)
+    exact = "fp32"  # what serves, too, whatever the device
+    scorer = Scorer(model, method, run.task.classes, run.task.templates, exact)
+    features = image_features(model, val, batch_size=batch_size, workers=workers, precision=exact, progress=progress)
     logits_NC = torch.cat(list(scorer.every(features.rows))).cpu().numpy()
     identity = identity_of(run_weights(run), run.task.classes, run.task.templates)
     found = choose(logits_NC, features.labels_N.numpy(), identity, precision, keep)

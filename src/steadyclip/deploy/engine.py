@@ -72,7 +72,7 @@ class TorchEngine(Engine):
         self.dim = model.embed_dim
         self.lock = lock or threading.Lock()  # a pass sets adapters and modes of the whole model
         with self.lock:
-            self.scorer = Scorer(model, method, names, templates)
+            self.scorer = Scorer(model, method, names, templates, "fp32")  # as images are
         self.names, self.templates = self.scorer.names, self.scorer.templates
 
     def outputs(self, pixels_BCHW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

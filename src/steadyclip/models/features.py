@@ -136,7 +136,9 @@ def _encoded(
         if found is None or len(next(iter(found[0].values()), ())) + len(found[1]) != len(places):  # other batches
             outputs, broken = [], []
             for images_BCHW, index_B in _prepared(model, image_set, places, batch_size, workers, broken):
-                pixels_BCHW = model.preprocess.normalize(images_BCHW.to(model.device, non_blocking=True))
+                pixels_BCHW = model.preprocess.normalize(
+                    images_BCHW.to(model.device, non_blocking=model.device.type == "cuda")
+                )
                 # Stays on the device until the end of the shard: one wait instead of one for each batch.
                 outputs.append(model.run("image", pixels_BCHW))
                 if progress:

@@ -209,17 +209,18 @@ class Loop:
         from accelerate.utils import send_to_device
 
         device, images_BCHW = self.model.device, sample.images_BCHW
+        later = device.type == "cuda"  # elsewhere the copy may be read before it is there
         if images_BCHW is not None:
-            images_BCHW = images_BCHW.to(device, non_blocking=True)
+            images_BCHW = images_BCHW.to(device, non_blocking=later)
             if self.config.cutout:
                 seeds = [f"{self.config.seed}/{step}/{key}" for key in sample.keys]
                 images_BCHW = cutout(self.model.preprocess.normalize(images_BCHW), self.config.cutout, seeds)
         return Batch(
-            labels_B=sample.labels_B.to(device, non_blocking=True),
+            labels_B=sample.labels_B.to(device, non_blocking=later),
             keys=sample.keys,
             images_BCHW=images_BCHW,
             known=self.cache.rows(sample.index_B, sample.view),
-            streams=send_to_device(sample.streams, device, non_blocking=True),
+            streams=send_to_device(sample.streams, device, non_blocking=later),
         )
 
     def _fill_cache(self) -> None:

@@ -25,7 +25,10 @@ def joined(**options: Any) -> Accelerator:
         SteadyClipError: they cannot meet, as their port is in use or a process stays away.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    if not dist.is_initialized():  # else a second training would stay on the device of the first, whatever it asks for
+        AcceleratorState._reset_state(reset_partial_state=True)
     try:
         return Accelerator(**options)
     except dist.DistError as error:
