@@ -14,7 +14,7 @@ _STEPS: dict[str, Any] = {"epochs": 10, "batch_size": 32, "warmup_steps": 5, "cl
 _ALL_WEIGHTS = Recipe(learning_rate=1e-4, weight_decay=0.1, **_STEPS)
 _WORDS: dict[str, Any] = {"weight_decay": 5e-4, "epochs": 10, "warmup_steps": 5, "views": 3}
 _TOKENS: dict[str, Any] = {"batch_size": 32, **_WORDS}
-_FEATURES: dict[str, Any] = {"epochs": 30, "batch_size": 32, "views": 5, "optimizer": "sgd", "learning_rate": 2.7e-2}
+_FEATURES: dict[str, Any] = {"epochs": 30, "batch_size": 32, "views": 5, "learning_rate": 2.7e-2}
 _CHOICES = {
     "full": Choice(_ALL_WEIGHTS),
     "flyp": Choice(_ALL_WEIGHTS),
@@ -28,10 +28,10 @@ _CHOICES = {
     "tcp": Choice(Recipe(learning_rate=2.7e-2, **_TOKENS), {"w": 2.0}),
     "prograd": Choice(Recipe(optimizer="sgd", learning_rate=3e-2, **_TOKENS)),
     "tip-adapter-f": Choice(Recipe(learning_rate=1.7e-3, weight_decay=0.01, epochs=30, batch_size=32, views=10)),
-    "clip-adapter": Choice(Recipe(weight_decay=5e-4, **_FEATURES), {"ratio": 0.5}),
-    "taskres": Choice(Recipe(weight_decay=5e-4, **_FEATURES | {"optimizer": "adamw"}), {"alpha": 1.0}),
-    "zs-lp": Choice(Recipe(weight_decay=0.1, **_FEATURES)),
-    "clap": Choice(Recipe(weight_decay=0.0, **_FEATURES), {"w": 0.3}),
+    "clip-adapter": Choice(Recipe(optimizer="sgd", weight_decay=5e-4, **_FEATURES), {"ratio": 0.5}),
+    "taskres": Choice(Recipe(weight_decay=5e-4, **_FEATURES), {"alpha": 1.0}),
+    "zs-lp": Choice(Recipe(optimizer="sgd", weight_decay=0.1, **_FEATURES)),
+    "clap": Choice(Recipe(optimizer="sgd", weight_decay=0.0, **_FEATURES), {"w": 0.3}),
     "cross-modal": Choice(
         Recipe(learning_rate=9e-3, weight_decay=0.01, epochs=30, batch_size=32, warmup_steps=50, views=5)
     ),
