@@ -131,7 +131,7 @@ def test_half_of_the_classes_says_what_is_lost(tune: Tune, tmp_path: Path, color
     found, said = tune(colors, "lora[learning_rate=1e-2,steps=30]")
     assert "a second training on 4 of your classes, scored on the other 4" in said
     assert found.sentences[1].startswith(
-        "On 4 of your classes that a second, like training did not see (24 images): 100.0"
+        "On 4 of your classes that were held out of a second training with the same settings (24 images): 100.0"
     )
     assert found.notes[0].startswith("Base and new are of that second training")
     assert (tmp_path / "run" / "half" / "run.json").exists()

@@ -237,7 +237,7 @@ def _second(rest: Side, training: Run, by_half: bool) -> str:
     what = "the rest"
     if by_half:
         classes = sum(len(record.data.classes) for _, record in rest.pairs)
-        what = f"{classes} of your classes that a second, like training did not see"
+        what = f"{classes} of your classes that were held out of a second training with the same settings"
     elif all(record.data.subset == "new" for _, record in rest.pairs):
         what = f"{counted(sum(len(record.data.classes) for _, record in rest.pairs), 'class')} that were not trained on"
     elif names != [training.task.name]:
